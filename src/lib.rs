@@ -1,0 +1,17 @@
+//! cyrbk: a backup server for Cyrus IMAP.
+//!
+//! ```text
+//! main -> cmd -> sync::server -> store -> { lock, wire }
+//!          |      sync::{session, auth} -> wire
+//!          +----> config
+//! ```
+//!
+//! Arrows point down only; `docs/architecture.md` says what lives where and
+//! how a command flows from the socket to the disk and back.
+
+pub mod cmd;
+pub mod config;
+pub mod lock;
+pub mod store;
+pub mod sync;
+pub mod wire;

@@ -1,0 +1,3 @@
+//! The one executable; see [`cyrbk`].
+
+fn main() {}
