@@ -74,10 +74,7 @@ pub fn acquire(file: &File, kind: Kind, wait: Wait) -> Result<(), LockError> {
 
 /// Gives up the lock held through this open file; closing it does the same.
 pub fn release(file: &File) -> io::Result<()> {
-    fcntl(
-        file.as_fd(),
-        FcntlArg::F_OFD_SETLK(&whole_file(libc::F_UNLCK)),
-    )?;
+    fcntl(file.as_fd(), FcntlArg::F_OFD_SETLK(&whole_file(libc::F_UNLCK)))?;
     Ok(())
 }
 

@@ -1,1 +1,10 @@
-//! wire
+//! The words that the replication socket and the backup log share: framing,
+//! the dlist value syntax, typed payloads, identities. No I/O and no clock.
+
+pub mod apply;
+pub mod dlist;
+pub mod frame;
+pub mod guid;
+pub mod mboxname;
+
+pub use guid::Guid;

@@ -1,0 +1,80 @@
+//! dlist, the value syntax of the replication protocol and of the log.
+//!
+//! ```text
+//! value   = list / kvlist / file / literal / flag / nstring
+//! list    = "(" [ value *( ws value ) ] ")"
+//! kvlist  = "%(" [ key ws value *( ws key ws value ) ] ")"
+//! file    = "%{" astring SP guid SP number "}" CRLF       body kept elsewhere
+//! literal = "{" number ["+"] "}" CRLF *OCTET
+//! flag    = "\" *atom-char
+//! nstring = "NIL" / astring
+//! astring = atom / quoted / literal
+//! ```
+//!
+//! The reader borrows: a list is a checked span of the line, read again when
+//! it is walked, so a line with 100,000 records needs no tree. The printer
+//! writes the one form in which Cyrus itself prints a value; its tools
+//! recompute lengths and hashes of the log by printing again what they read,
+//! so every other form would give them a wrong index.
+
+use std::borrow::Cow;
+
+use super::Guid;
+
+mod print;
+mod read;
+
+pub use print::{Literals, Printer};
+pub use read::{Fields, Items, KvList, List, Pairs, Value, parse_item, parse_value};
+
+/// Deepest nesting that is read; the protocol itself needs four levels.
+pub const DEPTH_MAX: usize = 32;
+
+/// Text that is not a dlist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} at octet {at}")]
+pub struct SyntaxError {
+    /// What is wrong.
+    pub what: &'static str,
+    /// Offset into the text that was given.
+    pub at: usize,
+}
+
+/// What stands between `%{` and `}`: a message and its size in octets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileHeader {
+    /// Partition the sender keeps it on.
+    pub partition: Vec<u8>,
+    /// SHA-1 it claims to have.
+    pub guid: Guid,
+    /// Octets that follow.
+    pub size: u64,
+}
+
+impl FileHeader {
+    /// Reads `%{partition guid size}`.
+    pub fn parse(text: &[u8]) -> Option<FileHeader> {
+        let inner = text.strip_prefix(b"%{")?.strip_suffix(b"}")?;
+        let mut words = inner.rsplitn(3, |&c| c == b' ');
+        let size = number(words.next()?)?;
+        let guid = Guid::from_hex(words.next()?)?;
+        let partition = match read::parse_value(words.next()?) {
+            Ok(Value::Atom(text)) => text.into_owned(),
+            _ => return None,
+        };
+        Some(FileHeader { partition, guid, size })
+    }
+}
+
+/// A number as a field holds it: digits only, 64 bits.
+pub fn number(text: &[u8]) -> Option<u64> {
+    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+/// Text for messages to people.
+pub fn lossy(text: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(text)
+}

@@ -1,0 +1,457 @@
+//! Reading dlist text without building a tree.
+
+use std::borrow::Cow;
+
+use super::{DEPTH_MAX, FileHeader, SyntaxError, number};
+use crate::wire::Guid;
+
+/// A value, borrowing from the text it was read from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value<'a> {
+    /// `NIL`, bare and in upper case.
+    Nil,
+    /// A string, number, date, GUID or buffer: these look alike.
+    Atom(Cow<'a, [u8]>),
+    /// With its backslash.
+    Flag(&'a [u8]),
+    /// `( ... )`
+    List(List<'a>),
+    /// `%( ... )`
+    KvList(KvList<'a>),
+    /// The header of a message; its body travels beside the line.
+    File(FileHeader),
+}
+
+impl<'a> Value<'a> {
+    /// The text of an atom or flag.
+    pub fn as_text(&self) -> Option<&[u8]> {
+        match self {
+            Value::Atom(text) => Some(text),
+            Value::Flag(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// A number: digits only, 64 bits.
+    pub fn as_number(&self) -> Option<u64> {
+        match self {
+            Value::Atom(text) => number(text),
+            _ => None,
+        }
+    }
+
+    /// A GUID: 40 hex digits.
+    pub fn as_guid(&self) -> Option<Guid> {
+        match self {
+            Value::Atom(text) => Guid::from_hex(text),
+            _ => None,
+        }
+    }
+
+    /// A list; any other kind counts as an empty one.
+    pub fn as_list(&self) -> List<'a> {
+        match self {
+            Value::List(list) => *list,
+            _ => List { span: b"" },
+        }
+    }
+}
+
+/// The inside of a checked `( ... )`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct List<'a> {
+    span: &'a [u8],
+}
+
+impl<'a> List<'a> {
+    /// Its elements in order.
+    pub fn items(&self) -> Items<'a> {
+        Items { reader: Reader::new(self.span) }
+    }
+
+    /// Whether it has no element.
+    pub fn is_empty(&self) -> bool {
+        self.items().next().is_none()
+    }
+}
+
+/// The inside of a checked `%( ... )`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KvList<'a> {
+    span: &'a [u8],
+}
+
+impl<'a> KvList<'a> {
+    /// Keys and values in order.
+    pub fn pairs(&self) -> Pairs<'a> {
+        Pairs { reader: Reader::new(self.span) }
+    }
+
+    /// All fields, for looking up several of them.
+    pub fn fields(&self) -> Fields<'a> {
+        Fields { pairs: self.pairs().collect() }
+    }
+}
+
+/// The fields of a kvlist. Names are case-sensitive, the first match wins.
+#[derive(Clone, Debug)]
+pub struct Fields<'a> {
+    pairs: Vec<(Cow<'a, [u8]>, Value<'a>)>,
+}
+
+impl<'a> Fields<'a> {
+    /// The value of `name`, `NIL` included.
+    pub fn get(&self, name: &str) -> Option<&Value<'a>> {
+        self.pairs.iter().find(|(key, _)| key[..] == *name.as_bytes()).map(|(_, value)| value)
+    }
+
+    /// A field that is a number.
+    pub fn number(&self, name: &str) -> Option<u64> {
+        self.get(name)?.as_number()
+    }
+
+    /// A field that is text.
+    pub fn text(&self, name: &str) -> Option<&[u8]> {
+        self.get(name)?.as_text()
+    }
+}
+
+/// Elements of a list.
+#[derive(Clone, Debug)]
+pub struct Items<'a> {
+    reader: Reader<'a>,
+}
+
+impl<'a> Iterator for Items<'a> {
+    type Item = Value<'a>;
+
+    // The span was checked when it was cut out, so an error cannot come up; it
+    // would end the walk.
+    fn next(&mut self) -> Option<Value<'a>> {
+        self.reader.skip_space();
+        if self.reader.at_end() {
+            return None;
+        }
+        self.reader.value(0).ok()
+    }
+}
+
+/// Keys and values of a kvlist.
+#[derive(Clone, Debug)]
+pub struct Pairs<'a> {
+    reader: Reader<'a>,
+}
+
+impl<'a> Iterator for Pairs<'a> {
+    type Item = (Cow<'a, [u8]>, Value<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.reader.skip_space();
+        if self.reader.at_end() {
+            return None;
+        }
+        self.reader.key_value(0).ok()
+    }
+}
+
+/// Reads a named value, `key value`, and nothing behind it.
+pub fn parse_item(text: &[u8]) -> Result<(Cow<'_, [u8]>, Value<'_>), SyntaxError> {
+    let mut reader = Reader::new(text);
+    reader.skip_space();
+    let item = reader.key_value(0)?;
+    reader.end()?;
+    Ok(item)
+}
+
+/// Reads a single value and nothing behind it.
+pub fn parse_value(text: &[u8]) -> Result<Value<'_>, SyntaxError> {
+    let mut reader = Reader::new(text);
+    reader.skip_space();
+    let value = reader.value(0)?;
+    reader.end()?;
+    Ok(value)
+}
+
+#[derive(Clone, Debug)]
+struct Reader<'a> {
+    text: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn new(text: &'a [u8]) -> Reader<'a> {
+        Reader { text, at: 0 }
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.text.get(self.at).copied()
+    }
+
+    fn at_end(&self) -> bool {
+        self.at >= self.text.len()
+    }
+
+    fn error<T>(&self, what: &'static str) -> Result<T, SyntaxError> {
+        Err(SyntaxError { what, at: self.at })
+    }
+
+    fn eat(&mut self, expected: &[u8]) -> bool {
+        let found = self.text[self.at..].starts_with(expected);
+        if found {
+            self.at += expected.len();
+        }
+        found
+    }
+
+    fn skip_space(&mut self) {
+        while self.peek().is_some_and(is_space) {
+            self.at += 1;
+        }
+    }
+
+    fn end(&mut self) -> Result<(), SyntaxError> {
+        self.skip_space();
+        if self.at_end() { Ok(()) } else { self.error("unexpected text behind the value") }
+    }
+
+    fn key_value(&mut self, depth: usize) -> Result<(Cow<'a, [u8]>, Value<'a>), SyntaxError> {
+        let key = self.string()?;
+        if key.contains(&0) {
+            return self.error("NUL in a key");
+        }
+        self.skip_space();
+        Ok((key, self.value(depth)?))
+    }
+
+    fn value(&mut self, depth: usize) -> Result<Value<'a>, SyntaxError> {
+        if depth > DEPTH_MAX {
+            return self.error("nested too deeply");
+        }
+        match self.peek() {
+            Some(b'(') => {
+                self.at += 1;
+                let span = self.span(|reader| reader.value(depth + 1).map(drop))?;
+                Ok(Value::List(List { span }))
+            }
+            Some(b'%') if self.eat(b"%(") => {
+                let span = self.span(|reader| reader.key_value(depth + 1).map(drop))?;
+                Ok(Value::KvList(KvList { span }))
+            }
+            Some(b'%') if self.text[self.at..].starts_with(b"%{") => self.file(),
+            Some(b'%') => self.error("% without a list"),
+            Some(b'\\') => {
+                let start = self.at;
+                self.at += 1;
+                self.atom_run();
+                Ok(Value::Flag(&self.text[start..self.at]))
+            }
+            Some(b'{' | b'"') => Ok(Value::Atom(self.string()?)),
+            _ => match self.string()? {
+                Cow::Borrowed(b"NIL") => Ok(Value::Nil),
+                text => Ok(Value::Atom(text)),
+            },
+        }
+    }
+
+    /// Reads elements up to the closing bracket; the span is what they cover.
+    fn span(
+        &mut self,
+        mut element: impl FnMut(&mut Self) -> Result<(), SyntaxError>,
+    ) -> Result<&'a [u8], SyntaxError> {
+        let start = self.at;
+        loop {
+            self.skip_space();
+            match self.peek() {
+                None => return self.error("list without an end"),
+                Some(b')') => {
+                    self.at += 1;
+                    return Ok(&self.text[start..self.at - 1]);
+                }
+                Some(_) => element(self)?,
+            }
+        }
+    }
+
+    fn file(&mut self) -> Result<Value<'a>, SyntaxError> {
+        let start = self.at;
+        let Some(len) = self.text[start..].iter().position(|&c| c == b'\n') else {
+            return self.error("message header without an end");
+        };
+        let text = &self.text[start..start + len];
+        let text = text.strip_suffix(b"\r").unwrap_or(text);
+        match FileHeader::parse(text) {
+            Some(header) => {
+                self.at = start + len + 1;
+                Ok(Value::File(header))
+            }
+            None => self.error("bad message header"),
+        }
+    }
+
+    fn string(&mut self) -> Result<Cow<'a, [u8]>, SyntaxError> {
+        match self.peek() {
+            Some(b'"') => self.quoted(),
+            Some(b'{') => self.literal().map(Cow::Borrowed),
+            _ => {
+                let start = self.at;
+                self.atom_run();
+                if self.at == start {
+                    return self.error("a value is missing");
+                }
+                Ok(Cow::Borrowed(&self.text[start..self.at]))
+            }
+        }
+    }
+
+    fn atom_run(&mut self) {
+        while self.peek().is_some_and(|c| !is_space(c) && !matches!(c, b'(' | b')' | b'"')) {
+            self.at += 1;
+        }
+    }
+
+    fn quoted(&mut self) -> Result<Cow<'a, [u8]>, SyntaxError> {
+        self.at += 1;
+        let start = self.at;
+        let mut unescaped: Option<Vec<u8>> = None;
+        loop {
+            let Some(mut c) = self.peek() else {
+                return self.error("quoted string without an end");
+            };
+            if c == b'"' {
+                let plain = &self.text[start..self.at];
+                self.at += 1;
+                return Ok(unescaped.map_or(Cow::Borrowed(plain), Cow::Owned));
+            }
+            if c == b'\\' {
+                unescaped.get_or_insert_with(|| self.text[start..self.at].to_vec());
+                self.at += 1;
+                c = match self.peek() {
+                    Some(c) => c,
+                    None => return self.error("quoted string without an end"),
+                };
+            } else if matches!(c, b'\r' | b'\n') {
+                return self.error("line end in a quoted string");
+            }
+            if let Some(text) = &mut unescaped {
+                text.push(c);
+            }
+            self.at += 1;
+        }
+    }
+
+    fn literal(&mut self) -> Result<&'a [u8], SyntaxError> {
+        self.at += 1;
+        let digits = self.at;
+        while self.peek().is_some_and(|c| c.is_ascii_digit()) {
+            self.at += 1;
+        }
+        let length = number(&self.text[digits..self.at]);
+        self.eat(b"+");
+        if !self.eat(b"}") || !(self.eat(b"\r\n") || self.eat(b"\n")) {
+            return self.error("bad literal header");
+        }
+        let start = self.at;
+        let end = length
+            .and_then(|n| usize::try_from(n).ok())
+            .and_then(|n| start.checked_add(n))
+            .filter(|&end| end <= self.text.len());
+        match end {
+            Some(end) => {
+                self.at = end;
+                Ok(&self.text[start..end])
+            }
+            None => self.error("literal longer than the text"),
+        }
+    }
+}
+
+fn is_space(c: u8) -> bool {
+    matches!(c, b' ' | b'\t' | b'\r' | b'\n')
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn atom(text: &str) -> Value<'_> {
+        Value::Atom(Cow::Borrowed(text.as_bytes()))
+    }
+
+    #[test]
+    fn every_form() {
+        assert_eq!(parse_value(b"NIL").unwrap(), Value::Nil);
+        assert_eq!(parse_value(b"\"NIL\"").unwrap(), atom("NIL"));
+        assert_eq!(parse_value(b"nil").unwrap(), atom("nil"));
+        assert_eq!(parse_value(b"\\Seen").unwrap(), Value::Flag(b"\\Seen"));
+        assert_eq!(parse_value(b"a]b}c%*{").unwrap(), atom("a]b}c%*{"));
+        assert_eq!(parse_value(b"{3+}\r\na\n)").unwrap(), atom("a\n)"));
+        assert_eq!(parse_value(b"{3}\r\nabc").unwrap(), atom("abc"));
+        assert_eq!(parse_value(b"\"a\\\"b\\c\"").unwrap().as_text().unwrap(), b"a\"bc");
+        let (key, value) = parse_item(b"MAILBOXES(a  b )").unwrap();
+        assert_eq!(&*key, b"MAILBOXES");
+        assert_eq!(value.as_list().items().collect::<Vec<_>>(), [atom("a"), atom("b")]);
+    }
+
+    #[test]
+    fn kvlists_nest_and_the_first_key_wins() {
+        let (_, value) = parse_item(b"X %(A 1 B (x %(C 2) \\F) A 3 d NIL)").unwrap();
+        let Value::KvList(kv) = value else { panic!() };
+        let fields = kv.fields();
+        assert_eq!(fields.number("A"), Some(1));
+        assert_eq!(fields.get("B").unwrap().as_list().items().count(), 3);
+        assert_eq!(fields.get("d"), Some(&Value::Nil));
+        assert_eq!(fields.get("D"), None);
+        assert!(fields.get("A").unwrap().as_list().is_empty());
+    }
+
+    #[test]
+    fn message_headers() {
+        let text = b"MESSAGE (%{\"my part\" 4eea1e78e5032625a64f9ba26611156942a8f86a 21}\r\n \
+                     %{d 4eea1e78e5032625a64f9ba26611156942a8f86a 0}\r\n)";
+        let (_, value) = parse_item(text).unwrap();
+        let files: Vec<_> = value.as_list().items().collect();
+        let Value::File(first) = &files[0] else { panic!() };
+        assert_eq!((first.partition.as_slice(), first.size), (&b"my part"[..], 21));
+        assert_eq!(files.len(), 2);
+    }
+
+    #[test]
+    fn numbers() {
+        for (text, expected) in
+            [("0123", Some(123)), ("-1", None), ("1x", None), ("18446744073709551616", None)]
+        {
+            assert_eq!(parse_value(text.as_bytes()).unwrap().as_number(), expected, "{text}");
+        }
+        assert_eq!(parse_value(b"\"\"").unwrap().as_number(), None);
+    }
+
+    #[test]
+    fn broken_text_is_an_error_with_a_place() {
+        for text in [
+            "",
+            "X",
+            "X (",
+            "X %(A",
+            "X %(A)",
+            "X )",
+            "X (a))",
+            "X \"a",
+            "X \"a\nb\"",
+            "X {5+}\r\nabc",
+            "X {99999999999999999999+}\r\n",
+            "X %{a b c}\r\n",
+            "X %{",
+            "X %",
+            "X a b",
+            "X {x}\r\n",
+        ] {
+            let error = parse_item(text.as_bytes()).unwrap_err();
+            assert!(error.at <= text.len(), "{text}");
+        }
+        let deep = format!("X {}{}", "(".repeat(DEPTH_MAX), ")".repeat(DEPTH_MAX));
+        assert!(parse_item(deep.as_bytes()).is_ok());
+        let deeper = format!("X {}", "(".repeat(100_000));
+        assert_eq!(parse_item(deeper.as_bytes()).unwrap_err().what, "nested too deeply");
+    }
+}

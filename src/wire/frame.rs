@@ -1,0 +1,497 @@
+//! Cuts a byte stream into lines.
+//!
+//! A line ends at CRLF (or LF) outside a literal and outside a message body:
+//!
+//! ```text
+//! literal = "{" number ["+"] "}" CRLF *OCTET          stays in the line
+//! file    = "%{" astring SP guid SP number "}" CRLF *OCTET
+//!           the header stays in the line, the octets (the body) do not
+//! ```
+//!
+//! Both are recognised only where a value may begin. The framer knows no
+//! other grammar; it reads the replication socket and the log alike. What is
+//! too large is *poisoned*: read to its end, so that both sides stay in step
+//! and no content can be taken for a command, and then refused.
+
+use super::dlist::FileHeader;
+
+/// Bounds on what one line may hold, in octets.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// A line with its literals, without message bodies.
+    pub line: usize,
+    /// One literal.
+    pub literal: u64,
+    /// One message body.
+    pub body: u64,
+    /// Message bodies in one line (a count).
+    pub bodies: usize,
+}
+
+impl Limits {
+    /// What any line of a stored log may hold.
+    pub const LOG: Limits =
+        Limits { line: 1 << 30, literal: 1 << 30, body: u32::MAX as u64, bodies: 1 << 20 };
+}
+
+/// Why a line is refused although its end was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Poison {
+    /// The line is longer than [`Limits::line`].
+    #[error("line longer than {0} octets")]
+    Line(usize),
+    /// A literal is longer than [`Limits::literal`].
+    #[error("literal of {0} octets exceeds the limit")]
+    Literal(u64),
+    /// A message is longer than [`Limits::body`].
+    #[error("message of {0} octets exceeds the limit")]
+    Body(u64),
+    /// More message bodies than [`Limits::bodies`].
+    #[error("more than {0} messages in one line")]
+    Bodies(usize),
+}
+
+/// What [`Framer::next`] found.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// The input is used up; come back with more.
+    More,
+    /// The peer waits for `+` before it sends a literal (`{n}` without plus).
+    Continue,
+    /// A message body of so many octets follows, as its header says.
+    BodyStart(FileHeader),
+    /// The next octets of the body.
+    Body(&'a [u8]),
+    /// The body is complete.
+    BodyEnd,
+    /// A line is complete: see [`Framer::take_line`].
+    Line,
+    /// A length that cannot be true was announced: the end of the line cannot
+    /// be known, the connection must be closed.
+    Lost,
+}
+
+/// Announced lengths above this are never believed: message sizes are 32-bit.
+const LENGTH_MAX: u64 = u32::MAX as u64;
+/// Longest header of a message body: partition, guid and size.
+const FILE_HEADER_MAX: usize = 4096;
+/// `{`, twenty digits, `+`, `}`, CR.
+const LITERAL_HEADER_MAX: usize = 24;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Where a value may begin.
+    Start,
+    /// A `%` was read where a value may begin.
+    Percent,
+    /// Inside an atom, or behind a value.
+    Word,
+    Quoted,
+    QuotedEscape,
+    /// Behind `{`; the text is gathered in `header`.
+    LiteralHeader,
+    Literal {
+        left: u64,
+    },
+    /// Behind `%{`; the text is gathered in `header`.
+    FileHeader {
+        quoted: bool,
+    },
+    Body {
+        left: u64,
+    },
+}
+
+/// The state of one stream; see the module.
+#[derive(Debug)]
+pub struct Framer {
+    limits: Limits,
+    line: Vec<u8>,
+    header: Vec<u8>,
+    state: State,
+    poison: Option<Poison>,
+    bodies: usize,
+}
+
+impl Framer {
+    /// A framer at the start of a line.
+    pub fn new(limits: Limits) -> Framer {
+        Framer {
+            limits,
+            line: Vec::new(),
+            header: Vec::new(),
+            state: State::Start,
+            poison: None,
+            bodies: 0,
+        }
+    }
+
+    /// Changes the bounds from the next octet on.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    /// Whether nothing of a next line was read yet.
+    pub fn at_line_start(&self) -> bool {
+        self.line.is_empty() && self.state == State::Start && self.poison.is_none()
+    }
+
+    /// The line that [`Event::Line`] announced, without its line end, bodies left
+    /// out. The framer is then at the start of the next line.
+    pub fn take_line(&mut self) -> Result<Vec<u8>, Poison> {
+        let line = std::mem::take(&mut self.line);
+        self.state = State::Start;
+        self.bodies = 0;
+        self.poison.take().map_or(Ok(line), Err)
+    }
+
+    /// Consumes from `input` up to the next event.
+    pub fn next<'a>(&mut self, input: &mut &'a [u8]) -> Event<'a> {
+        loop {
+            match self.state {
+                State::Body { left } => match self.body(left, input) {
+                    Some(event) => return event,
+                    None => continue,
+                },
+                State::Literal { left: 0 } => self.state = State::Word,
+                State::Literal { left } => {
+                    let piece = take(input, left);
+                    self.keep(piece);
+                    self.state = State::Literal { left: left - piece.len() as u64 };
+                    if piece.is_empty() {
+                        return Event::More;
+                    }
+                    continue;
+                }
+                State::Word => self.plain_run(input, ends_word),
+                State::Quoted => self.plain_run(input, ends_quoted),
+                _ => {}
+            }
+            let Some((&c, rest)) = input.split_first() else {
+                return Event::More;
+            };
+            *input = rest;
+            if c != b'\n' {
+                self.octet(c);
+            } else if let Some(event) = self.line_feed() {
+                return event;
+            }
+        }
+    }
+
+    /// Takes as many octets as cannot change the state.
+    fn plain_run(&mut self, input: &mut &[u8], ends: fn(u8) -> bool) {
+        let len = input.iter().position(|&c| ends(c)).unwrap_or(input.len());
+        let run = take(input, len as u64);
+        self.keep(run);
+    }
+
+    /// `None`: nothing to tell (the body belongs to a poisoned line), go on.
+    fn body<'a>(&mut self, left: u64, input: &mut &'a [u8]) -> Option<Event<'a>> {
+        let piece = take(input, left);
+        self.state = State::Body { left: left - piece.len() as u64 };
+        if left == 0 {
+            self.state = State::Word;
+            return self.poison.is_none().then_some(Event::BodyEnd);
+        }
+        if piece.is_empty() {
+            return Some(Event::More);
+        }
+        self.poison.is_none().then_some(Event::Body(piece))
+    }
+
+    fn octet(&mut self, c: u8) {
+        self.keep(&[c]);
+        self.state = match self.state {
+            State::QuotedEscape => State::Quoted,
+            State::Quoted if c == b'\\' => State::QuotedEscape,
+            State::Quoted if c != b'"' => State::Quoted,
+            State::Quoted => State::Word,
+            State::LiteralHeader if in_literal_header(c) => {
+                self.gather(c, LITERAL_HEADER_MAX, State::LiteralHeader)
+            }
+            State::FileHeader { quoted } => {
+                let quoted = quoted ^ (c == b'"');
+                self.gather(c, FILE_HEADER_MAX, State::FileHeader { quoted })
+            }
+            State::Percent if c == b'{' => {
+                self.header = b"%{".to_vec();
+                State::FileHeader { quoted: false }
+            }
+            State::Percent if c == b'(' => State::Start,
+            State::Start if c == b'{' => {
+                self.header = b"{".to_vec();
+                State::LiteralHeader
+            }
+            State::Start if c == b'%' => State::Percent,
+            State::Start if c == b'\r' => State::Start,
+            _ => match c {
+                b' ' | b'\t' | b'(' | b')' => State::Start,
+                b'"' => State::Quoted,
+                _ => State::Word,
+            },
+        };
+    }
+
+    fn gather(&mut self, c: u8, max: usize, state: State) -> State {
+        self.header.push(c);
+        if self.header.len() < max { state } else { State::Word }
+    }
+
+    /// A line feed ends the line, unless it ends the header of a literal or of
+    /// a body.
+    fn line_feed(&mut self) -> Option<Event<'static>> {
+        match self.state {
+            State::LiteralHeader => {
+                if let Some((length, waits)) = literal_header(&self.header) {
+                    return self.literal_start(length, waits);
+                }
+            }
+            State::FileHeader { quoted: false } => {
+                let text = without_cr(&self.header);
+                if let Some(header) = FileHeader::parse(text) {
+                    return self.body_start(header);
+                }
+                if text.ends_with(b"}") {
+                    // A length that cannot be read: what follows could be
+                    // content or command.
+                    return Some(Event::Lost);
+                }
+            }
+            _ => {}
+        }
+        if self.line.last() == Some(&b'\r') {
+            self.line.pop();
+        }
+        Some(Event::Line)
+    }
+
+    fn literal_start(&mut self, length: u64, waits: bool) -> Option<Event<'static>> {
+        if length > LENGTH_MAX {
+            return Some(Event::Lost);
+        }
+        self.keep(b"\n");
+        if length > self.limits.literal {
+            self.poison(Poison::Literal(length));
+        }
+        self.state = State::Literal { left: length };
+        waits.then_some(Event::Continue)
+    }
+
+    fn body_start(&mut self, header: FileHeader) -> Option<Event<'static>> {
+        if header.size > LENGTH_MAX {
+            return Some(Event::Lost);
+        }
+        self.keep(b"\n");
+        self.bodies += 1;
+        if header.size > self.limits.body {
+            self.poison(Poison::Body(header.size));
+        } else if self.bodies > self.limits.bodies {
+            self.poison(Poison::Bodies(self.limits.bodies));
+        }
+        self.state = State::Body { left: header.size };
+        self.poison.is_none().then_some(Event::BodyStart(header))
+    }
+
+    fn keep(&mut self, piece: &[u8]) {
+        if self.line.len() + piece.len() > self.limits.line {
+            self.poison(Poison::Line(self.limits.line));
+        }
+        if self.poison.is_none() {
+            self.line.extend_from_slice(piece);
+        }
+    }
+
+    fn poison(&mut self, poison: Poison) {
+        self.poison.get_or_insert(poison);
+        self.line = Vec::new();
+    }
+}
+
+fn in_literal_header(c: u8) -> bool {
+    c.is_ascii_digit() || matches!(c, b'+' | b'}' | b'\r')
+}
+
+/// `{n}` or `{n+}` with an optional CR behind it: the length, and whether the
+/// peer waits for a go-ahead.
+fn literal_header(text: &[u8]) -> Option<(u64, bool)> {
+    let inner = without_cr(text).strip_prefix(b"{")?.strip_suffix(b"}")?;
+    let (digits, waits) = match inner.strip_suffix(b"+") {
+        Some(digits) => (digits, false),
+        None => (inner, true),
+    };
+    Some((super::dlist::number(digits)?, waits))
+}
+
+fn without_cr(text: &[u8]) -> &[u8] {
+    text.strip_suffix(b"\r").unwrap_or(text)
+}
+
+fn take<'a>(input: &mut &'a [u8], at_most: u64) -> &'a [u8] {
+    let len = usize::try_from(at_most).map_or(input.len(), |n| n.min(input.len()));
+    let (piece, rest) = input.split_at(len);
+    *input = rest;
+    piece
+}
+
+fn ends_word(c: u8) -> bool {
+    matches!(c, b' ' | b'\t' | b'\n' | b'(' | b')' | b'"')
+}
+
+fn ends_quoted(c: u8) -> bool {
+    matches!(c, b'"' | b'\\' | b'\n')
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const LIMITS: Limits = Limits { line: 200, literal: 50, body: 60, bodies: 3 };
+    const GUID: &str = "4eea1e78e5032625a64f9ba26611156942a8f86a";
+
+    #[derive(Debug, PartialEq, Default, Clone)]
+    struct Seen {
+        lines: Vec<Result<Vec<u8>, Poison>>,
+        bodies: Vec<Vec<u8>>,
+        continues: usize,
+        lost: bool,
+        rest_clean: bool,
+    }
+
+    fn run(pieces: &[&[u8]]) -> Seen {
+        let mut framer = Framer::new(LIMITS);
+        let mut seen = Seen::default();
+        'pieces: for piece in pieces {
+            let mut input = *piece;
+            loop {
+                match framer.next(&mut input) {
+                    Event::More => break,
+                    Event::Continue => seen.continues += 1,
+                    Event::BodyStart(_) => seen.bodies.push(Vec::new()),
+                    Event::Body(octets) => {
+                        seen.bodies.last_mut().unwrap().extend_from_slice(octets)
+                    }
+                    Event::BodyEnd => {}
+                    Event::Line => seen.lines.push(framer.take_line()),
+                    Event::Lost => {
+                        seen.lost = true;
+                        break 'pieces;
+                    }
+                }
+            }
+        }
+        seen.rest_clean = framer.at_line_start();
+        seen
+    }
+
+    fn whole(text: &str) -> Seen {
+        run(&[text.as_bytes()])
+    }
+
+    fn line(text: &str) -> Result<Vec<u8>, Poison> {
+        Ok(text.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn lines_with_and_without_cr() {
+        assert_eq!(whole("NOOP\r\nEXIT\n\r\n").lines, [line("NOOP"), line("EXIT"), line("")]);
+    }
+
+    #[test]
+    fn literals_stay_in_the_line_whatever_they_hold() {
+        let text = "A (x {8+}\r\n)\r\nEXIT\n y)\r\nB\r\n";
+        assert_eq!(whole(text).lines, [line("A (x {8+}\r\n)\r\nEXIT\n y)"), line("B")]);
+        assert_eq!(whole("A {2}\r\nhi\r\n").continues, 1);
+        assert_eq!(whole("A {0+}\r\n x\r\n").lines, [line("A {0+}\r\n x")]);
+    }
+
+    #[test]
+    fn bodies_do_not() {
+        let text = format!("APPLY MESSAGE (%{{p {GUID} 6}}\r\nEXIT\r\n %{{p {GUID} 0}}\r\n)\r\n");
+        let seen = whole(&text);
+        assert_eq!(seen.bodies, [b"EXIT\r\n".to_vec(), b"".to_vec()]);
+        let kept = format!("APPLY MESSAGE (%{{p {GUID} 6}}\r\n %{{p {GUID} 0}}\r\n)");
+        assert_eq!(seen.lines, [line(&kept)]);
+    }
+
+    #[test]
+    fn braces_count_only_where_a_value_may_begin() {
+        for text in ["A b{3}", "A \"{3}\"", "A \"a\\\"{3}\"", "A b%{x y 3}", "A %x{3}", "A {3x}"] {
+            assert_eq!(whole(&format!("{text}\r\nB\r\n")).lines, [line(text), line("B")], "{text}");
+        }
+    }
+
+    #[test]
+    fn limits_at_their_edges() {
+        let literal = |n: usize| whole(&format!("A {{{n}+}}\r\n{}\r\nB\r\n", "x".repeat(n)));
+        assert!(literal(50).lines[0].is_ok());
+        assert_eq!(literal(51).lines, [Err(Poison::Literal(51)), line("B")]);
+
+        let body =
+            |n: usize| whole(&format!("A (%{{p {GUID} {n}}}\r\n{})\r\nB\r\n", "x".repeat(n)));
+        assert!(body(60).lines[0].is_ok());
+        assert_eq!(body(61).lines, [Err(Poison::Body(61)), line("B")]);
+        assert!(body(61).bodies.is_empty());
+
+        let long = |n: usize| whole(&format!("{}\r\nB\r\n", "x".repeat(n)));
+        assert!(long(199).lines[0].is_ok());
+        assert_eq!(long(201).lines, [Err(Poison::Line(200)), line("B")]);
+
+        let many = |n: usize| {
+            whole(&format!("A{}\r\nB\r\n", " %{p G 1}\r\nx".replace('G', GUID).repeat(n)))
+        };
+        assert!(many(3).lines[0].is_ok());
+        assert_eq!(many(4).lines.len(), 2);
+        assert!(many(4).lines[0].is_err());
+    }
+
+    #[test]
+    fn a_poisoned_line_still_ends_where_it_ends() {
+        let text = format!(
+            "A {} {{3+}}\r\na\nb (%{{p {GUID} 7}}\r\nEVIL\r\n!) \"q\"\r\nB\r\n",
+            "x".repeat(300)
+        );
+        assert_eq!(whole(&text).lines, [Err(Poison::Line(200)), line("B")]);
+    }
+
+    #[test]
+    fn unbelievable_lengths_end_it() {
+        assert!(whole("A {4294967296+}\r\n").lost);
+        assert!(whole(&format!("A %{{p {GUID} 4294967296}}\r\n")).lost);
+        assert!(whole("A %{p nonsense 10}\r\nEXIT\r\n").lost);
+    }
+
+    proptest! {
+        #[test]
+        fn any_cut_gives_the_same(text in stream(), cuts in prop::collection::vec(0usize..400, 0..6)) {
+            let bytes = text.as_bytes();
+            let mut at: Vec<usize> = cuts.iter().map(|c| c % (bytes.len() + 1)).collect();
+            at.extend([0, bytes.len()]);
+            at.sort_unstable();
+            let pieces: Vec<&[u8]> = at.windows(2).map(|w| &bytes[w[0]..w[1]]).collect();
+            let single: Vec<&[u8]> = bytes.chunks(1).collect();
+            let expected = run(&[bytes]);
+            prop_assert_eq!(&run(&pieces), &expected);
+            prop_assert_eq!(&run(&single), &expected);
+        }
+
+        #[test]
+        fn no_octets_can_harm(bytes in prop::collection::vec(any::<u8>(), 0..500)) {
+            run(&[&bytes]);
+        }
+    }
+
+    fn stream() -> impl Strategy<Value = String> {
+        let piece = prop_oneof![
+            "[a-z(){}%+\"\\\\ 0-9]{0,12}",
+            Just("\r\n".to_owned()),
+            Just("\n".to_owned()),
+            (0usize..70).prop_map(|n| format!(" {{{n}+}}\r\n{}", "\n".repeat(n))),
+            (0usize..70).prop_map(|n| format!(" %{{p {GUID} {n}}}\r\n{}", "b".repeat(n))),
+            Just("y".repeat(150)),
+        ];
+        prop::collection::vec(piece, 0..20).prop_map(|pieces| pieces.concat())
+    }
+}
