@@ -1,0 +1,16 @@
+//! Gzip members: how chunks are written and read (RFC 1952, RFC 1951).
+//!
+//! The only users of the compressor. A data file is a row of members without
+//! anything in between; each holds one chunk of the log.
+
+mod reader;
+mod writer;
+
+pub use reader::{MemberError, MemberReader};
+pub use writer::{MemberTotals, MemberWriter};
+
+/// First line of every chunk.
+pub const CHUNK_HEADER: &[u8] = b"# cyrus backup: chunk start\r\n";
+
+/// What Cyrus writes in front of each member: deflate, no name, no time, Unix.
+pub const MEMBER_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];

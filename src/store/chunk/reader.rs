@@ -1,0 +1,309 @@
+//! Reading one gzip member from any place of a file.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use flate2::{Decompress, FlushDecompress, Status};
+
+/// Octets of input read at a time.
+const BUFFER: usize = 64 * 1024;
+/// Longest member header that is read: names and comments have no limit.
+const HEADER_MAX: usize = 16 * 1024;
+
+const FLAG_CRC: u8 = 2;
+const FLAG_EXTRA: u8 = 4;
+const FLAG_NAME: u8 = 8;
+const FLAG_COMMENT: u8 = 16;
+
+/// Why a member cannot be read on. Offsets are those of the file.
+#[derive(Debug, thiserror::Error)]
+pub enum MemberError {
+    /// The file could not be read.
+    #[error("cannot read at offset {at}: {source}")]
+    Io {
+        /// Where.
+        at: u64,
+        /// Why.
+        source: io::Error,
+    },
+    /// No member begins here.
+    #[error("no gzip member at offset {at}")]
+    NotAMember {
+        /// Where.
+        at: u64,
+    },
+    /// The file ends inside the member.
+    #[error("the file ends at offset {at}, inside a gzip member")]
+    Torn {
+        /// The end of the file.
+        at: u64,
+    },
+    /// The octets are damaged.
+    #[error("damaged gzip member near offset {at}: {what}")]
+    Corrupt {
+        /// Near where.
+        at: u64,
+        /// What does not fit.
+        what: &'static str,
+    },
+}
+
+/// A member that is being read.
+pub struct MemberReader<'f> {
+    file: &'f File,
+    /// File offset of `buffer[used]`.
+    at: u64,
+    buffer: Box<[u8]>,
+    used: usize,
+    filled: usize,
+    inflate: Decompress,
+    crc: crc32fast::Hasher,
+    len_plain: u64,
+    /// The last block was read; the trailer comes next.
+    inflated: bool,
+    checked: bool,
+}
+
+impl<'f> MemberReader<'f> {
+    /// Reads the header of the member that begins at `offset`.
+    pub fn open(file: &'f File, offset: u64) -> Result<MemberReader<'f>, MemberError> {
+        let mut reader = MemberReader {
+            file,
+            at: offset,
+            buffer: vec![0; BUFFER].into_boxed_slice(),
+            used: 0,
+            filled: 0,
+            inflate: Decompress::new(false),
+            crc: crc32fast::Hasher::new(),
+            len_plain: 0,
+            inflated: false,
+            checked: false,
+        };
+        reader.header(offset)?;
+        Ok(reader)
+    }
+
+    /// File offset of the next compressed octet; once [`MemberReader::read`] has
+    /// returned 0, the end of the member.
+    pub fn offset_file(&self) -> u64 {
+        self.at
+    }
+
+    /// Inflated octets returned so far.
+    pub fn len_plain(&self) -> u64 {
+        self.len_plain
+    }
+
+    /// Inflates into `out`. 0 means that the member has ended and its CRC-32 and
+    /// length were right. `out` must not be empty.
+    pub fn read(&mut self, out: &mut [u8]) -> Result<usize, MemberError> {
+        while !self.inflated {
+            self.fill()?;
+            let (before_in, before_out) = (self.inflate.total_in(), self.inflate.total_out());
+            let input = &self.buffer[self.used..self.filled];
+            let status = self
+                .inflate
+                .decompress(input, out, FlushDecompress::None)
+                .map_err(|_| MemberError::Corrupt { at: self.at, what: "bad deflate data" })?;
+            let consumed = (self.inflate.total_in() - before_in) as usize;
+            let produced = (self.inflate.total_out() - before_out) as usize;
+            self.advance(consumed);
+            self.crc.update(&out[..produced]);
+            self.len_plain += produced as u64;
+            if status == Status::StreamEnd {
+                self.inflated = true;
+            } else if consumed == 0 && produced == 0 {
+                return Err(MemberError::Corrupt { at: self.at, what: "deflate data make no end" });
+            }
+            if produced > 0 {
+                return Ok(produced);
+            }
+        }
+        if !self.checked {
+            self.trailer()?;
+            self.checked = true;
+        }
+        Ok(0)
+    }
+
+    fn header(&mut self, offset: u64) -> Result<(), MemberError> {
+        let mut fixed = [0; 10];
+        for octet in &mut fixed {
+            *octet = self.octet()?;
+        }
+        if fixed[..3] != [0x1f, 0x8b, 8] || fixed[3] & 0xe0 != 0 {
+            return Err(MemberError::NotAMember { at: offset });
+        }
+        if fixed[3] & FLAG_EXTRA != 0 {
+            let len = u16::from_le_bytes([self.octet()?, self.octet()?]);
+            for _ in 0..len {
+                self.octet()?;
+            }
+        }
+        for flag in [FLAG_NAME, FLAG_COMMENT] {
+            let mut left = HEADER_MAX;
+            while fixed[3] & flag != 0 && self.octet()? != 0 {
+                left -= 1;
+                if left == 0 {
+                    return Err(MemberError::NotAMember { at: offset });
+                }
+            }
+        }
+        if fixed[3] & FLAG_CRC != 0 {
+            self.octet()?;
+            self.octet()?;
+        }
+        Ok(())
+    }
+
+    fn trailer(&mut self) -> Result<(), MemberError> {
+        let mut words = [[0u8; 4]; 2];
+        for octet in words.as_flattened_mut() {
+            *octet = self.octet()?;
+        }
+        let [crc, len] = words.map(u32::from_le_bytes);
+        if crc != self.crc.clone().finalize() {
+            return Err(MemberError::Corrupt { at: self.at, what: "the CRC-32 does not match" });
+        }
+        if len != self.len_plain as u32 {
+            return Err(MemberError::Corrupt { at: self.at, what: "the length does not match" });
+        }
+        Ok(())
+    }
+
+    fn octet(&mut self) -> Result<u8, MemberError> {
+        self.fill()?;
+        let octet = self.buffer[self.used];
+        self.advance(1);
+        Ok(octet)
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.used += count;
+        self.at += count as u64;
+    }
+
+    /// Makes sure that there is input.
+    fn fill(&mut self) -> Result<(), MemberError> {
+        if self.used < self.filled {
+            return Ok(());
+        }
+        let at = self.at;
+        self.used = 0;
+        self.filled = loop {
+            match self.file.read_at(&mut self.buffer, at) {
+                Ok(0) => return Err(MemberError::Torn { at }),
+                Ok(len) => break len,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(MemberError::Io { at, source }),
+            }
+        };
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::{CHUNK_HEADER, MemberWriter};
+    use super::*;
+    use std::io::Write;
+
+    fn member(lines: &[&[u8]]) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut writer = MemberWriter::start(&mut out).unwrap();
+        for line in lines {
+            writer.write(line, &mut out).unwrap();
+            writer.end_line(&mut out).unwrap();
+        }
+        writer.finish(&mut out).unwrap();
+        out
+    }
+
+    fn file(octets: &[u8]) -> File {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(octets).unwrap();
+        file
+    }
+
+    fn inflate(file: &File, offset: u64) -> (Vec<u8>, Result<u64, MemberError>) {
+        let mut plain = Vec::new();
+        let mut reader = match MemberReader::open(file, offset) {
+            Ok(reader) => reader,
+            Err(e) => return (plain, Err(e)),
+        };
+        let mut buffer = [0; 1000];
+        loop {
+            match reader.read(&mut buffer) {
+                Ok(0) => return (plain, Ok(reader.offset_file())),
+                Ok(len) => plain.extend_from_slice(&buffer[..len]),
+                Err(e) => return (plain, Err(e)),
+            }
+        }
+    }
+
+    #[test]
+    fn members_follow_each_other() {
+        let one = member(&[CHUNK_HEADER, b"1 APPLY UNMAILBOX a\r\n"]);
+        let two = member(&[&vec![b'x'; 700_000]]);
+        let file = file(&[&one[..], &two[..]].concat());
+        let (plain, end) = inflate(&file, 0);
+        assert_eq!(plain, [CHUNK_HEADER, b"1 APPLY UNMAILBOX a\r\n"].concat());
+        assert_eq!(end.unwrap(), one.len() as u64);
+        let (plain, end) = inflate(&file, one.len() as u64);
+        assert_eq!(plain.len(), 700_000);
+        assert_eq!(end.unwrap(), (one.len() + two.len()) as u64);
+    }
+
+    #[test]
+    fn a_member_cut_anywhere_gives_every_flushed_line() {
+        let lines: [&[u8]; 3] = [CHUNK_HEADER, b"first line\r\n", b"second, longer line\r\n"];
+        let mut out = Vec::new();
+        let mut ends = Vec::new();
+        let mut writer = MemberWriter::start(&mut out).unwrap();
+        for line in lines {
+            writer.write(line, &mut out).unwrap();
+            writer.end_line(&mut out).unwrap();
+            ends.push((out.len(), writer.len_plain()));
+        }
+        writer.finish(&mut out).unwrap();
+        for cut in 0..out.len() {
+            let (plain, end) = inflate(&file(&out[..cut]), 0);
+            assert!(matches!(end, Err(MemberError::Torn { .. })), "{cut}: {end:?}");
+            let due = ends.iter().filter(|(packed, _)| *packed <= cut).map(|(_, len)| *len).max();
+            assert!(plain.len() as u64 >= due.unwrap_or(0), "{cut} of {ends:?}: {}", plain.len());
+        }
+    }
+
+    #[test]
+    fn no_damage_passes_unnoticed_or_panics() {
+        let good = member(&[CHUNK_HEADER, b"some text, some more text, some text\r\n"]);
+        let plain = inflate(&file(&good), 0).0;
+        for at in 10..good.len() {
+            for bit in 0..8 {
+                let mut bad = good.clone();
+                bad[at] ^= 1 << bit;
+                let (got, end) = inflate(&file(&bad), 0);
+                assert!(end.is_err() || got == plain, "octet {at} bit {bit}");
+            }
+        }
+        assert!(matches!(
+            inflate(&file(b"not gzip at all"), 0).1,
+            Err(MemberError::NotAMember { .. })
+        ));
+        assert!(matches!(inflate(&file(b""), 0).1, Err(MemberError::Torn { .. })));
+    }
+
+    #[test]
+    fn headers_with_every_field_are_read() {
+        let good = member(&[b"text"]);
+        let mut long = good[..10].to_vec();
+        long[3] = FLAG_CRC | FLAG_EXTRA | FLAG_NAME | FLAG_COMMENT;
+        long.extend_from_slice(&[3, 0, 1, 2, 3]);
+        long.extend_from_slice(b"name\0comment\0xx");
+        long.extend_from_slice(&good[10..]);
+        let (plain, end) = inflate(&file(&long), 0);
+        assert_eq!((plain, end.unwrap()), (b"text".to_vec(), long.len() as u64));
+    }
+}

@@ -1,0 +1,195 @@
+//! Reading the lines of one chunk.
+//!
+//! ```text
+//! chunk = "# cyrus backup: chunk start" CRLF *line
+//! line  = ts SP "APPLY" SP name SP value CRLF     ts: Unix time, decimal seconds
+//! ```
+
+use std::fs::File;
+
+use super::chunk::{MemberError, MemberReader};
+use crate::wire::dlist::{FileHeader, SyntaxError, Value, number, parse_item};
+use crate::wire::frame::{Event, Framer, Limits, Poison};
+
+/// Octets inflated at a time.
+const BUFFER: usize = 64 * 1024;
+
+/// Takes the message bodies of a line as they are read.
+pub trait BodySink {
+    /// The next body begins.
+    fn start(&mut self, header: &FileHeader);
+    /// Octets of it.
+    fn data(&mut self, octets: &[u8]);
+    /// It is complete.
+    fn end(&mut self);
+}
+
+/// A sink for readers that do not want bodies.
+pub struct NoBodies;
+
+impl BodySink for NoBodies {
+    fn start(&mut self, _: &FileHeader) {}
+    fn data(&mut self, _: &[u8]) {}
+    fn end(&mut self) {}
+}
+
+/// Why a line cannot be read. Offsets without other note are inflated octets
+/// from the beginning of the chunk.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The member is torn or damaged.
+    #[error(transparent)]
+    Member(#[from] MemberError),
+    /// The chunk ends inside a line that begins at this offset.
+    #[error("the chunk ends inside the line at offset {offset}")]
+    Incomplete {
+        /// Of the line.
+        offset: u64,
+    },
+    /// The line is not one of a backup.
+    #[error("line at offset {offset}: {source}")]
+    Syntax {
+        /// Of the line.
+        offset: u64,
+        /// What is wrong.
+        source: SyntaxError,
+    },
+    /// The line is longer than anything that is read.
+    #[error("line at offset {offset}: {source}")]
+    TooLong {
+        /// Of the line.
+        offset: u64,
+        /// Which bound.
+        source: Poison,
+    },
+}
+
+/// One line of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLine {
+    /// Inflated octets in front of it: where its time stamp begins.
+    pub offset: u64,
+    /// Unix time, seconds.
+    pub ts: i64,
+    /// `name value`, message bodies left out.
+    text: Vec<u8>,
+}
+
+impl LogLine {
+    /// The command's name and value.
+    pub fn item(&self) -> Result<(Vec<u8>, Value<'_>), LogError> {
+        match parse_item(&self.text) {
+            Ok((name, value)) => Ok((name.to_ascii_uppercase(), value)),
+            Err(source) => Err(LogError::Syntax { offset: self.offset, source }),
+        }
+    }
+
+    fn parse(offset: u64, line: Vec<u8>) -> Result<Option<LogLine>, LogError> {
+        let syntax = |what, at| LogError::Syntax { offset, source: SyntaxError { what, at } };
+        if line.first() == Some(&b'#') {
+            return Ok(None);
+        }
+        let mut words = line.splitn(3, |&c| c == b' ');
+        let (Some(ts), Some(verb), Some(rest)) = (words.next(), words.next(), words.next()) else {
+            return Err(syntax("not a line of a backup", 0));
+        };
+        let ts = number(ts).and_then(|n| i64::try_from(n).ok());
+        let ts = ts.ok_or_else(|| syntax("no time stamp", 0))?;
+        if verb != b"APPLY" {
+            return Ok(None);
+        }
+        Ok(Some(LogLine { offset, ts, text: rest.to_vec() }))
+    }
+}
+
+/// Reads a chunk line by line.
+pub struct LogReader<'f> {
+    member: MemberReader<'f>,
+    framer: Framer,
+    buffer: Box<[u8]>,
+    used: usize,
+    filled: usize,
+    ended: bool,
+}
+
+impl<'f> LogReader<'f> {
+    /// Opens the chunk whose member begins at `offset_file`.
+    pub fn open(file: &'f File, offset_file: u64) -> Result<LogReader<'f>, LogError> {
+        Ok(LogReader {
+            member: MemberReader::open(file, offset_file)?,
+            framer: Framer::new(Limits::LOG),
+            buffer: vec![0; BUFFER].into_boxed_slice(),
+            used: 0,
+            filled: 0,
+            ended: false,
+        })
+    }
+
+    /// Inflated octets consumed: after a line, the offset of the next one.
+    pub fn offset_plain(&self) -> u64 {
+        self.member.len_plain() - (self.filled - self.used) as u64
+    }
+
+    /// File offset behind the member, once `next_line` has returned `None`.
+    pub fn offset_file(&self) -> u64 {
+        self.member.offset_file()
+    }
+
+    /// The next APPLY line; `None` at the end of a complete member. Comments and
+    /// lines of other verbs are passed over. Bodies go to `sink` before the line
+    /// they belong to is returned.
+    pub fn next_line(&mut self, sink: &mut dyn BodySink) -> Result<Option<LogLine>, LogError> {
+        loop {
+            let offset = self.offset_plain();
+            let Some(line) = self.raw_line(offset, sink)? else {
+                return Ok(None);
+            };
+            if let Some(line) = LogLine::parse(offset, line)? {
+                return Ok(Some(line));
+            }
+        }
+    }
+
+    fn raw_line(
+        &mut self,
+        offset: u64,
+        sink: &mut dyn BodySink,
+    ) -> Result<Option<Vec<u8>>, LogError> {
+        loop {
+            if self.used == self.filled && !self.refill()? {
+                let clean = self.framer.at_line_start();
+                return if clean { Ok(None) } else { Err(LogError::Incomplete { offset }) };
+            }
+            let mut input = &self.buffer[self.used..self.filled];
+            let event = self.framer.next(&mut input);
+            let left = input.len();
+            match event {
+                Event::More | Event::Continue => {}
+                Event::BodyStart(header) => sink.start(&header),
+                Event::Body(octets) => sink.data(octets),
+                Event::BodyEnd => sink.end(),
+                Event::Line => {
+                    self.used = self.filled - left;
+                    let line = self.framer.take_line();
+                    return line.map(Some).map_err(|source| LogError::TooLong { offset, source });
+                }
+                Event::Lost => {
+                    let source = SyntaxError { what: "bad length", at: 0 };
+                    return Err(LogError::Syntax { offset, source });
+                }
+            }
+            self.used = self.filled - left;
+        }
+    }
+
+    fn refill(&mut self) -> Result<bool, LogError> {
+        if self.ended {
+            return Ok(false);
+        }
+        self.used = 0;
+        self.filled = 0;
+        self.filled = self.member.read(&mut self.buffer)?;
+        self.ended = self.filled == 0;
+        Ok(!self.ended)
+    }
+}
