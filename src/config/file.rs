@@ -388,7 +388,8 @@ mod tests {
         let rows: &[(&[u8], &str)] = &[
             (
                 b"@include: $DIR/imapd.conf\n",
-                "configuration file imapd.conf included twice (file imapd.conf: included on line 1)",
+                "configuration file imapd.conf included twice \
+                 (file imapd.conf: included on line 1)",
             ),
             (
                 b"\n@include: $DIR/back\n",

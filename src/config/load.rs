@@ -1,18 +1,16 @@
 //! Which option becomes which setting.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+mod access;
+mod storage;
+
+use std::path::Path;
 use std::time::Duration;
 
-use super::error::{ConfigError, ConfigWarning};
+use super::error::ConfigError;
 use super::file::ImapdConf;
-use super::lookup::{Lookup, split, to_path, to_text};
-use super::options::Options;
-use super::settings::{
-    CompactSettings, DbBackend, NameRules, PartitionMode, PartitionSelect, PwCheck, SaslSettings,
-    Secret, Settings, SyncClientSettings, SyslogFacility, TlsSettings, Virtdomains,
-};
-use super::value::{self, KIB, TimeUnit};
+use super::lookup::Lookup;
+use super::settings::{DbBackend, Settings};
+use super::value::KIB;
 
 const BACKENDS: &[(&str, DbBackend)] = &[
     ("skiplist", DbBackend::Skiplist),
@@ -20,37 +18,6 @@ const BACKENDS: &[(&str, DbBackend)] = &[
     ("twoskip", DbBackend::Twoskip),
     ("zeroskip", DbBackend::Zeroskip),
     ("lmdb", DbBackend::Lmdb),
-];
-
-const PARTITION_MODES: &[(&str, PartitionMode)] = &[
-    ("random", PartitionMode::Random),
-    ("freespace-most", PartitionMode::FreespaceMost),
-    (
-        "freespace-percent-most",
-        PartitionMode::FreespacePercentMost,
-    ),
-    (
-        "freespace-percent-weighted",
-        PartitionMode::FreespacePercentWeighted,
-    ),
-    (
-        "freespace-percent-weighted-delta",
-        PartitionMode::FreespacePercentWeightedDelta,
-    ),
-];
-
-const VIRTDOMAINS: &[(&str, Virtdomains)] = &[
-    ("off", Virtdomains::Off),
-    ("userid", Virtdomains::Userid),
-    ("on", Virtdomains::On),
-    ("0", Virtdomains::Off),
-    ("no", Virtdomains::Off),
-    ("f", Virtdomains::Off),
-    ("false", Virtdomains::Off),
-    ("1", Virtdomains::On),
-    ("yes", Virtdomains::On),
-    ("t", Virtdomains::On),
-    ("true", Virtdomains::On),
 ];
 
 impl Settings {
@@ -118,215 +85,310 @@ impl Settings {
     }
 }
 
-impl Lookup<'_> {
-    fn check_defaultpartition(&self) -> Result<(), ConfigError> {
-        match self.options.get("defaultpartition") {
-            Some(setting) if !setting.value.iter().all(u8::is_ascii_alphanumeric) => {
-                Err(ConfigError::DefaultPartition {
-                    origin: setting.origin.clone(),
-                })
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn backup_partitions(&mut self) -> Result<BTreeMap<String, PathBuf>, ConfigError> {
-        let mut partitions = BTreeMap::new();
-        for (name, setting) in self.options.free_family("backuppartition-") {
-            if name.is_empty() {
-                self.options.warnings.push(ConfigWarning::Adjusted {
-                    option: setting.name.to_owned(),
-                    origin: setting.origin.clone(),
-                    what: "a partition without a name is ignored".to_owned(),
-                });
-                continue;
-            }
-            let path = to_path(setting.value.to_vec());
-            if !path.is_absolute() {
-                let (shown, name) = (setting.shown(), setting.name);
-                let text = format!("invalid value '{shown}' for {name}");
-                return Err(setting.refuse(&text, "use an absolute path, written out"));
-            }
-            partitions.insert(name.to_owned(), path);
-        }
-        Ok(partitions)
-    }
-
-    fn partition_select(&mut self) -> Result<PartitionSelect, ConfigError> {
-        let whole = i32::MIN..=i32::MAX;
-        let exclude = self.text("partition_select_exclude")?.unwrap_or_default();
-        let mode = PartitionMode::FreespaceMost;
-        Ok(PartitionSelect {
-            mode: self
-                .options
-                .word("partition_select_mode", mode, PARTITION_MODES)?,
-            exclude: split(&exclude.to_ascii_lowercase(), ","),
-            soft_usage_limit: self.options.int_within(
-                "partition_select_soft_usage_limit",
-                0,
-                whole.clone(),
-            )?,
-            usage_reinit: self
-                .options
-                .int_within("partition_select_usage_reinit", 0, whole)?,
-        })
-    }
-
-    fn umask(&mut self) -> Result<u32, ConfigError> {
-        let Some(setting) = self.options.get("umask") else {
-            return Ok(0o077);
-        };
-        let Some((mask, clean)) = value::octal_mask(setting.value) else {
-            let text = format!("invalid value '{}' for umask", setting.shown());
-            return Err(setting.refuse(&text, "use an octal number such as 077"));
-        };
-        if !clean {
-            let what = format!(
-                "'{}' is not an octal mask, taken as {mask:03o}",
-                setting.shown()
-            );
-            self.options.adjusted("umask", what);
-        }
-        Ok(mask)
-    }
-
-    fn name_rules(&self) -> Result<NameRules, ConfigError> {
-        let domain = self.text("defaultdomain")?;
-        let prefix = self.text("deletedprefix")?;
-        Ok(NameRules {
-            virtdomains: self
-                .options
-                .word("virtdomains", Virtdomains::Off, VIRTDOMAINS)?,
-            defaultdomain: Some(domain.unwrap_or("internal".into())),
-            deletedprefix: prefix.unwrap_or("DELETED".into()),
-            unixhierarchysep: self.options.switch("unixhierarchysep", true)?,
-            altnamespace: self.options.switch("altnamespace", true)?,
-        })
-    }
-
-    fn retention(&self) -> Result<Option<Duration>, ConfigError> {
-        let week = 7 * 86_400;
-        let seconds = self
-            .options
-            .seconds("backup_retention", week, TimeUnit::Days)?;
-        let positive = u64::try_from(seconds).ok().filter(|&s| s > 0);
-        Ok(positive.map(Duration::from_secs))
-    }
-
-    fn compact(&mut self) -> Result<CompactSettings, ConfigError> {
-        let options = &mut self.options;
-        let minsize = options.size("backup_compact_minsize", 0, KIB)?;
-        let maxsize = options.size("backup_compact_maxsize", 0, KIB)?;
-        let whole = i32::MIN..=i32::MAX;
-        let threshold = options.int_within("backup_compact_work_threshold", 1, whole)?;
-        Ok(CompactSettings {
-            minsize: minsize.try_into().unwrap_or(0),
-            maxsize: maxsize.try_into().unwrap_or(0),
-            work_threshold: threshold.max(1).unsigned_abs(),
-            keep_previous: options.switch("backup_keep_previous", false)?,
-        })
-    }
-
-    fn sasl(&mut self) -> Result<SaslSettings, ConfigError> {
-        let free_words = |options: &Options<'_>, name: &str| {
-            let setting = options.free(name);
-            let text = setting.map(|s| to_text(&s, s.value.to_vec())).transpose()?;
-            Ok(text.map(|text| split(&text, "")))
-        };
-        let free_path = |options: &Options<'_>, name: &str| {
-            options.free(name).map(|s| to_path(s.value.to_vec()))
-        };
-        let mechs: Option<Vec<String>> = free_words(&self.options, "sasl_mech_list")?;
-        let layers = 0..=i32::MAX;
-        let minimum = self
-            .options
-            .int_within("sasl_minimum_layer", 0, layers.clone())?;
-        let maximum = self.options.int_within("sasl_maximum_layer", 256, layers)?;
-        Ok(SaslSettings {
-            mech_list: mechs.map(|list| list.iter().map(|m| m.to_ascii_uppercase()).collect()),
-            pwcheck_methods: self.pwcheck_methods()?,
-            saslauthd_path: free_path(&self.options, "sasl_saslauthd_path"),
-            sasldb_path: free_path(&self.options, "sasl_sasldb_path"),
-            auxprop_plugins: free_words(&self.options, "sasl_auxprop_plugin")?,
-            minimum_layer: minimum.unsigned_abs(),
-            maximum_layer: maximum.unsigned_abs(),
-        })
-    }
-
-    fn pwcheck_methods(&mut self) -> Result<Vec<PwCheck>, ConfigError> {
-        let Some(words) = self.words("sasl_pwcheck_method")? else {
-            return Ok(vec![PwCheck::Auxprop]);
-        };
-        let mut methods = Vec::new();
-        for word in words {
-            methods.push(match word.as_str() {
-                "auxprop" => PwCheck::Auxprop,
-                "saslauthd" => PwCheck::Saslauthd,
-                _ => {
-                    let what = format!("'{word}' is not supported, use auxprop or saslauthd");
-                    self.options.adjusted("sasl_pwcheck_method", what);
-                    PwCheck::Unsupported(word)
-                }
-            });
-        }
-        Ok(methods)
-    }
-
-    fn listen(&self) -> Result<Vec<String>, ConfigError> {
-        let text = self.text("cyrbk_listen")?.unwrap_or_default();
-        Ok(split(&text, ","))
-    }
-
-    /// Case does not count; Cyrus logs an unknown name and goes on.
-    fn syslog_facility(&mut self) -> Option<SyslogFacility> {
-        let value = self.options.get("syslog_facility")?.shown();
-        let facility = match value.to_ascii_uppercase().as_bytes() {
-            b"DAEMON" => SyslogFacility::Daemon,
-            b"MAIL" => SyslogFacility::Mail,
-            b"NEWS" => SyslogFacility::News,
-            b"USER" => SyslogFacility::User,
-            [b'L', b'O', b'C', b'A', b'L', digit @ b'0'..=b'7'] => {
-                SyslogFacility::Local(digit - b'0')
-            }
-            _ => {
-                self.options
-                    .warnings
-                    .push(ConfigWarning::SyslogFacility { value });
-                return None;
-            }
-        };
-        Some(facility)
-    }
-
-    fn tls(&self) -> Result<TlsSettings, ConfigError> {
-        let path = |name| self.string(name).map(to_path);
-        Ok(TlsSettings {
-            server_cert: path("tls_server_cert"),
-            server_key: path("tls_server_key"),
-            client_ca_file: path("tls_client_ca_file"),
-            client_ca_dir: path("tls_client_ca_dir"),
-            client_cert: path("tls_client_cert"),
-            client_key: path("tls_client_key"),
-            server_ca_file: path("tls_server_ca_file"),
-            server_ca_dir: path("tls_server_ca_dir"),
-            ciphers: self.text("tls_ciphers")?,
-            versions: self.text("tls_versions")?,
-        })
-    }
-
-    fn sync_client(&self) -> Result<SyncClientSettings, ConfigError> {
-        Ok(SyncClientSettings {
-            host: self.text("sync_host")?,
-            port: self.text("sync_port")?,
-            authname: self.text("sync_authname")?,
-            password: self.text("sync_password")?.map(Secret::new),
-            realm: self.text("sync_realm")?,
-            try_imap: self.options.switch("sync_try_imap", true)?,
-        })
-    }
-}
-
 fn host_name() -> String {
     let system = rustix::system::uname();
     system.nodename().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::path::PathBuf;
+
+    use proptest::prelude::*;
+
+    use super::super::EXIT_CONFIG;
+    use super::super::lookup::to_path;
+    use super::super::settings::{PartitionMode, PwCheck, SyslogFacility, Virtdomains};
+    use super::*;
+
+    const SITE: &str = "tests/fixtures/config/site.conf";
+
+    /// Settings of `ctl_backups` from some lines; the first is 2.
+    pub(super) fn settings(lines: &str) -> Result<Settings, String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), format!("configdirectory: /conf\n{lines}")).unwrap();
+        let conf = ImapdConf::read(file.path(), None).unwrap();
+        Settings::from_conf(&conf, "ctl_backups").map_err(|e| {
+            assert_eq!(e.exit_code(), EXIT_CONFIG);
+            e.to_string().replace(file.path().to_str().unwrap(), "F")
+        })
+    }
+
+    fn warnings(lines: &str) -> Vec<String> {
+        let settings = settings(lines).unwrap();
+        let shown = settings.warnings.iter().map(|w| w.to_string());
+        let file = format!("{} ", settings.config_file.display());
+        shown.map(|w| w.replace(&file, "F ")).collect()
+    }
+
+    #[test]
+    fn defaults_are_those_of_cyrus() {
+        let settings = settings("").unwrap();
+        assert_eq!(settings.configdirectory, Path::new("/conf"));
+        assert_eq!(settings.backup_db, DbBackend::Twoskip);
+        assert_eq!(settings.backup_db_path, Path::new("/conf/backups.db"));
+        assert_eq!(settings.backup_staging_path, Path::new("/tmp/backup"));
+        assert_eq!(settings.password_file, Path::new("/conf/cyrbk.passwd"));
+        assert_eq!(settings.partition_select.mode, PartitionMode::FreespaceMost);
+        assert_eq!(settings.umask, 0o077);
+        assert_eq!(settings.retention, Some(Duration::from_secs(7 * 86_400)));
+        assert_eq!((settings.compact.minsize, settings.compact.maxsize), (0, 0));
+        assert_eq!(settings.compact.work_threshold, 1);
+        assert!(!settings.compact.keep_previous && !settings.fulldirhash);
+        assert!(settings.names.unixhierarchysep && settings.names.altnamespace);
+        assert_eq!(settings.names.virtdomains, Virtdomains::Off);
+        assert_eq!(settings.names.defaultdomain.as_deref(), Some("internal"));
+        assert_eq!(settings.names.deletedprefix, "DELETED");
+        assert!(settings.admins.is_empty() && !settings.allowplaintext);
+        assert_eq!(settings.failedloginpause, Duration::from_secs(3));
+        assert_eq!(settings.sync_timeout, Duration::from_secs(1800));
+        assert_eq!(settings.client_timeout, Duration::from_secs(10));
+        assert_eq!((settings.maxquoted, settings.maxword), (131_072, 131_072));
+        assert_eq!(settings.sasl.pwcheck_methods, [PwCheck::Auxprop]);
+        assert_eq!(
+            (settings.sasl.minimum_layer, settings.sasl.maximum_layer),
+            (0, 256)
+        );
+        assert_eq!(settings.cyrus_user, "cyrus");
+        assert!(settings.sync_client.try_imap);
+        assert_eq!(settings.servername, host_name());
+        assert_eq!(settings.warnings, []);
+    }
+
+    #[test]
+    fn a_site_is_read_for_its_server() {
+        let conf = ImapdConf::read(Path::new(SITE), None).unwrap();
+        let settings = Settings::from_conf(&conf, "backupd").unwrap();
+        let partitions: Vec<_> = settings.backup_partitions.iter().collect();
+        let one = ("one".to_owned(), PathBuf::from("/srv/backup/one"));
+        let two = ("two".to_owned(), PathBuf::from("/srv/backup/two"));
+        assert_eq!(partitions, [(&one.0, &one.1), (&two.0, &two.1)]);
+        let select = &settings.partition_select;
+        assert_eq!(select.mode, PartitionMode::FreespacePercentWeighted);
+        assert_eq!(select.exclude, ["two", "three", "four"]);
+        assert_eq!(select.soft_usage_limit, 90);
+        assert_eq!(settings.retention, Some(Duration::from_secs(14 * 86_400)));
+        assert_eq!(settings.compact.minsize, 16 << 10);
+        assert_eq!(settings.compact.maxsize, 1 << 20);
+        assert_eq!(settings.compact.work_threshold, 1);
+        assert!(settings.compact.keep_previous);
+        assert_eq!(
+            settings.backup_db_path,
+            Path::new("/srv/backup/conf/db/backups.db")
+        );
+        assert_eq!(
+            settings.backup_staging_path,
+            Path::new("/srv/backup/conf/tmp/backup")
+        );
+        assert_eq!(settings.names.virtdomains, Virtdomains::On);
+        assert!(!settings.names.unixhierarchysep);
+        assert_eq!(settings.sync_timeout, Duration::from_secs(3));
+        assert_eq!(settings.umask, 0o027);
+        assert_eq!(settings.syslog_facility, Some(SyslogFacility::Local(6)));
+        assert_eq!(settings.admins, ["replicator"]);
+        assert_eq!(
+            settings.sasl.mech_list,
+            Some(vec!["SCRAM-SHA-256".to_owned()])
+        );
+        assert_eq!(
+            settings.sasl.pwcheck_methods,
+            [PwCheck::Saslauthd, PwCheck::Auxprop]
+        );
+        assert_eq!(
+            settings.sasl.saslauthd_path,
+            Some("/run/saslauthd/mux".into())
+        );
+        assert_eq!(settings.listen, ["[::]:2005", "127.0.0.1:2006"]);
+        assert_eq!(settings.sync_client.host, None);
+        assert_eq!(settings.warnings.len(), 1, "{:?}", settings.warnings);
+    }
+
+    #[test]
+    fn each_tool_has_its_own_view_of_a_site() {
+        let conf = ImapdConf::read(Path::new(SITE), None).unwrap();
+        let of = |ident| Settings::from_conf(&conf, ident).unwrap();
+        let tool = of("ctl_backups");
+        assert_eq!(tool.retention, Some(Duration::from_secs(36 * 3600)));
+        assert_eq!(tool.admins, ["cyrus", "group:backup"]);
+        let mechs = vec!["PLAIN".to_owned(), "LOGIN".to_owned()];
+        assert_eq!(tool.sasl.mech_list, Some(mechs));
+        let restore = of("restore").sync_client;
+        assert_eq!(restore.host.as_deref(), Some("imap.example.com"));
+        assert_eq!(restore.password.as_ref().unwrap().expose(), "hunter2");
+        assert_eq!(of("cyrbk").listen.len(), 2);
+    }
+
+    #[test]
+    fn the_password_is_not_printed() {
+        let shown = format!("{:?}", settings("sync_password: hunter2\n").unwrap());
+        assert!(
+            shown.contains("Secret(..)") && !shown.contains("hunter2"),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn refused_values_are_told_in_cyrus_words() {
+        let word = "invalid value 'Twoskip' for backup_db in line 2 \
+                    (file F: use one of skiplist, sql, twoskip, zeroskip, lmdb)";
+        let rows = [
+            (
+                "\nbackup_keep_previous: maybe\n",
+                "non-switch value for backup_keep_previous in line 3 \
+                 (file F: use yes or no, in lower case)",
+            ),
+            (
+                "ctl_backups_fulldirhash: ON\nfulldirhash: y\n",
+                "non-switch value for fulldirhash in line 2 \
+                 (file F: use yes or no, in lower case)",
+            ),
+            (
+                "partition_select_usage_reinit: 08\n",
+                "non-integer value for partition_select_usage_reinit in line 2 \
+                 (file F: use a whole number without a unit)",
+            ),
+            (
+                "maxliteral: 1x\n",
+                "non-integer value for maxliteral in line 2 \
+                 (file F: use a whole number, with unit K, M or G if you like)",
+            ),
+            ("backup_db: Twoskip\n", word),
+            (
+                "backup_retention_days: xx\n",
+                "unparsable duration 'xx' for backup_retention_days in line 2 \
+                 (file F: use numbers with unit d, h, m or s, as in 1d12h)",
+            ),
+            (
+                "backuppartition-x: {configdirectory}/x\n",
+                "invalid value '{configdirectory}/x' for backuppartition-x in line 2 \
+                 (file F: use an absolute path, written out)",
+            ),
+            (
+                "umask: u=rwx\n",
+                "invalid value 'u=rwx' for umask in line 2 \
+                 (file F: use an octal number such as 077)",
+            ),
+            (
+                "defaultpartition: a-b\n",
+                "defaultpartition option contains non-alnum character \
+                 (file F: line 2, use letters and digits only)",
+            ),
+        ];
+        for (lines, expected) in rows {
+            assert_eq!(settings(lines).unwrap_err(), expected);
+        }
+    }
+
+    #[test]
+    fn text_has_to_be_utf8_but_paths_and_strangers_do_not() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let load = |lines: &[u8]| {
+            let text = [b"configdirectory: /c\xff\nforeign: \xff\n", lines].concat();
+            std::fs::write(file.path(), text).unwrap();
+            Settings::from_conf(&ImapdConf::read(file.path(), None).unwrap(), "backupd")
+        };
+        assert_eq!(
+            load(b"").unwrap().backup_db_path,
+            to_path(b"/c\xff/backups.db".to_vec())
+        );
+        let error = load(b"admins: \xff\n").unwrap_err().to_string();
+        assert!(
+            error.starts_with("non-UTF-8 value for admins in line 3"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_configuration_directory_is_required() {
+        let error = Settings::load(Path::new("tests/fixtures/config/auth.conf"), "restore");
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "configdirectory option not specified in configuration file \
+             (file tests/fixtures/config/auth.conf: \
+             add a line `configdirectory: /absolute/path`)"
+        );
+    }
+
+    #[test]
+    fn the_mark_counts_only_at_the_start_of_a_typed_option() {
+        let db_path = |value: &str| {
+            let lines = format!("backup_db_path: {value}\n");
+            settings(&lines).unwrap().backup_db_path
+        };
+        assert_eq!(db_path("{configdirectory}/b"), Path::new("/conf/b"));
+        assert_eq!(db_path("{CONFIGDirectory}b"), Path::new("/confb"));
+        assert_eq!(db_path("{configdirectory}"), Path::new("/conf"));
+        assert_eq!(
+            db_path("x{configdirectory}"),
+            Path::new("x{configdirectory}")
+        );
+        let sasl = settings("sasl_sasldb_path: {configdirectory}/x\n")
+            .unwrap()
+            .sasl;
+        assert_eq!(sasl.sasldb_path, Some("{configdirectory}/x".into()));
+    }
+
+    #[test]
+    fn odd_values_are_warned_of() {
+        let rows = [
+            (
+                "syslog_facility: LOCAL9\n",
+                "config error: syslog name LOCAL9 not recognised",
+            ),
+            (
+                "umask: 077 # private\n",
+                "config: F line 2: umask: '077 # private' is not an octal mask, taken as 077",
+            ),
+            (
+                "temp_path: tmp\n",
+                "config: F line 2: temp_path: not an absolute path, \
+                 so it depends on the working directory",
+            ),
+            (
+                "sasl_pwcheck_method: pwcheck\n",
+                "config: F line 2: sasl_pwcheck_method: 'pwcheck' is not supported, \
+                 use auxprop or saslauthd",
+            ),
+            (
+                "partition_select_soft_usage_limit: 4294967297\n",
+                "config: F line 2: partition_select_soft_usage_limit: \
+                 4294967297 is out of range, taken as 2147483647",
+            ),
+            (
+                "backup_retenton: 3\n",
+                "config: F line 2: unknown option 'backup_retenton' ignored",
+            ),
+        ];
+        for (lines, expected) in rows {
+            assert_eq!(warnings(lines), [expected]);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+        #[test]
+        fn any_bytes_are_read_or_refused(
+            option in prop::sample::select(vec![
+                "backup_retention", "backup_compact_minsize", "umask", "sync_try_imap",
+                "partition_select_usage_reinit", "virtdomains", "backup_db_path", "@include",
+                "backuppartition-x", "sasl_mech_list",
+            ]),
+            value in prop_oneof![
+                "[-+0-9a-fxdhmskKMGiB ]{0,24}".prop_map(String::into_bytes),
+                prop::collection::vec(any::<u8>(), 0..64),
+            ],
+        ) {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            let head = format!("configdirectory: /conf\n{option}:");
+            std::fs::write(file.path(), [head.as_bytes(), &value].concat()).unwrap();
+            if let Ok(conf) = ImapdConf::read(file.path(), None) {
+                match Settings::from_conf(&conf, "backupd") {
+                    Ok(settings) => prop_assert!(settings.umask <= 0o777),
+                    Err(error) => prop_assert_eq!(error.exit_code(), EXIT_CONFIG),
+                }
+            }
+        }
+    }
 }

@@ -3,7 +3,8 @@
 //! | File | What it knows |
 //! |---|---|
 //! | `file` | the grammar: files, includes, lines, names |
-//! | `options` | which names exist, which occurrence of one counts |
+//! | `known` | which names exist, which are deprecated |
+//! | `options` | which occurrence of an option counts |
 //! | `value` | what a switch, a number, a duration is |
 //! | `settings` | the result, with units and defaults |
 //! | `lookup` | values as paths and texts, `{configdirectory}` |
@@ -15,6 +16,7 @@
 
 mod error;
 mod file;
+mod known;
 mod load;
 mod lookup;
 mod options;
