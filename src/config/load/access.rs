@@ -1,0 +1,173 @@
+//! The options about who talks to whom: authentication, addresses, TLS,
+//! syslog.
+
+use super::super::error::{ConfigError, ConfigWarning};
+use super::super::lookup::{Lookup, split, to_path, to_text};
+use super::super::options::Options;
+use super::super::settings::{
+    PwCheck, SaslSettings, Secret, SyncClientSettings, SyslogFacility, TlsSettings,
+};
+
+impl Lookup<'_> {
+    pub(super) fn sasl(&mut self) -> Result<SaslSettings, ConfigError> {
+        let free_words = |options: &Options<'_>, name: &str| {
+            let setting = options.free(name);
+            let text = setting.map(|s| to_text(&s, s.value.to_vec())).transpose()?;
+            Ok(text.map(|text| split(&text, "")))
+        };
+        let free_path = |options: &Options<'_>, name: &str| {
+            options.free(name).map(|s| to_path(s.value.to_vec()))
+        };
+        let mechs: Option<Vec<String>> = free_words(&self.options, "sasl_mech_list")?;
+        let layers = 0..=i32::MAX;
+        let minimum = self
+            .options
+            .int_within("sasl_minimum_layer", 0, layers.clone())?;
+        let maximum = self.options.int_within("sasl_maximum_layer", 256, layers)?;
+        Ok(SaslSettings {
+            mech_list: mechs.map(|list| list.iter().map(|m| m.to_ascii_uppercase()).collect()),
+            pwcheck_methods: self.pwcheck_methods()?,
+            saslauthd_path: free_path(&self.options, "sasl_saslauthd_path"),
+            sasldb_path: free_path(&self.options, "sasl_sasldb_path"),
+            auxprop_plugins: free_words(&self.options, "sasl_auxprop_plugin")?,
+            minimum_layer: minimum.unsigned_abs(),
+            maximum_layer: maximum.unsigned_abs(),
+        })
+    }
+
+    fn pwcheck_methods(&mut self) -> Result<Vec<PwCheck>, ConfigError> {
+        let Some(words) = self.words("sasl_pwcheck_method")? else {
+            return Ok(vec![PwCheck::Auxprop]);
+        };
+        let mut methods = Vec::new();
+        for word in words {
+            methods.push(match word.as_str() {
+                "auxprop" => PwCheck::Auxprop,
+                "saslauthd" => PwCheck::Saslauthd,
+                _ => {
+                    let what = format!("'{word}' is not supported, use auxprop or saslauthd");
+                    self.options.adjusted("sasl_pwcheck_method", what);
+                    PwCheck::Unsupported(word)
+                }
+            });
+        }
+        Ok(methods)
+    }
+
+    pub(super) fn listen(&self) -> Result<Vec<String>, ConfigError> {
+        let text = self.text("cyrbk_listen")?.unwrap_or_default();
+        Ok(split(&text, ","))
+    }
+
+    /// Case does not count; Cyrus logs an unknown name and goes on.
+    pub(super) fn syslog_facility(&mut self) -> Option<SyslogFacility> {
+        let value = self.options.get("syslog_facility")?.shown();
+        let facility = match value.to_ascii_uppercase().as_bytes() {
+            b"DAEMON" => SyslogFacility::Daemon,
+            b"MAIL" => SyslogFacility::Mail,
+            b"NEWS" => SyslogFacility::News,
+            b"USER" => SyslogFacility::User,
+            [b'L', b'O', b'C', b'A', b'L', digit @ b'0'..=b'7'] => {
+                SyslogFacility::Local(digit - b'0')
+            }
+            _ => {
+                self.options
+                    .warnings
+                    .push(ConfigWarning::SyslogFacility { value });
+                return None;
+            }
+        };
+        Some(facility)
+    }
+
+    pub(super) fn tls(&self) -> Result<TlsSettings, ConfigError> {
+        let path = |name| self.string(name).map(to_path);
+        Ok(TlsSettings {
+            server_cert: path("tls_server_cert"),
+            server_key: path("tls_server_key"),
+            client_ca_file: path("tls_client_ca_file"),
+            client_ca_dir: path("tls_client_ca_dir"),
+            client_cert: path("tls_client_cert"),
+            client_key: path("tls_client_key"),
+            server_ca_file: path("tls_server_ca_file"),
+            server_ca_dir: path("tls_server_ca_dir"),
+            ciphers: self.text("tls_ciphers")?,
+            versions: self.text("tls_versions")?,
+        })
+    }
+
+    pub(super) fn sync_client(&self) -> Result<SyncClientSettings, ConfigError> {
+        Ok(SyncClientSettings {
+            host: self.text("sync_host")?,
+            port: self.text("sync_port")?,
+            authname: self.text("sync_authname")?,
+            password: self.text("sync_password")?.map(Secret::new),
+            realm: self.text("sync_realm")?,
+            try_imap: self.options.switch("sync_try_imap", true)?,
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::tests::settings;
+    use super::*;
+
+    #[test]
+    fn lists_are_split_and_mechanisms_folded() {
+        let settings = settings(
+            "sasl_mech_list:  plain\tScram-SHA-1 \nadmins: a  group:b\n\
+             sasl_auxprop_plugin: sasldb\nsasl_sasldb_path: /srv/sasldb2\n\
+             sasl_minimum_layer: -1\nsasl_maximum_layer: 0\ncyrbk_listen: a,b , c\n",
+        )
+        .unwrap();
+        let mechs = vec!["PLAIN".to_owned(), "SCRAM-SHA-1".to_owned()];
+        assert_eq!(settings.sasl.mech_list, Some(mechs));
+        assert_eq!(settings.admins, ["a", "group:b"]);
+        assert_eq!(
+            settings.sasl.auxprop_plugins,
+            Some(vec!["sasldb".to_owned()])
+        );
+        assert_eq!(settings.sasl.sasldb_path, Some("/srv/sasldb2".into()));
+        assert_eq!(
+            (settings.sasl.minimum_layer, settings.sasl.maximum_layer),
+            (0, 0)
+        );
+        assert_eq!(settings.listen, ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn facilities_are_known_in_any_case() {
+        let rows = [
+            ("LOCAL0", Some(SyslogFacility::Local(0))),
+            ("local7", Some(SyslogFacility::Local(7))),
+            ("Daemon", Some(SyslogFacility::Daemon)),
+            ("mail", Some(SyslogFacility::Mail)),
+            ("local8", None),
+            ("local", None),
+            ("local77", None),
+            ("cron", None),
+        ];
+        for (name, expected) in rows {
+            let settings = settings(&format!("syslog_facility: {name}\n")).unwrap();
+            assert_eq!(settings.syslog_facility, expected, "{name}");
+            assert_eq!(settings.warnings.is_empty(), expected.is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn old_names_of_tls_files_still_count() {
+        let settings = settings(
+            "tls_cert_file: /old\ntls_server_cert: /new\ntls_key_file: {configdirectory}/key\n\
+             tls_ca_file: /ca\ntls_ca_path: /cas\ntls_cipher_list: HIGH\n",
+        )
+        .unwrap();
+        assert_eq!(settings.tls.server_cert, Some("/new".into()));
+        assert_eq!(settings.tls.server_key, Some("/conf/key".into()));
+        assert_eq!(settings.tls.client_ca_file, Some("/ca".into()));
+        assert_eq!(settings.tls.client_ca_dir, Some("/cas".into()));
+        assert_eq!(settings.tls.ciphers.as_deref(), Some("HIGH"));
+        assert_eq!(settings.warnings.len(), 5);
+    }
+}
