@@ -212,22 +212,16 @@ pub enum ConfigWarning {
 impl fmt::Display for ConfigWarning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ConfigWarning::Deprecated {
-                option,
-                preferred,
-                since,
-            } => write!(
+            ConfigWarning::Deprecated { option, preferred, since } => write!(
                 f,
                 "Option '{option}' is deprecated in favor of '{preferred}' since version {since}."
             ),
             ConfigWarning::Unknown { option, origin } => {
                 write!(f, "config: {origin}: unknown option '{option}' ignored")
             }
-            ConfigWarning::Adjusted {
-                option,
-                origin,
-                what,
-            } => write!(f, "config: {origin}: {option}: {what}"),
+            ConfigWarning::Adjusted { option, origin, what } => {
+                write!(f, "config: {origin}: {option}: {what}")
+            }
             ConfigWarning::SyslogFacility { value } => {
                 write!(f, "config error: syslog name {value} not recognised")
             }

@@ -52,11 +52,7 @@ impl ImapdConf {
     /// of prefix and name is tried first for each file, then the name itself.
     /// Relative names are relative to the working directory.
     pub fn read(path: &Path, prefix: Option<&OsStr>) -> Result<ImapdConf, ConfigError> {
-        let mut reader = Reader {
-            prefix,
-            names: HashSet::new(),
-            open: Vec::new(),
-        };
+        let mut reader = Reader { prefix, names: HashSet::new(), open: Vec::new() };
         let mut entries = Vec::new();
         reader.enter(path, None)?;
         while let Some(statement) = reader.next_statement()? {
@@ -65,10 +61,7 @@ impl ImapdConf {
                 Statement::Include(path, origin) => reader.enter(&path, Some(origin))?,
             }
         }
-        Ok(ImapdConf {
-            path: path.to_owned(),
-            entries,
-        })
+        Ok(ImapdConf { path: path.to_owned(), entries })
     }
 
     /// The main file, by the name asked for.
@@ -101,11 +94,7 @@ impl Reader<'_> {
             Ok(loaded) => loaded,
             Err(source) => {
                 let path = path.to_owned();
-                return Err(ConfigError::Open {
-                    path,
-                    source,
-                    origin,
-                });
+                return Err(ConfigError::Open { path, source, origin });
             }
         };
         let path = path.to_owned();
@@ -118,13 +107,7 @@ impl Reader<'_> {
         {
             return Err(ConfigError::IncludedTwice { path, origin });
         }
-        self.open.push(Lines {
-            name,
-            file: Arc::from(opened),
-            bytes,
-            at: 0,
-            line: 0,
-        });
+        self.open.push(Lines { name, file: Arc::from(opened), bytes, at: 0, line: 0 });
         Ok(())
     }
 
@@ -144,10 +127,7 @@ impl Reader<'_> {
     fn next_statement(&mut self) -> Result<Option<Statement>, ConfigError> {
         while let Some(lines) = self.open.last_mut() {
             while let Some((text, line)) = lines.next_logical() {
-                let origin = Origin {
-                    file: Arc::clone(&lines.file),
-                    line,
-                };
+                let origin = Origin { file: Arc::clone(&lines.file), line };
                 if let Some(statement) = parse(&text, origin, &lines.name)? {
                     return Ok(Some(statement));
                 }
@@ -238,11 +218,7 @@ fn parse(text: &[u8], origin: Origin, asked: &Arc<Path>) -> Result<Option<Statem
     }
     let value = value.to_vec();
     if !directive {
-        return Ok(Some(Statement::Option(Entry {
-            name,
-            value,
-            origin,
-        })));
+        return Ok(Some(Statement::Option(Entry { name, value, origin })));
     }
     if name != "include" {
         let name = Arc::clone(asked);
@@ -286,10 +262,8 @@ mod tests {
 
         /// The options as `name=value@line`, or the error without directory.
         fn read(&self, prefix: Option<&OsStr>) -> Result<Vec<String>, String> {
-            let conf = ImapdConf::read(&self.path("imapd.conf"), prefix).map_err(|e| {
-                e.to_string()
-                    .replace(&format!("{}/", self.0.path().display()), "")
-            })?;
+            let conf = ImapdConf::read(&self.path("imapd.conf"), prefix)
+                .map_err(|e| e.to_string().replace(&format!("{}/", self.0.path().display()), ""))?;
             let show =
                 |e: &Entry| format!("{}={}@{}", e.name, e.value.escape_ascii(), e.origin.line);
             Ok(conf.entries().iter().map(show).collect())
@@ -438,9 +412,7 @@ mod tests {
     fn the_prefix_is_tried_first() {
         let files = Files::new(&[("imapd.conf", b"a: plain\n".as_slice())]);
         let prefix = tempfile::tempdir().unwrap();
-        let prefixed = prefix
-            .path()
-            .join(files.path("imapd.conf").strip_prefix("/").unwrap());
+        let prefixed = prefix.path().join(files.path("imapd.conf").strip_prefix("/").unwrap());
         let value = |prefix: &str| files.read(Some(OsStr::new(prefix))).unwrap();
         let prefix = prefix.path().to_str().unwrap();
         assert_eq!(value(prefix), ["a=plain@1"]);
@@ -451,10 +423,7 @@ mod tests {
         // Cyrus names the file without the prefix; the origin has it in full.
         std::fs::write(&prefixed, "a prefixed\n").unwrap();
         let error = files.read(Some(OsStr::new(prefix))).unwrap_err();
-        assert_eq!(
-            error,
-            "invalid option name on line 1 of configuration file imapd.conf"
-        );
+        assert_eq!(error, "invalid option name on line 1 of configuration file imapd.conf");
         std::fs::write(&prefixed, "a: b\n").unwrap();
         let conf = ImapdConf::read(&files.path("imapd.conf"), Some(OsStr::new(prefix))).unwrap();
         assert_eq!(&*conf.entries()[0].origin.file, prefixed);

@@ -102,10 +102,7 @@ mod tests {
     fn known_names_are_sorted_for_the_search() {
         assert!(KNOWN.is_sorted());
         for (old, new, _) in DEPRECATED {
-            assert!(
-                known_name(old).is_some() && known_name(new).is_some(),
-                "{old}"
-            );
+            assert!(known_name(old).is_some() && known_name(new).is_some(), "{old}");
         }
     }
 

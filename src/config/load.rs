@@ -39,9 +39,7 @@ impl Settings {
         let temp_path = lookup.path("temp_path").unwrap_or("/tmp".into());
         let settings = Settings {
             config_file: conf.path().to_owned(),
-            backup_db: lookup
-                .options
-                .word("backup_db", DbBackend::Twoskip, BACKENDS)?,
+            backup_db: lookup.options.word("backup_db", DbBackend::Twoskip, BACKENDS)?,
             backup_db_path: lookup.path_or_below("backup_db_path", "backups.db"),
             backup_staging_path: lookup
                 .path("backup_staging_path")
@@ -60,9 +58,7 @@ impl Settings {
             servername: lookup.text("servername")?.unwrap_or_else(host_name),
             allowplaintext: lookup.options.switch("allowplaintext", false)?,
             failedloginpause: lookup.pause("failedloginpause", 3)?,
-            sync_timeout: lookup
-                .pause("sync_timeout", 1800)?
-                .max(Duration::from_secs(3)),
+            sync_timeout: lookup.pause("sync_timeout", 1800)?.max(Duration::from_secs(3)),
             client_timeout: lookup.pause("client_timeout", 10)?,
             maxliteral: lookup.limit("maxliteral", 32 * KIB * KIB)?,
             maxquoted: lookup.limit("maxquoted", 128 * KIB)?,
@@ -146,10 +142,7 @@ mod tests {
         assert_eq!(settings.client_timeout, Duration::from_secs(10));
         assert_eq!((settings.maxquoted, settings.maxword), (131_072, 131_072));
         assert_eq!(settings.sasl.pwcheck_methods, [PwCheck::Auxprop]);
-        assert_eq!(
-            (settings.sasl.minimum_layer, settings.sasl.maximum_layer),
-            (0, 256)
-        );
+        assert_eq!((settings.sasl.minimum_layer, settings.sasl.maximum_layer), (0, 256));
         assert_eq!(settings.cyrus_user, "cyrus");
         assert!(settings.sync_client.try_imap);
         assert_eq!(settings.servername, host_name());
@@ -173,32 +166,17 @@ mod tests {
         assert_eq!(settings.compact.maxsize, 1 << 20);
         assert_eq!(settings.compact.work_threshold, 1);
         assert!(settings.compact.keep_previous);
-        assert_eq!(
-            settings.backup_db_path,
-            Path::new("/srv/backup/conf/db/backups.db")
-        );
-        assert_eq!(
-            settings.backup_staging_path,
-            Path::new("/srv/backup/conf/tmp/backup")
-        );
+        assert_eq!(settings.backup_db_path, Path::new("/srv/backup/conf/db/backups.db"));
+        assert_eq!(settings.backup_staging_path, Path::new("/srv/backup/conf/tmp/backup"));
         assert_eq!(settings.names.virtdomains, Virtdomains::On);
         assert!(!settings.names.unixhierarchysep);
         assert_eq!(settings.sync_timeout, Duration::from_secs(3));
         assert_eq!(settings.umask, 0o027);
         assert_eq!(settings.syslog_facility, Some(SyslogFacility::Local(6)));
         assert_eq!(settings.admins, ["replicator"]);
-        assert_eq!(
-            settings.sasl.mech_list,
-            Some(vec!["SCRAM-SHA-256".to_owned()])
-        );
-        assert_eq!(
-            settings.sasl.pwcheck_methods,
-            [PwCheck::Saslauthd, PwCheck::Auxprop]
-        );
-        assert_eq!(
-            settings.sasl.saslauthd_path,
-            Some("/run/saslauthd/mux".into())
-        );
+        assert_eq!(settings.sasl.mech_list, Some(vec!["SCRAM-SHA-256".to_owned()]));
+        assert_eq!(settings.sasl.pwcheck_methods, [PwCheck::Saslauthd, PwCheck::Auxprop]);
+        assert_eq!(settings.sasl.saslauthd_path, Some("/run/saslauthd/mux".into()));
         assert_eq!(settings.listen, ["[::]:2005", "127.0.0.1:2006"]);
         assert_eq!(settings.sync_client.host, None);
         assert_eq!(settings.warnings.len(), 1, "{:?}", settings.warnings);
@@ -222,10 +200,7 @@ mod tests {
     #[test]
     fn the_password_is_not_printed() {
         let shown = format!("{:?}", settings("sync_password: hunter2\n").unwrap());
-        assert!(
-            shown.contains("Secret(..)") && !shown.contains("hunter2"),
-            "{shown}"
-        );
+        assert!(shown.contains("Secret(..)") && !shown.contains("hunter2"), "{shown}");
     }
 
     #[test]
@@ -288,15 +263,9 @@ mod tests {
             std::fs::write(file.path(), text).unwrap();
             Settings::from_conf(&ImapdConf::read(file.path(), None).unwrap(), "backupd")
         };
-        assert_eq!(
-            load(b"").unwrap().backup_db_path,
-            to_path(b"/c\xff/backups.db".to_vec())
-        );
+        assert_eq!(load(b"").unwrap().backup_db_path, to_path(b"/c\xff/backups.db".to_vec()));
         let error = load(b"admins: \xff\n").unwrap_err().to_string();
-        assert!(
-            error.starts_with("non-UTF-8 value for admins in line 3"),
-            "{error}"
-        );
+        assert!(error.starts_with("non-UTF-8 value for admins in line 3"), "{error}");
     }
 
     #[test]
@@ -319,23 +288,15 @@ mod tests {
         assert_eq!(db_path("{configdirectory}/b"), Path::new("/conf/b"));
         assert_eq!(db_path("{CONFIGDirectory}b"), Path::new("/confb"));
         assert_eq!(db_path("{configdirectory}"), Path::new("/conf"));
-        assert_eq!(
-            db_path("x{configdirectory}"),
-            Path::new("x{configdirectory}")
-        );
-        let sasl = settings("sasl_sasldb_path: {configdirectory}/x\n")
-            .unwrap()
-            .sasl;
+        assert_eq!(db_path("x{configdirectory}"), Path::new("x{configdirectory}"));
+        let sasl = settings("sasl_sasldb_path: {configdirectory}/x\n").unwrap().sasl;
         assert_eq!(sasl.sasldb_path, Some("{configdirectory}/x".into()));
     }
 
     #[test]
     fn odd_values_are_warned_of() {
         let rows = [
-            (
-                "syslog_facility: LOCAL9\n",
-                "config error: syslog name LOCAL9 not recognised",
-            ),
+            ("syslog_facility: LOCAL9\n", "config error: syslog name LOCAL9 not recognised"),
             (
                 "umask: 077 # private\n",
                 "config: F line 2: umask: '077 # private' is not an octal mask, taken as 077",
@@ -355,10 +316,7 @@ mod tests {
                 "config: F line 2: partition_select_soft_usage_limit: \
                  4294967297 is out of range, taken as 2147483647",
             ),
-            (
-                "backup_retenton: 3\n",
-                "config: F line 2: unknown option 'backup_retenton' ignored",
-            ),
+            ("backup_retenton: 3\n", "config: F line 2: unknown option 'backup_retenton' ignored"),
         ];
         for (lines, expected) in rows {
             assert_eq!(warnings(lines), [expected]);

@@ -27,9 +27,7 @@ impl<'a> Lookup<'a> {
     pub(super) fn new(conf: &'a ImapdConf, ident: &str) -> Result<Lookup<'a>, ConfigError> {
         let mut options = Options::resolve(conf, ident)?;
         let Some(setting) = options.get("configdirectory") else {
-            return Err(ConfigError::NoConfigDirectory {
-                file: conf.path().to_owned(),
-            });
+            return Err(ConfigError::NoConfigDirectory { file: conf.path().to_owned() });
         };
         let directory = to_path(setting.value.to_vec());
         if !directory.is_absolute() {

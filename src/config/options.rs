@@ -81,11 +81,7 @@ impl<'a> Options<'a> {
             }
             first.insert((name, specific), &entry.origin);
             if known_name(name).is_some() {
-                let setting = Setting {
-                    name,
-                    value: &entry.value,
-                    origin: &entry.origin,
-                };
+                let setting = Setting { name, value: &entry.value, origin: &entry.origin };
                 self.known.insert(name, setting);
             } else {
                 self.note_unknown(full, &entry.origin);
@@ -102,10 +98,8 @@ impl<'a> Options<'a> {
         let own = OWN_FAMILIES.iter().any(|family| name.starts_with(family));
         let mut remainders = full.match_indices('_').map(|(at, _)| &full[at + 1..]);
         if own && !remainders.any(|rest| known_name(rest).is_some()) {
-            self.warnings.push(ConfigWarning::Unknown {
-                option: full.to_owned(),
-                origin: origin.clone(),
-            });
+            self.warnings
+                .push(ConfigWarning::Unknown { option: full.to_owned(), origin: origin.clone() });
         }
     }
 
@@ -113,11 +107,7 @@ impl<'a> Options<'a> {
     fn transfer_deprecated(&mut self) {
         for &(option, preferred, since) in DEPRECATED {
             if let Some(setting) = self.known.remove(option) {
-                self.warnings.push(ConfigWarning::Deprecated {
-                    option,
-                    preferred,
-                    since,
-                });
+                self.warnings.push(ConfigWarning::Deprecated { option, preferred, since });
                 self.known.entry(preferred).or_insert(setting);
             }
         }
@@ -133,22 +123,14 @@ impl<'a> Options<'a> {
     pub(super) fn free(&self, name: &str) -> Option<Setting<'a>> {
         let specific = format!("{}{name}", self.service_prefix);
         let entry = self.free.get(specific.as_str()).or(self.free.get(name))?;
-        Some(Setting {
-            name: &entry.name,
-            value: &entry.value,
-            origin: &entry.origin,
-        })
+        Some(Setting { name: &entry.name, value: &entry.value, origin: &entry.origin })
     }
 
     /// All options without a type whose full name starts with `prefix`, with
     /// the rest of their names.
     pub(super) fn free_family(&self, prefix: &str) -> Vec<(&'a str, Setting<'a>)> {
         let family = self.free.iter().filter_map(|(full, entry)| {
-            let setting = Setting {
-                name: full,
-                value: &entry.value,
-                origin: &entry.origin,
-            };
+            let setting = Setting { name: full, value: &entry.value, origin: &entry.origin };
             Some((full.strip_prefix(prefix)?, setting))
         });
         family.collect()
@@ -229,9 +211,7 @@ impl<'a> Options<'a> {
         let Some(setting) = self.get(name) else {
             return Ok(default);
         };
-        let found = words
-            .iter()
-            .find(|(word, _)| word.as_bytes() == setting.value);
+        let found = words.iter().find(|(word, _)| word.as_bytes() == setting.value);
         found.map(|&(_, meaning)| meaning).ok_or_else(|| {
             let (shown, name) = (setting.shown(), setting.name);
             let text = format!("invalid value '{shown}' for {name}");
@@ -298,33 +278,15 @@ mod tests {
             ("admins: a\nadmins: b\n", twice("admins", 2)),
             ("admins: a\nADMINS: b\n", twice("admins", 2)),
             ("foo: a\nFOO: b\n", twice("foo", 2)),
-            (
-                "backuppartition-x: a\nBackupPartition-X: b\n",
-                twice("backuppartition-x", 2),
-            ),
-            (
-                "ctl_backups_foo: a\nctl_backups_foo: a\n",
-                twice("ctl_backups_foo", 2),
-            ),
-            (
-                "restore_admins: b\nrestore_admins: c\n",
-                twice("restore_admins", 2),
-            ),
-            (
-                "ctl_backups_admins: b\nctl_backups_admins: a\n",
-                twice("ctl_backups_admins", 2),
-            ),
+            ("backuppartition-x: a\nBackupPartition-X: b\n", twice("backuppartition-x", 2)),
+            ("ctl_backups_foo: a\nctl_backups_foo: a\n", twice("ctl_backups_foo", 2)),
+            ("restore_admins: b\nrestore_admins: c\n", twice("restore_admins", 2)),
+            ("ctl_backups_admins: b\nctl_backups_admins: a\n", twice("ctl_backups_admins", 2)),
             ("admins: a\nctl_backups_admins: b\n", Ok("b".to_owned())),
             ("ctl_backups_admins: b\nadmins: a\n", Ok("b".to_owned())),
             ("CTL_Backups_admins: b\nadmins: a\n", Ok("b".to_owned())),
-            (
-                "admins: a\nctl_backups_admins: b\nadmins: c\n",
-                Ok("b".to_owned()),
-            ),
-            (
-                "ctl_backups_admins: b\nadmins: a\nadmins: c\n",
-                Ok("b".to_owned()),
-            ),
+            ("admins: a\nctl_backups_admins: b\nadmins: c\n", Ok("b".to_owned())),
+            ("ctl_backups_admins: b\nadmins: a\nadmins: c\n", Ok("b".to_owned())),
             ("restore_admins: b\nadmins: a\n", Ok("a".to_owned())),
         ];
         for (text, expected) in rows {
@@ -338,18 +300,9 @@ mod tests {
             ("backup_retention_days: 3\n", "3"),
             ("backup_retention_days: 3\nbackup_retention: 9d\n", "9d"),
             ("backup_retention: 9d\nbackup_retention_days: 3\n", "9d"),
-            (
-                "backup_retention_days: 3\nctl_backups_backup_retention: 9d\n",
-                "9d",
-            ),
-            (
-                "ctl_backups_backup_retention_days: 3\nbackup_retention: 9d\n",
-                "9d",
-            ),
-            (
-                "ctl_backups_backup_retention_days: 3\nbackup_retention_days: 5\n",
-                "3",
-            ),
+            ("backup_retention_days: 3\nctl_backups_backup_retention: 9d\n", "9d"),
+            ("ctl_backups_backup_retention_days: 3\nbackup_retention: 9d\n", "9d"),
+            ("ctl_backups_backup_retention_days: 3\nbackup_retention_days: 5\n", "3"),
         ];
         for (text, expected) in rows {
             let conf = conf(text);

@@ -102,16 +102,10 @@ impl Settings {
     /// has to be: existing backups are found without.
     pub fn require_partition(&self) -> Result<(), ConfigError> {
         let exclude = &self.partition_select.exclude;
-        if self
-            .backup_partitions
-            .keys()
-            .any(|name| !exclude.contains(name))
-        {
+        if self.backup_partitions.keys().any(|name| !exclude.contains(name)) {
             return Ok(());
         }
-        Err(ConfigError::NoPartition {
-            file: self.config_file.clone(),
-        })
+        Err(ConfigError::NoPartition { file: self.config_file.clone() })
     }
 }
 

@@ -145,11 +145,7 @@ fn magnitude(digits: &[u8], radix: u32) -> Option<i64> {
     }
     digits.iter().try_fold(0_i64, |total, &byte| {
         let digit = char::from(byte).to_digit(radix)?;
-        Some(
-            total
-                .saturating_mul(radix.into())
-                .saturating_add(digit.into()),
-        )
+        Some(total.saturating_mul(radix.into()).saturating_add(digit.into()))
     })
 }
 
@@ -230,11 +226,7 @@ mod tests {
             ("0x10", None),
         ];
         for (text, expected) in rows {
-            assert_eq!(
-                duration(text.as_bytes(), TimeUnit::Days),
-                *expected,
-                "{text}"
-            );
+            assert_eq!(duration(text.as_bytes(), TimeUnit::Days), *expected, "{text}");
         }
         assert_eq!(duration(b"1m3", TimeUnit::Seconds), Some(63));
     }

@@ -1,6 +1,18 @@
 //! Backups on disk, and every operation on them. Knows no sockets, no status
 //! lines, prints nothing.
 
+pub mod append;
+pub mod backup;
 pub mod chunk;
+mod data_file;
+pub mod error;
 pub mod file_hash;
+pub mod index;
 pub mod log;
+mod recover;
+pub mod staging;
+mod torn;
+
+pub use append::{Line, Writer};
+pub use backup::Backup;
+pub use error::StoreError;

@@ -2,9 +2,11 @@
 //! the dlist value syntax, typed payloads, identities. No I/O and no clock.
 
 pub mod apply;
+pub mod body;
 pub mod dlist;
 pub mod frame;
 pub mod guid;
 pub mod mboxname;
 
+pub use body::Body;
 pub use guid::Guid;

@@ -20,9 +20,7 @@ impl Lookup<'_> {
         };
         let mechs: Option<Vec<String>> = free_words(&self.options, "sasl_mech_list")?;
         let layers = 0..=i32::MAX;
-        let minimum = self
-            .options
-            .int_within("sasl_minimum_layer", 0, layers.clone())?;
+        let minimum = self.options.int_within("sasl_minimum_layer", 0, layers.clone())?;
         let maximum = self.options.int_within("sasl_maximum_layer", 256, layers)?;
         Ok(SaslSettings {
             mech_list: mechs.map(|list| list.iter().map(|m| m.to_ascii_uppercase()).collect()),
@@ -71,9 +69,7 @@ impl Lookup<'_> {
                 SyslogFacility::Local(digit - b'0')
             }
             _ => {
-                self.options
-                    .warnings
-                    .push(ConfigWarning::SyslogFacility { value });
+                self.options.warnings.push(ConfigWarning::SyslogFacility { value });
                 return None;
             }
         };
@@ -125,15 +121,9 @@ mod tests {
         let mechs = vec!["PLAIN".to_owned(), "SCRAM-SHA-1".to_owned()];
         assert_eq!(settings.sasl.mech_list, Some(mechs));
         assert_eq!(settings.admins, ["a", "group:b"]);
-        assert_eq!(
-            settings.sasl.auxprop_plugins,
-            Some(vec!["sasldb".to_owned()])
-        );
+        assert_eq!(settings.sasl.auxprop_plugins, Some(vec!["sasldb".to_owned()]));
         assert_eq!(settings.sasl.sasldb_path, Some("/srv/sasldb2".into()));
-        assert_eq!(
-            (settings.sasl.minimum_layer, settings.sasl.maximum_layer),
-            (0, 0)
-        );
+        assert_eq!((settings.sasl.minimum_layer, settings.sasl.maximum_layer), (0, 0));
         assert_eq!(settings.listen, ["a", "b", "c"]);
     }
 

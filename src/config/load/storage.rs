@@ -15,18 +15,9 @@ use super::super::value::{self, KIB, TimeUnit};
 const PARTITION_MODES: &[(&str, PartitionMode)] = &[
     ("random", PartitionMode::Random),
     ("freespace-most", PartitionMode::FreespaceMost),
-    (
-        "freespace-percent-most",
-        PartitionMode::FreespacePercentMost,
-    ),
-    (
-        "freespace-percent-weighted",
-        PartitionMode::FreespacePercentWeighted,
-    ),
-    (
-        "freespace-percent-weighted-delta",
-        PartitionMode::FreespacePercentWeightedDelta,
-    ),
+    ("freespace-percent-most", PartitionMode::FreespacePercentMost),
+    ("freespace-percent-weighted", PartitionMode::FreespacePercentWeighted),
+    ("freespace-percent-weighted-delta", PartitionMode::FreespacePercentWeightedDelta),
 ];
 
 const VIRTDOMAINS: &[(&str, Virtdomains)] = &[
@@ -47,9 +38,7 @@ impl Lookup<'_> {
     pub(super) fn check_defaultpartition(&self) -> Result<(), ConfigError> {
         match self.options.get("defaultpartition") {
             Some(setting) if !setting.value.iter().all(u8::is_ascii_alphanumeric) => {
-                Err(ConfigError::DefaultPartition {
-                    origin: setting.origin.clone(),
-                })
+                Err(ConfigError::DefaultPartition { origin: setting.origin.clone() })
             }
             _ => Ok(()),
         }
@@ -82,18 +71,14 @@ impl Lookup<'_> {
         let exclude = self.text("partition_select_exclude")?.unwrap_or_default();
         let mode = PartitionMode::FreespaceMost;
         Ok(PartitionSelect {
-            mode: self
-                .options
-                .word("partition_select_mode", mode, PARTITION_MODES)?,
+            mode: self.options.word("partition_select_mode", mode, PARTITION_MODES)?,
             exclude: split(&exclude.to_ascii_lowercase(), ","),
             soft_usage_limit: self.options.int_within(
                 "partition_select_soft_usage_limit",
                 0,
                 whole.clone(),
             )?,
-            usage_reinit: self
-                .options
-                .int_within("partition_select_usage_reinit", 0, whole)?,
+            usage_reinit: self.options.int_within("partition_select_usage_reinit", 0, whole)?,
         })
     }
 
@@ -106,10 +91,7 @@ impl Lookup<'_> {
             return Err(setting.refuse(&text, "use an octal number such as 077"));
         };
         if !clean {
-            let what = format!(
-                "'{}' is not an octal mask, taken as {mask:03o}",
-                setting.shown()
-            );
+            let what = format!("'{}' is not an octal mask, taken as {mask:03o}", setting.shown());
             self.options.adjusted("umask", what);
         }
         Ok(mask)
@@ -119,9 +101,7 @@ impl Lookup<'_> {
         let domain = self.text("defaultdomain")?;
         let prefix = self.text("deletedprefix")?;
         Ok(NameRules {
-            virtdomains: self
-                .options
-                .word("virtdomains", Virtdomains::Off, VIRTDOMAINS)?,
+            virtdomains: self.options.word("virtdomains", Virtdomains::Off, VIRTDOMAINS)?,
             defaultdomain: Some(domain.unwrap_or("internal".into())),
             deletedprefix: prefix.unwrap_or("DELETED".into()),
             unixhierarchysep: self.options.switch("unixhierarchysep", true)?,
@@ -131,9 +111,7 @@ impl Lookup<'_> {
 
     pub(super) fn retention(&self) -> Result<Option<Duration>, ConfigError> {
         let week = 7 * 86_400;
-        let seconds = self
-            .options
-            .seconds("backup_retention", week, TimeUnit::Days)?;
+        let seconds = self.options.seconds("backup_retention", week, TimeUnit::Days)?;
         let positive = u64::try_from(seconds).ok().filter(|&s| s > 0);
         Ok(positive.map(Duration::from_secs))
     }
@@ -182,10 +160,7 @@ mod tests {
         assert_eq!(settings.compact.work_threshold, 1);
         assert_eq!(settings.failedloginpause, Duration::ZERO);
         assert_eq!(settings.sync_timeout, Duration::from_secs(3));
-        assert_eq!(
-            (settings.maxliteral, settings.maxquoted),
-            (u64::MAX, u64::MAX)
-        );
+        assert_eq!((settings.maxliteral, settings.maxquoted), (u64::MAX, u64::MAX));
         assert_eq!(settings.maxword, 1024);
     }
 
@@ -204,9 +179,7 @@ mod tests {
     fn a_partition_is_missed_only_when_asked_for() {
         let missing = |lines: &str| settings(lines).unwrap().require_partition().is_err();
         assert!(missing(""));
-        assert!(missing(
-            "backuppartition-a: /a\npartition_select_exclude: A\n"
-        ));
+        assert!(missing("backuppartition-a: /a\npartition_select_exclude: A\n"));
         assert!(missing("backuppartition-: /a\n"));
         assert!(missing("ctl_backups_backuppartition-a: /a\n"));
         assert!(!missing(
@@ -216,13 +189,7 @@ mod tests {
         let settings = settings("").unwrap();
         let error = settings.require_partition().unwrap_err();
         let text = error.to_string();
-        assert!(
-            text.contains("`backuppartition-<name>: /absolute/path`"),
-            "{text}"
-        );
-        assert!(
-            text.contains(settings.config_file.to_str().unwrap()),
-            "{text}"
-        );
+        assert!(text.contains("`backuppartition-<name>: /absolute/path`"), "{text}");
+        assert!(text.contains(settings.config_file.to_str().unwrap()), "{text}");
     }
 }

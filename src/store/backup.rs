@@ -1,0 +1,70 @@
+//! One backup opened for reading: data file, index and lock held together.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use super::data_file;
+use super::error::{Result, StoreError};
+use super::index::{Index, Open};
+use crate::lock::Wait;
+
+/// An open backup. The lock is held until it is dropped.
+pub struct Backup {
+    path: PathBuf,
+    file: File,
+    index: Index,
+}
+
+/// The index of the backup at `path`.
+pub fn index_path(path: &Path) -> PathBuf {
+    with_suffix(path, ".index")
+}
+
+/// `path` with something appended to its last component.
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+impl Backup {
+    /// Opens the backup at `path` for reading, under its exclusive lock.
+    ///
+    /// Errors: [`StoreError::Missing`], [`StoreError::Locked`] (only with
+    /// [`Wait::No`]), [`StoreError::NoIndex`] if there are data but no index or an
+    /// empty one, [`StoreError::Index`].
+    pub fn open(path: &Path, wait: Wait) -> Result<Backup> {
+        let file = data_file::open(path, false, wait).map_err(StoreError::lock(path))?;
+        let len = file.metadata().map_err(StoreError::io(path))?.len();
+        let index_file = index_path(path);
+        let mode = match std::fs::metadata(&index_file) {
+            Ok(meta) if meta.len() > 0 => Open::Read,
+            _ if len > 0 => return Err(StoreError::NoIndex(path.to_owned())),
+            // A user who was seen but never sent anything.
+            _ => Open::Create,
+        };
+        let index = Index::open(&index_file, mode).map_err(StoreError::index(path))?;
+        Ok(Backup { path: path.to_owned(), file, index })
+    }
+
+    /// The data file's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The data file.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The index.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// Octets of the data file.
+    pub fn len_file(&self) -> Result<u64> {
+        Ok(self.file.metadata().map_err(StoreError::io(&self.path))?.len())
+    }
+}

@@ -1,0 +1,98 @@
+//! The data file of one backup: locked, append-only, hashed as it grows.
+//!
+//! The only place that writes to a data file. After an error nothing more is
+//! written or synced through it: what reached the disk is then unknown, and is
+//! found out at the next open.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use super::file_hash::FileHash;
+use crate::lock::{self, Kind, LockError, Wait};
+
+/// Octets gathered before they are handed to the kernel in mid-line.
+const PENDING_MAX: usize = 256 * 1024;
+
+/// An open data file.
+pub(super) struct DataFile {
+    file: File,
+    path: PathBuf,
+    hash: FileHash,
+    pending: Vec<u8>,
+    failed: bool,
+}
+
+/// Opens and locks a data file, exclusively as everybody does, also for reading.
+pub(super) fn open(path: &Path, create: bool, wait: Wait) -> Result<File, LockError> {
+    let mut options = OpenOptions::new();
+    options.read(true).append(true).create(create).mode(0o600);
+    lock::open_locked(path, &options, Kind::Exclusive, wait)
+}
+
+impl DataFile {
+    /// Takes over a locked file whose octets `hash` has seen all.
+    pub(super) fn new(file: File, path: PathBuf, hash: FileHash) -> DataFile {
+        DataFile { file, path, hash, pending: Vec::new(), failed: false }
+    }
+
+    /// Its length, with what is still gathered here.
+    pub(super) fn len(&self) -> u64 {
+        self.hash.len()
+    }
+
+    /// The SHA-1 of everything up to [`DataFile::len`].
+    pub(super) fn hash(&self) -> &FileHash {
+        &self.hash
+    }
+
+    /// Hands everything gathered to the kernel: it then survives the death of
+    /// this process, not yet a power cut.
+    pub(super) fn push(&mut self) -> io::Result<()> {
+        let pending = std::mem::take(&mut self.pending);
+        self.latched(|this| this.file.write_all(&pending))
+    }
+
+    /// Everything pushed survives a power cut when this returns `Ok`. Never
+    /// repeat it after an error: the kernel reports a lost write once.
+    pub(super) fn sync(&mut self) -> io::Result<()> {
+        self.push()?;
+        self.latched(|this| this.file.sync_data())
+    }
+
+    /// Makes the file's name survive a power cut.
+    pub(super) fn sync_name(&mut self) -> io::Result<()> {
+        self.latched(|this| sync_directory_of(&this.path))
+    }
+
+    fn latched(&mut self, act: impl FnOnce(&mut Self) -> io::Result<()>) -> io::Result<()> {
+        if self.failed {
+            return Err(io::Error::other("an earlier write to this file failed"));
+        }
+        let result = act(self);
+        self.failed = result.is_err();
+        result
+    }
+}
+
+impl Write for DataFile {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.hash.update(octets);
+        self.pending.extend_from_slice(octets);
+        if self.pending.len() >= PENDING_MAX {
+            self.push()?;
+        }
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.push()
+    }
+}
+
+/// Syncs the directory that holds `path`.
+pub(super) fn sync_directory_of(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(parent)?.sync_all()
+}

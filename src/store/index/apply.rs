@@ -1,0 +1,257 @@
+//! One line of the log to rows of the index: what Cyrus's index would hold
+//! after the same line.
+
+use rusqlite::{OptionalExtension, params};
+use sha1::{Digest, Sha1};
+
+use super::{Index, IndexError, Result, Text};
+use crate::wire::Guid;
+use crate::wire::apply::{
+    Apply, Expunge, Mailbox, Record, Reject, Rename, Script, Seen, Sieve, Subscription,
+};
+use crate::wire::dlist::FileHeader;
+
+/// Where a line stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Position {
+    /// Row of its chunk.
+    pub chunk_id: i64,
+    /// Its time stamp.
+    pub ts: i64,
+    /// Inflated octets of the chunk in front of it.
+    pub offset: u64,
+}
+
+impl Index {
+    /// Enters the effect of a line. A line whose entry fails leaves no trace.
+    pub fn apply(&self, at: Position, line: &Apply<'_>) -> Result<()> {
+        self.db.execute_batch("SAVEPOINT line")?;
+        let result = match line {
+            Apply::Message(files) => files.iter().try_for_each(|file| self.enter_message(at, file)),
+            Apply::Mailbox(mailbox) => self.mailbox(at, mailbox),
+            Apply::Unmailbox(name) => self.unmailbox(at, name),
+            Apply::Rename(rename) => self.rename(rename),
+            Apply::Expunge(expunge) => self.expunge(at, expunge),
+            Apply::Seen(seen) => self.seen(at, seen),
+            Apply::Sub(subscription, on) => self.subscription(at, subscription, *on),
+            Apply::Sieve(sieve) => self.sieve(at, sieve),
+            Apply::Unsieve(script) => self.unsieve(at, script),
+            Apply::Reserve => Ok(()),
+        };
+        let undo = if result.is_err() { "ROLLBACK TO line; RELEASE line" } else { "RELEASE line" };
+        self.db.execute_batch(undo)?;
+        result
+    }
+
+    fn enter_message(&self, at: Position, file: &FileHeader) -> Result<()> {
+        let guid = file.guid.to_string();
+        let (partition, offset, size) = (Text(&file.partition), at.offset as i64, file.size as i64);
+        let row = params![guid, partition, at.chunk_id, offset, size];
+        let known = self
+            .db
+            .prepare_cached(
+                "UPDATE message SET partition = ?2, chunk_id = ?3, offset = ?4, size = ?5
+                 WHERE guid = ?1",
+            )?
+            .execute(row)?;
+        if known == 0 {
+            self.db
+                .prepare_cached(
+                    "INSERT INTO message (guid, partition, chunk_id, offset, size)
+                     VALUES (?1, ?2, ?3, ?4, ?5)",
+                )?
+                .execute(row)?;
+        }
+        Ok(())
+    }
+
+    fn mailbox(&self, at: Position, mailbox: &Mailbox<'_>) -> Result<()> {
+        let uniqueid = Text(&mailbox.uniqueid);
+        let known: Option<i64> = self
+            .db
+            .prepare_cached("SELECT id FROM mailbox WHERE uniqueid = ?1")?
+            .query_row([&uniqueid], |row| row.get(0))
+            .optional()?;
+        self.db
+            .prepare_cached(if known.is_some() { UPDATE_MAILBOX } else { INSERT_MAILBOX })?
+            .execute(params![
+                uniqueid,
+                at.chunk_id,
+                Text(&mailbox.mboxname),
+                mailbox.mboxtype.as_deref().map(Text),
+                mailbox.last_uid,
+                mailbox.highestmodseq as i64,
+                mailbox.recentuid,
+                mailbox.recenttime,
+                mailbox.last_appenddate,
+                mailbox.pop3_last_login,
+                mailbox.pop3_show_after,
+                mailbox.uidvalidity,
+                mailbox.partition.as_deref().map(Text),
+                mailbox.acl.as_deref().map(Text),
+                mailbox.options.as_deref().map(Text),
+                mailbox.sync_crc,
+                mailbox.sync_crc_annot,
+                mailbox.xconvmodseq as i64,
+                Text(&mailbox.annotations),
+            ])?;
+        let mailbox_id = known.unwrap_or_else(|| self.db.last_insert_rowid());
+        for record in mailbox.records() {
+            self.record(at, mailbox_id, &record.map_err(unreadable)?)?;
+        }
+        Ok(())
+    }
+
+    /// A record whose message is not stored is left out, as in Cyrus.
+    fn record(&self, at: Position, mailbox_id: i64, record: &Record) -> Result<()> {
+        let Some(message_id) = self.message_id(&record.guid)? else {
+            return Ok(());
+        };
+        let row = params![
+            mailbox_id,
+            message_id,
+            at.chunk_id,
+            record.uid,
+            record.modseq as i64,
+            record.last_updated,
+            Text(&record.flags),
+            record.internaldate,
+            Text(&record.annotations),
+            record.expunged.then_some(at.ts),
+        ];
+        let known = self
+            .db
+            .prepare_cached(
+                "UPDATE mailbox_message SET last_chunk_id = ?3, uid = ?4, modseq = ?5,
+                 last_updated = ?6, flags = ?7, internaldate = ?8, annotations = ?9,
+                 expunged = COALESCE(expunged, ?10) WHERE mailbox_id = ?1 AND message_id = ?2",
+            )?
+            .execute(row)?;
+        if known == 0 {
+            self.db
+                .prepare_cached(
+                    "INSERT INTO mailbox_message (mailbox_id, message_id, last_chunk_id, uid,
+                     modseq, last_updated, flags, internaldate, annotations, expunged)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                )?
+                .execute(row)?;
+        }
+        Ok(())
+    }
+
+    fn message_id(&self, guid: &Guid) -> Result<Option<i64>> {
+        Ok(self
+            .db
+            .prepare_cached("SELECT id FROM message WHERE guid = ?1")?
+            .query_row([guid.to_string()], |row| row.get(0))
+            .optional()?)
+    }
+
+    fn unmailbox(&self, at: Position, name: &[u8]) -> Result<()> {
+        self.db
+            .prepare_cached("UPDATE mailbox SET deleted = ?2 WHERE mboxname = ?1")?
+            .execute(params![Text(name), at.ts])?;
+        Ok(())
+    }
+
+    fn rename(&self, rename: &Rename) -> Result<()> {
+        self.db
+            .prepare_cached(
+                "UPDATE mailbox SET mboxname = ?2, partition = ?3, uidvalidity = ?4
+                 WHERE mboxname = ?1",
+            )?
+            .execute(params![
+                Text(&rename.from),
+                Text(&rename.to),
+                rename.partition.as_deref().map(Text),
+                rename.uidvalidity,
+            ])?;
+        Ok(())
+    }
+
+    fn expunge(&self, at: Position, expunge: &Expunge<'_>) -> Result<()> {
+        let mut statement = self.db.prepare_cached(
+            "UPDATE mailbox_message SET expunged = COALESCE(expunged, ?4) WHERE uid = ?3 AND
+             mailbox_id IN (SELECT id FROM mailbox WHERE uniqueid = ?1 AND mboxname = ?2)",
+        )?;
+        for uid in expunge.uids() {
+            let (uniqueid, name) = (Text(&expunge.uniqueid), Text(&expunge.mboxname));
+            statement.execute(params![uniqueid, name, uid, at.ts])?;
+        }
+        Ok(())
+    }
+
+    fn seen(&self, at: Position, seen: &Seen) -> Result<()> {
+        self.db
+            .prepare_cached(
+                "INSERT INTO seen (uniqueid, last_chunk_id, lastread, lastuid, lastchange, seenuids)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (uniqueid) DO UPDATE SET
+                 last_chunk_id = ?2, lastread = ?3, lastuid = ?4, lastchange = ?5, seenuids = ?6",
+            )?
+            .execute(params![
+                Text(&seen.uniqueid),
+                at.chunk_id,
+                seen.lastread,
+                seen.lastuid,
+                seen.lastchange,
+                Text(&seen.seenuids),
+            ])?;
+        Ok(())
+    }
+
+    fn subscription(&self, at: Position, subscription: &Subscription, on: bool) -> Result<()> {
+        self.db
+            .prepare_cached(
+                "INSERT INTO subscription (mboxname, last_chunk_id, unsubscribed)
+                 VALUES (?1, ?2, ?3) ON CONFLICT (mboxname) DO UPDATE SET
+                 last_chunk_id = ?2, unsubscribed = ?3",
+            )?
+            .execute(params![Text(&subscription.mboxname), at.chunk_id, (!on).then_some(at.ts)])?;
+        Ok(())
+    }
+
+    fn sieve(&self, at: Position, sieve: &Sieve) -> Result<()> {
+        self.unsieve(at, &sieve.script)?;
+        let guid = Guid::from(<[u8; 20]>::from(Sha1::digest(&sieve.content)));
+        self.db
+            .prepare_cached(
+                "INSERT INTO sieve (chunk_id, last_update, filename, guid, offset)
+                 VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![
+                at.chunk_id,
+                sieve.last_update,
+                Text(&sieve.script.filename),
+                guid.to_string(),
+                at.offset as i64,
+            ])?;
+        Ok(())
+    }
+
+    fn unsieve(&self, at: Position, script: &Script) -> Result<()> {
+        self.db
+            .prepare_cached(
+                "UPDATE sieve SET deleted = ?2 WHERE filename = ?1 AND deleted IS NULL",
+            )?
+            .execute(params![Text(&script.filename), at.ts])?;
+        Ok(())
+    }
+}
+
+/// Both statements take the same parameters and set every column: what a line
+/// does not carry is reset.
+const UPDATE_MAILBOX: &str = "UPDATE mailbox SET last_chunk_id = ?2, mboxname = ?3, mboxtype = ?4,
+    last_uid = ?5, highestmodseq = ?6, recentuid = ?7, recenttime = ?8, last_appenddate = ?9,
+    pop3_last_login = ?10, pop3_show_after = ?11, uidvalidity = ?12, partition = ?13, acl = ?14,
+    options = ?15, sync_crc = ?16, sync_crc_annot = ?17, quotaroot = NULL, xconvmodseq = ?18,
+    annotations = ?19, deleted = NULL WHERE uniqueid = ?1";
+const INSERT_MAILBOX: &str = "INSERT INTO mailbox (uniqueid, last_chunk_id, mboxname, mboxtype,
+    last_uid, highestmodseq, recentuid, recenttime, last_appenddate, pop3_last_login,
+    pop3_show_after, uidvalidity, partition, acl, options, sync_crc, sync_crc_annot, xconvmodseq,
+    annotations) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16,
+    ?17, ?18, ?19)";
+
+/// Records were checked when the line was read.
+fn unreadable(reject: Reject) -> IndexError {
+    IndexError::Sqlite(rusqlite::Error::ToSqlConversionFailure(Box::new(reject)))
+}

@@ -1,0 +1,117 @@
+//! Cyrus's tables, and what to do with each version of them.
+
+use rusqlite::Connection;
+
+use super::Open;
+
+/// Version stamped on a new index. Its tables are those of version 4; Cyrus has
+/// stamped 3 on them since 3.0.0-beta5, and only 3 is left alone by every
+/// release.
+const VERSION: i64 = 3;
+/// Newest version that is understood.
+const VERSION_MAX: i64 = 4;
+
+/// The tables that every index must have, with the version that brought them.
+const TABLES: [(&str, &str); 7] = [
+    (
+        "chunk",
+        "CREATE TABLE chunk( id INTEGER PRIMARY KEY ASC, ts_start INTEGER, ts_end INTEGER, \
+         offset INTEGER unique, length INTEGER, file_sha1 TEXT, data_sha1 TEXT );",
+    ),
+    (
+        "message",
+        "CREATE TABLE message( id INTEGER PRIMARY KEY ASC, guid CHAR UNIQUE NOT NULL, partition \
+         CHAR, chunk_id INTEGER REFERENCES chunk(id), offset INTEGER, size INTEGER );
+         CREATE INDEX IF NOT EXISTS idx_msg_guid ON message(guid);",
+    ),
+    (
+        "mailbox",
+        "CREATE TABLE mailbox( id INTEGER PRIMARY KEY ASC, last_chunk_id INTEGER NOT NULL \
+         REFERENCES chunk(id), uniqueid CHAR UNIQUE NOT NULL, mboxname CHAR NOT NULL, mboxtype \
+         CHAR, last_uid INTEGER, highestmodseq INTEGER, recentuid INTEGER, recenttime INTEGER, \
+         last_appenddate INTEGER, pop3_last_login INTEGER, pop3_show_after INTEGER, uidvalidity \
+         INTEGER, partition CHAR, acl CHAR, options CHAR, sync_crc INTEGER, sync_crc_annot \
+         INTEGER, quotaroot CHAR, xconvmodseq INTEGER, annotations CHAR, deleted INTEGER );
+         CREATE INDEX IF NOT EXISTS idx_bmb_uid ON mailbox(uniqueid);",
+    ),
+    (
+        "mailbox_message",
+        "CREATE TABLE mailbox_message( id INTEGER PRIMARY KEY ASC, mailbox_id INTEGER NOT NULL \
+         REFERENCES mailbox(id), message_id INTEGER NOT NULL REFERENCES message(id), \
+         last_chunk_id INTEGER NOT NULL REFERENCES chunk(id), uid INTEGER NOT NULL, modseq \
+         INTEGER, last_updated INTEGER, flags CHAR, internaldate INTEGER, annotations CHAR, \
+         expunged INTEGER, UNIQUE (mailbox_id, message_id) );
+         CREATE INDEX IF NOT EXISTS idx_mbr_uid ON mailbox_message(uid);",
+    ),
+    (
+        "subscription",
+        "CREATE TABLE subscription( id INTEGER PRIMARY KEY ASC, last_chunk_id INTEGER NOT NULL \
+         REFERENCES chunk(id), mboxname CHAR UNIQUE NOT NULL, unsubscribed INTEGER );
+         CREATE INDEX IF NOT EXISTS idx_sub_mbx ON subscription(mboxname);",
+    ),
+    (
+        "seen",
+        "CREATE TABLE seen( id INTEGER PRIMARY KEY ASC, last_chunk_id INTEGER NOT NULL \
+         REFERENCES chunk(id), uniqueid CHAR UNIQUE NOT NULL, lastread INTEGER, lastuid INTEGER, \
+         lastchange INTEGER, seenuids CHAR );
+         CREATE INDEX IF NOT EXISTS idx_seen_unq ON seen(uniqueid);",
+    ),
+    (
+        "sieve",
+        "CREATE TABLE sieve( id INTEGER PRIMARY KEY ASC, chunk_id INTEGER NOT NULL REFERENCES \
+         chunk(id), last_update INTEGER, filename CHAR NOT NULL, guid CHAR NOT NULL, offset \
+         INTEGER, deleted INTEGER );
+         CREATE INDEX IF NOT EXISTS idx_siv_fn ON sieve(filename);",
+    ),
+];
+
+/// What is wrong with an index.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SchemaError {
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    #[error("index version {0} is newer than the newest known, {VERSION_MAX}")]
+    Newer(i64),
+    #[error("tables of a backup, but no version: rebuild it with `ctl_backups reindex`")]
+    NoVersion,
+    #[error("it has no table `{0}`: rebuild it with `ctl_backups reindex`")]
+    NoTable(&'static str),
+    #[error("it is empty: rebuild it with `ctl_backups reindex`")]
+    Empty,
+}
+
+/// Makes the tables of a new index, adds those that an old version lacks (when
+/// writing), and refuses what is not understood.
+pub(super) fn prepare(db: &Connection, mode: Open) -> Result<(), SchemaError> {
+    let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if version > VERSION_MAX {
+        return Err(SchemaError::Newer(version));
+    }
+    let present = present(db)?;
+    let missing: Vec<_> = TABLES.iter().filter(|(name, _)| !present.contains(*name)).collect();
+    match (version, mode) {
+        (0, _) if missing.len() < TABLES.len() => Err(SchemaError::NoVersion),
+        (0, Open::Read | Open::Write) => Err(SchemaError::Empty),
+        (_, Open::Read) => match missing.first() {
+            // A reader can do without what older versions did not have.
+            Some((name, _)) if !["subscription", "seen", "sieve"].contains(name) => {
+                Err(SchemaError::NoTable(name))
+            }
+            _ => Ok(()),
+        },
+        _ if missing.is_empty() && version >= VERSION => super::state::create(db),
+        _ => {
+            let mut script = String::from("BEGIN IMMEDIATE;");
+            missing.iter().for_each(|(_, sql)| script.push_str(sql));
+            script.push_str(&format!("PRAGMA user_version = {VERSION}; COMMIT;"));
+            db.execute_batch(&script)?;
+            super::state::create(db)
+        }
+    }
+}
+
+fn present(db: &Connection) -> rusqlite::Result<std::collections::HashSet<String>> {
+    let mut statement = db.prepare("SELECT name FROM sqlite_master WHERE type = 'table'")?;
+    let names = statement.query_map([], |row| row.get(0))?;
+    names.collect()
+}

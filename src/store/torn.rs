@@ -1,0 +1,223 @@
+//! Finding the good part of a torn or damaged stretch of a data file.
+//!
+//! Whoever writes a data file flushes the compressor after each line, so that
+//! every acknowledged line ends at an empty stored block, `00 00 ff ff`, on an octet
+//! boundary. The same octets can turn up inside compressed data; a candidate counts
+//! only if the member inflates cleanly when it is ended there.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use flate2::{Decompress, FlushDecompress, Status};
+
+use super::chunk::{MEMBER_HEADER, MemberReader};
+use crate::wire::frame::{Event, Framer, Limits};
+
+/// The end of what a flush writes.
+const FLUSH_MARK: [u8; 4] = [0, 0, 0xff, 0xff];
+/// An empty last block.
+const LAST_BLOCK: [u8; 2] = [3, 0];
+
+/// The part of a torn member that is whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Kept {
+    /// File offset behind the last complete line's flush.
+    pub end: u64,
+    crc: u32,
+    len_plain: u64,
+}
+
+impl Kept {
+    /// What must follow `end` to make the member complete.
+    pub(super) fn trailer(&self) -> Vec<u8> {
+        let len = self.len_plain as u32;
+        [&LAST_BLOCK[..], &self.crc.to_le_bytes(), &len.to_le_bytes()].concat()
+    }
+}
+
+/// The last complete line of the member at `offset`, if it has any.
+pub(super) fn last_complete_line(file: &File, offset: u64, len: u64) -> io::Result<Option<Kept>> {
+    let Ok(header) = MemberReader::open(file, offset) else {
+        return Ok(None);
+    };
+    let start = header.offset_file();
+    let mut walk = Walk::default();
+    let mut pieces = Pieces { file, at: start, len, buffer: Vec::new() };
+    let mut candidates = Vec::new();
+    while let Some(piece) = pieces.next_piece()? {
+        if !walk.feed(&piece) {
+            break;
+        }
+        if piece.ends_with(&FLUSH_MARK) && walk.lines > 1 && walk.framer.at_line_start() {
+            let crc = walk.crc.clone().finalize();
+            candidates.push(Kept { end: pieces.at, crc, len_plain: walk.len_plain });
+        }
+    }
+    while let Some(kept) = candidates.pop() {
+        if ends_cleanly(file, start, &kept)? {
+            return Ok(Some(kept));
+        }
+    }
+    Ok(None)
+}
+
+/// The next offset from `from` on at which a readable member begins.
+pub(super) fn next_member(file: &File, from: u64, len: u64) -> io::Result<Option<u64>> {
+    let mark = &MEMBER_HEADER[..3];
+    let mut at = from;
+    let mut buffer = vec![0; 1 << 16];
+    while at + 18 <= len {
+        let got = file.read_at(&mut buffer, at)?;
+        if got < mark.len() {
+            return Ok(None);
+        }
+        for i in buffer[..got].windows(mark.len()).enumerate().filter(|(_, w)| *w == mark) {
+            let candidate = at + i.0 as u64;
+            if super::recover::totals(file, candidate).is_ok() {
+                return Ok(Some(candidate));
+            }
+        }
+        at += (got - mark.len() + 1) as u64;
+    }
+    Ok(None)
+}
+
+/// Inflates and frames what it is fed.
+struct Walk {
+    inflate: Decompress,
+    framer: Framer,
+    crc: crc32fast::Hasher,
+    len_plain: u64,
+    lines: u64,
+    buffer: Vec<u8>,
+}
+
+impl Default for Walk {
+    fn default() -> Walk {
+        Walk {
+            inflate: Decompress::new(false),
+            framer: Framer::new(Limits::LOG),
+            crc: crc32fast::Hasher::new(),
+            len_plain: 0,
+            lines: 0,
+            buffer: vec![0; 1 << 16],
+        }
+    }
+}
+
+impl Walk {
+    /// `false`: damaged, or at an end; nothing more can come.
+    fn feed(&mut self, mut packed: &[u8]) -> bool {
+        loop {
+            let (before_in, before_out) = (self.inflate.total_in(), self.inflate.total_out());
+            let Ok(status) =
+                self.inflate.decompress(packed, &mut self.buffer, FlushDecompress::None)
+            else {
+                return false;
+            };
+            packed = &packed[(self.inflate.total_in() - before_in) as usize..];
+            let produced = (self.inflate.total_out() - before_out) as usize;
+            self.crc.update(&self.buffer[..produced]);
+            self.len_plain += produced as u64;
+            if !self.frame(produced) || status == Status::StreamEnd {
+                return false;
+            }
+            if packed.is_empty() && produced < self.buffer.len() {
+                return true;
+            }
+        }
+    }
+
+    fn frame(&mut self, produced: usize) -> bool {
+        let mut plain = &self.buffer[..produced];
+        loop {
+            match self.framer.next(&mut plain) {
+                Event::More => return true,
+                Event::Line => {
+                    self.lines += 1;
+                    if self.framer.take_line().is_err() {
+                        return false;
+                    }
+                }
+                Event::Lost => return false,
+                Event::Continue | Event::BodyStart(_) | Event::Body(_) | Event::BodyEnd => {}
+            }
+        }
+    }
+}
+
+/// Cuts the file into pieces that end at flush marks.
+struct Pieces<'f> {
+    file: &'f File,
+    /// Offset behind the last piece.
+    at: u64,
+    len: u64,
+    buffer: Vec<u8>,
+}
+
+impl Pieces<'_> {
+    fn next_piece(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let mut searched = 0;
+        loop {
+            let from = searched;
+            if let Some(i) =
+                self.buffer[from..].windows(FLUSH_MARK.len()).position(|w| w == FLUSH_MARK)
+            {
+                let end = from + i + FLUSH_MARK.len();
+                return Ok(Some(self.split(end)));
+            }
+            searched = self.buffer.len().saturating_sub(FLUSH_MARK.len() - 1);
+            let known = self.buffer.len();
+            let left = self.len - self.at - known as u64;
+            if left == 0 {
+                return Ok((known > 0).then(|| self.split(known)));
+            }
+            self.buffer.resize(known + left.min(1 << 16) as usize, 0);
+            let got = self.file.read_at(&mut self.buffer[known..], self.at + known as u64)?;
+            self.buffer.truncate(known + got);
+            if got == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+
+    fn split(&mut self, end: usize) -> Vec<u8> {
+        let rest = self.buffer.split_off(end);
+        self.at += end as u64;
+        std::mem::replace(&mut self.buffer, rest)
+    }
+}
+
+/// Whether the deflate data from `start` to `kept.end`, with a last block behind
+/// them, are a whole.
+fn ends_cleanly(file: &File, start: u64, kept: &Kept) -> io::Result<bool> {
+    let mut inflate = Decompress::new(false);
+    let mut out = vec![0; 1 << 16];
+    let mut packed = vec![0; 1 << 16];
+    let mut at = start;
+    loop {
+        let want = (kept.end - at).min(packed.len() as u64) as usize;
+        let got = file.read_at(&mut packed[..want], at)?;
+        at += got as u64;
+        let last = got == 0;
+        let mut input = if last { &LAST_BLOCK[..] } else { &packed[..got] };
+        loop {
+            let before_in = inflate.total_in();
+            let before_out = inflate.total_out();
+            let Ok(status) = inflate.decompress(input, &mut out, FlushDecompress::None) else {
+                return Ok(false);
+            };
+            if status == Status::StreamEnd {
+                return Ok(last && inflate.total_out() == kept.len_plain);
+            }
+            input = &input[(inflate.total_in() - before_in) as usize..];
+            if input.is_empty() && ((inflate.total_out() - before_out) as usize) < out.len() {
+                break;
+            }
+        }
+        if last {
+            return Ok(false);
+        }
+    }
+}
