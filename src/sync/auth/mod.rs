@@ -319,3 +319,7 @@ pub fn encode_base64(challenge: &[u8]) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod real_tests;

@@ -214,11 +214,10 @@ impl PasswordFile {
     /// Puts a new file in the place of `locked`, with its owner: root may change
     /// the file of the server's user.
     fn replace(&self, locked: &File, accounts: &Accounts) -> Result<(), PasswordFileError> {
-        let dir = match self.path.parent() {
-            Some(dir) if !dir.as_os_str().is_empty() => dir,
-            _ => Path::new("."),
-        };
         let write = || -> io::Result<()> {
+            // The file exists: it is locked. A symbolic link to it stays one.
+            let path = self.path.canonicalize()?;
+            let dir = path.parent().unwrap_or(Path::new("/"));
             let old = locked.metadata()?;
             let mut new = tempfile::Builder::new()
                 .prefix(".cyrbk.passwd.")
@@ -230,7 +229,7 @@ impl PasswordFile {
             }
             new.write_all(accounts.to_text().as_bytes())?;
             new.as_file().sync_all()?;
-            new.persist(&self.path)?;
+            new.persist(&path)?;
             File::open(dir)?.sync_all()
         };
         write().map_err(|e| self.io_error(e))
@@ -467,6 +466,17 @@ mod tests {
             writer.join().unwrap().unwrap();
         }
         assert_eq!(file.load().unwrap().users().count(), 4);
+    }
+
+    #[test]
+    fn a_symbolic_link_stays_one() {
+        let (dir, file) = fresh();
+        file.set_with("tom", "pw", 4096).unwrap();
+        let link = PasswordFile::new(dir.path().join("link"));
+        std::os::unix::fs::symlink("cyrbk.passwd", link.path()).unwrap();
+        link.set_with("tim", "pw", 4096).unwrap();
+        assert!(link.path().is_symlink());
+        assert_eq!(file.load().unwrap().users().count(), 2);
     }
 
     #[test]

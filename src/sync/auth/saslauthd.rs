@@ -24,7 +24,7 @@ const MAX_ANSWER_LEN: usize = 4096;
 
 /// Why there was no answer. A "no" is an answer.
 #[derive(Debug, thiserror::Error)]
-pub enum SaslauthdError {
+pub(super) enum SaslauthdError {
     /// Not reachable, or too slow.
     #[error("saslauthd at {}: {source}", .path.display())]
     Io {
