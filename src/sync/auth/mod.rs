@@ -1,0 +1,325 @@
+//! Server-side authentication: SASL exchanges against cyrbk's password file or
+//! saslauthd, and what the user may do afterwards.
+//!
+//! An [`Authenticator`] is made once from plain configuration values; each
+//! AUTHENTICATE starts an [`Exchange`]. Both block: a password check costs some
+//! 10 ms of computation, or up to 30 s of waiting for saslauthd, so they belong
+//! on a worker thread. Messages are raw octets here; [`decode_base64`] and
+//! [`encode_base64`] make and read the protocol's lines.
+//!
+//! The client is told as little as possible: an unknown user, a wrong password
+//! and a denied proxy get the same words, and SCRAM goes on with made-up keys.
+//! What really happened is in the [`AuthFailure`], for the log.
+
+mod backend;
+mod exchange;
+mod password_file;
+mod policy;
+mod saslauthd;
+mod scram;
+mod verifier;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+pub use self::exchange::Exchange;
+pub use self::password_file::{Accounts, PasswordFile, PasswordFileError};
+pub use self::policy::{MAX_NAME_LEN, NameError, NamePolicy};
+pub use self::saslauthd::DEFAULT_PATH as DEFAULT_SASLAUTHD_PATH;
+pub use self::verifier::{MAX_PASSWORD_LEN, PasswordError};
+
+use self::backend::Backend;
+use self::verifier::ScramHash;
+
+/// The longest base64 line of a client, without its line end.
+pub const MAX_BASE64_LINE: usize = 21_848;
+/// The longest message of a client, in octets before base64.
+pub const MAX_MESSAGE_LEN: usize = MAX_BASE64_LINE / 4 * 3;
+
+/// Everything that authentication is told by the configuration.
+#[derive(Clone, Debug)]
+pub struct AuthConfig {
+    /// `sasl_mech_list`, in words; without it, or empty, all that are possible.
+    pub mechs: Option<Vec<String>>,
+    /// `sasl_pwcheck_method`, with the place that belongs to it.
+    pub source: PasswordSource,
+    /// `admins`, in words.
+    pub admins: Vec<String>,
+    /// `allowplaintext`: PLAIN and LOGIN also on a channel that is not private.
+    pub allow_plaintext: bool,
+    /// How user names are understood.
+    pub names: NamePolicy,
+    /// The SASL service name, `csync`; saslauthd is told it.
+    pub service: String,
+    /// `failedloginpause`: how long the caller lets a failure wait.
+    pub failed_login_pause: Duration,
+}
+
+/// Who knows the passwords.
+#[derive(Clone, Debug)]
+pub enum PasswordSource {
+    /// cyrbk's own password file.
+    File(PathBuf),
+    /// saslauthd, by its socket or the directory of its socket.
+    Saslauthd(PathBuf),
+}
+
+/// The SASL mechanisms of this server, the ones to prefer first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mech {
+    Scram(ScramHash),
+    Plain,
+    Login,
+}
+
+impl Mech {
+    const ALL: [Mech; 4] = [
+        Mech::Scram(ScramHash::Sha256),
+        Mech::Scram(ScramHash::Sha1),
+        Mech::Plain,
+        Mech::Login,
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Mech::Scram(hash) => hash.mech_name(),
+            Mech::Plain => "PLAIN",
+            Mech::Login => "LOGIN",
+        }
+    }
+
+    /// Whether an eavesdropper learns the password.
+    const fn is_plaintext(self) -> bool {
+        matches!(self, Mech::Plain | Mech::Login)
+    }
+}
+
+/// Starts exchanges. Cheap to clone; clones share everything.
+#[derive(Clone, Debug)]
+pub struct Authenticator {
+    shared: Arc<Shared>,
+}
+
+/// What all exchanges of an authenticator have in common.
+#[derive(Debug)]
+struct Shared {
+    mechs: Vec<Mech>,
+    admins: Vec<String>,
+    allow_plaintext: bool,
+    names: NamePolicy,
+    backend: Backend,
+    failed_login_pause: Duration,
+}
+
+impl Authenticator {
+    /// Takes the configuration, and warns in the log of what cannot work: a
+    /// password file that is missing or not private, mechanisms that this
+    /// server does not have.
+    pub fn new(config: AuthConfig) -> Self {
+        let wanted = config.mechs.filter(|mechs| !mechs.is_empty());
+        let is_wanted = |mech: &Mech| match &wanted {
+            Some(list) => list.iter().any(|w| w.eq_ignore_ascii_case(mech.name())),
+            None => true,
+        };
+        let has_verifiers = matches!(config.source, PasswordSource::File(_));
+        let is_possible = |mech: &Mech| has_verifiers || mech.is_plaintext();
+        let mechs: Vec<Mech> = Mech::ALL
+            .into_iter()
+            .filter(|mech| is_wanted(mech) && is_possible(mech))
+            .collect();
+        let has = |word: &str| mechs.iter().any(|m| m.name().eq_ignore_ascii_case(word));
+        for mech in wanted.iter().flatten().filter(|word| !has(word)) {
+            tracing::warn!(%mech, "sasl_mech_list: this mechanism is not available");
+        }
+        let backend = Backend::new(config.source, config.service);
+        backend.warn_if_unusable();
+        Authenticator {
+            shared: Arc::new(Shared {
+                mechs,
+                admins: config.admins,
+                allow_plaintext: config.allow_plaintext,
+                names: config.names,
+                backend,
+                failed_login_pause: config.failed_login_pause,
+            }),
+        }
+    }
+
+    /// The mechanisms for the `* SASL` line; none means no such line.
+    /// `is_private` says that the channel is encrypted (TLS, or `-p`).
+    pub fn mechanisms(&self, is_private: bool) -> Vec<&'static str> {
+        let admitted = |mech: &&Mech| self.admits(**mech, is_private);
+        let names = self.shared.mechs.iter().filter(admitted);
+        names.map(|mech| mech.name()).collect()
+    }
+
+    /// How long to wait before a failure is told to the client.
+    pub fn failed_login_pause(&self) -> Duration {
+        self.shared.failed_login_pause
+    }
+
+    /// Begins the exchange that `AUTHENTICATE <mech>[ <initial>]` asks for;
+    /// `initial` is decoded, see [`decode_initial_response`]. With a challenge
+    /// comes the exchange that takes the client's answer.
+    pub fn start(
+        &self,
+        mech: &str,
+        initial: Option<&[u8]>,
+        is_private: bool,
+    ) -> (Option<Exchange>, Step) {
+        let mut mechs = self.shared.mechs.iter();
+        let Some(&mech) = mechs.find(|m| m.name().eq_ignore_ascii_case(mech)) else {
+            return (None, Step::Failure(AuthFailure::NoMechanism));
+        };
+        if !self.admits(mech, is_private) {
+            return (None, Step::Failure(AuthFailure::EncryptionNeeded));
+        }
+        let (mut exchange, greeting) = Exchange::new(Arc::clone(&self.shared), mech);
+        let step = match initial {
+            // Only PLAIN means something with an empty message: an error.
+            Some(response) if !response.is_empty() || mech == Mech::Plain => {
+                exchange.step(response)
+            }
+            _ => Step::Challenge(greeting),
+        };
+        let is_open = matches!(step, Step::Challenge(_));
+        (is_open.then_some(exchange), step)
+    }
+
+    fn admits(&self, mech: Mech, is_private: bool) -> bool {
+        !mech.is_plaintext() || self.shared.allow_plaintext || is_private
+    }
+}
+
+/// What comes next in an exchange.
+#[derive(Debug)]
+pub enum Step {
+    /// Send `+ ` and these octets in base64, and give the answer to the exchange.
+    Challenge(Vec<u8>),
+    /// Answer `OK Success (...)`.
+    Success(Identity),
+    /// Answer [`AuthFailure::status_text`].
+    Failure(AuthFailure),
+}
+
+/// Who has logged in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Whose password it was.
+    pub authcid: String,
+    /// Whom the session acts for.
+    pub authzid: String,
+    /// By which mechanism.
+    pub mech: &'static str,
+    /// Whether the session may do anything at all.
+    pub is_admin: bool,
+}
+
+/// Why a client was not let in, for the log; the client is told
+/// [`AuthFailure::status_text`] only.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AuthFailure {
+    /// A wrong password, or no such user.
+    #[error("wrong password or unknown user {user:?}")]
+    WrongPassword {
+        /// In canonical form.
+        user: String,
+    },
+    /// The name cannot be a user's.
+    #[error("bad user name {user:?}: {error}")]
+    BadUserName {
+        /// As sent, control characters replaced.
+        user: String,
+        /// What is wrong with it.
+        error: NameError,
+    },
+    /// The user's domain is not in `loginrealms`.
+    #[error("cross-realm log-in {user:?} denied")]
+    CrossRealm {
+        /// In canonical form.
+        user: String,
+    },
+    /// Somebody who is not an administrator asked to be somebody else.
+    #[error("{authcid:?} may not act for {authzid:?}")]
+    ProxyDenied {
+        /// Whose password it was.
+        authcid: String,
+        /// Whom the client asked for.
+        authzid: String,
+    },
+    /// Passwords cannot be checked at the moment.
+    #[error("cannot check passwords: {0}")]
+    Backend(String),
+    /// Not a mechanism of this server.
+    #[error("no such mechanism")]
+    NoMechanism,
+    /// Bad base64, or a message that the mechanism does not know.
+    #[error("the client broke the rules of the mechanism")]
+    BadProtocol,
+    /// A mechanism that shows the password, on a channel that is not private.
+    #[error("the mechanism needs an encrypted channel")]
+    EncryptionNeeded,
+    /// The client sent `*`.
+    #[error("the client gave up")]
+    Cancelled,
+}
+
+impl AuthFailure {
+    /// The final line of the AUTHENTICATE command.
+    pub fn status_text(&self) -> &'static str {
+        match self {
+            AuthFailure::WrongPassword { .. }
+            | AuthFailure::BadUserName { .. }
+            | AuthFailure::CrossRealm { .. }
+            | AuthFailure::ProxyDenied { .. } => "NO authentication failure",
+            AuthFailure::Backend(_) => "NO generic failure",
+            AuthFailure::NoMechanism => "NO no mechanism available",
+            AuthFailure::BadProtocol => "NO bad protocol / cancel",
+            AuthFailure::EncryptionNeeded => "NO encryption needed to use mechanism",
+            AuthFailure::Cancelled => "BAD Client canceled authentication",
+        }
+    }
+
+    /// Whether the answer waits for `failedloginpause`: all but a cancellation.
+    pub fn is_delayed(&self) -> bool {
+        !matches!(self, AuthFailure::Cancelled)
+    }
+}
+
+/// Reads a line that a client sent in answer to a challenge, without its line
+/// end: base64 in its one canonical form, or `*`.
+pub fn decode_base64(line: &[u8]) -> Result<Vec<u8>, AuthFailure> {
+    if line == b"*" {
+        return Err(AuthFailure::Cancelled);
+    }
+    if line.len() > MAX_BASE64_LINE {
+        return Err(AuthFailure::BadProtocol);
+    }
+    STANDARD.decode(line).map_err(|_| AuthFailure::BadProtocol)
+}
+
+/// Reads the initial response of an AUTHENTICATE command, where `=` is the
+/// empty message.
+pub fn decode_initial_response(word: &[u8]) -> Result<Vec<u8>, AuthFailure> {
+    match word {
+        b"=" => Ok(Vec::new()),
+        _ => decode_base64(word),
+    }
+}
+
+/// What follows `+ ` in the line of a challenge.
+pub fn encode_base64(challenge: &[u8]) -> String {
+    STANDARD.encode(challenge)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod real_tests;
