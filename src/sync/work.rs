@@ -1,0 +1,61 @@
+//! What a session asks of the store, and what comes back: plain values.
+
+use crate::wire::Body;
+
+/// A job that may block. A session has one at a time.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Work {
+    /// `AUTHENTICATE mech [initial]`; the initial response is decoded.
+    Authenticate {
+        /// Mechanism name as sent.
+        mech: String,
+        /// Initial response.
+        initial: Option<Vec<u8>>,
+    },
+    /// The client's answer to a challenge, decoded.
+    Respond(Vec<u8>),
+    /// Octets of a message body to be staged behind what is staged already.
+    Stage(Vec<u8>),
+    /// `GET`, what follows the word.
+    Get(Vec<u8>),
+    /// `APPLY`, what follows the word, and the message bodies beside it.
+    Apply(Vec<u8>, Vec<Body>),
+    /// `RESTART`: make everything durable and let go of every backup.
+    Restart,
+    /// `EXIT`: the same, before the connection closes.
+    Exit,
+    /// The same, without a reply: the session is idle or has lost its client.
+    Release,
+}
+
+/// The result of a [`Work`].
+#[derive(Debug, PartialEq, Eq)]
+pub enum Done {
+    /// Of `Authenticate` and `Respond`.
+    Auth(AuthReply),
+    /// Of `Stage`: whether it worked.
+    Staged(bool),
+    /// The complete reply: untagged lines and the final line.
+    Reply(Vec<u8>),
+    /// Of `Release`.
+    Released,
+}
+
+/// How an authentication goes on.
+#[derive(Debug, PartialEq, Eq)]
+pub enum AuthReply {
+    /// Send `+ ` and this text (base64), and wait for the answer.
+    Challenge(String),
+    /// The client is who it claims to be.
+    Success {
+        /// Whether it may do anything.
+        is_admin: bool,
+    },
+    /// It is not.
+    Failure {
+        /// The final line.
+        status: String,
+        /// Whether the answer is held back for the login pause.
+        is_delayed: bool,
+    },
+}
