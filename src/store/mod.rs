@@ -1,1 +1,5 @@
 //! store
+pub mod catalog;
+pub mod partition;
+pub mod placement;
+pub mod twoskip;
