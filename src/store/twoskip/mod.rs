@@ -136,6 +136,9 @@ impl Levels for RandomLevels {
     }
 }
 
+/// Keys with their values.
+pub type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// A database file, open under the shared lock.
 pub struct Twoskip {
     file: File,
@@ -147,12 +150,12 @@ pub struct Twoskip {
 impl Twoskip {
     /// All keys and values in key order. A file that is missing or empty is a
     /// database without records.
-    pub fn read_all(path: &Path) -> Result<Vec<(Vec<u8>, Vec<u8>)>, TwoskipError> {
+    pub fn read_all(path: &Path) -> Result<Pairs, TwoskipError> {
         let read = || {
             let Some(db) = Twoskip::open(path)? else {
-                return Ok(Vec::new());
+                return Ok(Pairs::new());
             };
-            let mut records = Vec::new();
+            let mut records = Pairs::new();
             db.view().walk(|record| {
                 records.push((record.key().to_vec(), record.value().to_vec()));
                 Ok(())

@@ -138,7 +138,7 @@ fn power_cuts(start: &[u8], events: &[Event], mut check: impl FnMut(&[u8])) {
     for epoch in events.split_inclusive(|event| matches!(event, Event::Sync)) {
         // With many writes between two syncs, a spread of the subsets.
         let subsets = 1_u64 << epoch.len().min(40);
-        for subset in (0..subsets).step_by((subsets / 2000).max(1) as usize | 1) {
+        for subset in (0..subsets).step_by((subsets / 500).max(1) as usize | 1) {
             let mut image = durable.clone();
             for (bit, event) in epoch.iter().enumerate() {
                 if subset >> bit & 1 == 1 {
