@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::DirBuilderExt;
@@ -116,19 +116,17 @@ impl Placement {
         let create = || {
             let dir = std::path::absolute(&dir)?;
             create_dirs(&dir, self.policy.umask)?;
-            let (file, path) = tempfile::Builder::new()
+            let file = tempfile::Builder::new()
                 .prefix(&prefix)
                 .rand_bytes(SUFFIX_LEN)
-                .tempfile_in(&dir)?
-                .keep()
-                .map_err(|e| e.error)?;
-            match file.sync_all().and_then(|()| sync_dir(&dir)) {
-                Ok(()) => Ok(path),
-                Err(e) => {
-                    let _ = fs::remove_file(&path);
-                    Err(e)
-                }
-            }
+                .tempfile_in(&dir)?;
+            // Removed again if any of these fails.
+            file.as_file().sync_all()?;
+            sync_dir(&dir)?;
+            // Another program may have made the directory without a sync.
+            dir.parent().map_or(Ok(()), sync_dir)?;
+            let (_, path) = file.keep().map_err(|e| e.error)?;
+            Ok(path)
         };
         create().map_err(|source| PlacementError::Io { path: dir, source })
     }
@@ -210,6 +208,7 @@ pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::MetadataExt;
 
     use super::*;

@@ -27,6 +27,8 @@ mod replace;
 mod tests;
 #[cfg(test)]
 mod tests_crash;
+#[cfg(test)]
+mod tests_hostile;
 mod write;
 
 use std::collections::BTreeMap;
@@ -380,7 +382,14 @@ fn open_writer(path: &Path) -> Result<Writer<File>, ErrorKind> {
     }
     let mut header = read::header(&file)?;
     if !read::is_clean(&file, &header)? {
-        recover::repair(&mut file, &mut header)?;
+        let fixed = recover::repair(&mut file, &mut header)?;
+        tracing::info!(
+            path = %path.display(),
+            records = header.records,
+            bytes = header.current_size,
+            fixed,
+            "twoskip: recovered"
+        );
     }
     Ok(Writer::new(file, header))
 }

@@ -20,7 +20,8 @@ const EXTEND_MAX: u64 = 1 << 20;
 ///
 /// Durable on return. The file is not touched before all of its live records
 /// have been read and found good. The caller holds the exclusive lock.
-pub(super) fn repair<M: Medium>(medium: &mut M, header: &mut Header) -> Result<(), ErrorKind> {
+/// Returns how many records had to be linked anew.
+pub(super) fn repair<M: Medium>(medium: &mut M, header: &mut Header) -> Result<usize, ErrorKind> {
     let end = header.current_size;
     let heads = live_heads(medium, end)?;
     let len = medium.len().map_err(|e| ErrorKind::io("examine", e))?;
@@ -29,21 +30,16 @@ pub(super) fn repair<M: Medium>(medium: &mut M, header: &mut Header) -> Result<(
     }
     header.set_dirty(true);
     write_header(medium, header)?;
-    let fixed = relink(medium, heads.clone(), end)?;
+    // DUMMY is not counted.
+    header.records = heads.len() as u64 - 1;
+    let fixed = relink(medium, heads, end)?;
     medium
         .set_len(end)
         .and_then(|()| medium.sync())
         .map_err(|e| ErrorKind::io("write", e))?;
-    header.records = heads.iter().filter(|(at, _)| *at != DUMMY_AT).count() as u64;
     header.set_dirty(false);
     write_header(medium, header)?;
-    tracing::info!(
-        records = header.records,
-        bytes = end,
-        fixed,
-        "twoskip: recovered"
-    );
-    Ok(())
+    Ok(fixed)
 }
 
 /// Writes the header and waits until it is durable.
