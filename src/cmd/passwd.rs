@@ -76,9 +76,7 @@ fn read_password(input: &mut impl BufRead) -> Result<String> {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
             available => available.context("cannot read the password")?,
         };
-        let end = available
-            .iter()
-            .position(|b| [b'\n', INTERRUPT].contains(b));
+        let end = available.iter().position(|b| [b'\n', INTERRUPT].contains(b));
         let len = end.map_or(available.len(), |at| at + 1);
         line.extend_from_slice(&available[..len]);
         input.consume(len);
@@ -110,9 +108,7 @@ impl<'fd> QuietTerminal<'fd> {
     fn new(fd: BorrowedFd<'fd>) -> nix::Result<Self> {
         let before = tcgetattr(fd)?;
         let mut quiet = before.clone();
-        quiet
-            .local_flags
-            .remove(LocalFlags::ECHO | LocalFlags::ISIG);
+        quiet.local_flags.remove(LocalFlags::ECHO | LocalFlags::ISIG);
         quiet.control_chars[SpecialCharacterIndices::VEOL as usize] = INTERRUPT;
         tcsetattr(fd, SetArg::TCSAFLUSH, &quiet)?;
         Ok(QuietTerminal { fd, before })
@@ -133,12 +129,7 @@ mod tests {
     use std::io::{BufReader, Write};
 
     fn request<'a>(user: &'a str, file: &'a Path, names: &'a NamePolicy) -> Request<'a> {
-        Request {
-            user,
-            file,
-            names,
-            remove: false,
-        }
+        Request { user, file, names, remove: false }
     }
 
     #[test]
@@ -149,10 +140,7 @@ mod tests {
         run(request("Tom", &path, &names), &b"secret\r\nrest"[..], false).unwrap();
         let accounts = PasswordFile::new(&path).load().unwrap();
         assert_eq!(accounts.users().collect::<Vec<_>>(), ["tom"]);
-        let remove = Request {
-            remove: true,
-            ..request("tom", &path, &names)
-        };
+        let remove = Request { remove: true, ..request("tom", &path, &names) };
         run(remove, io::empty(), false).unwrap();
         assert_eq!(PasswordFile::new(&path).load().unwrap().users().count(), 0);
         let error = run(remove, io::empty(), false).unwrap_err().to_string();
@@ -165,15 +153,7 @@ mod tests {
         let path = dir.path().join("cyrbk.passwd");
         let names = NamePolicy::default();
         let long = vec![b'x'; MAX_PASSWORD_LEN + 1];
-        for input in [
-            &b""[..],
-            b"\n",
-            b"\r\n",
-            b"\xff\n",
-            b"ab\x03",
-            b"a\x01b\n",
-            &long,
-        ] {
+        for input in [&b""[..], b"\n", b"\r\n", b"\xff\n", b"ab\x03", b"a\x01b\n", &long] {
             run(request("tom", &path, &names), input, false).unwrap_err();
         }
         run(request("t:m", &path, &names), &b"pw\n"[..], false).unwrap_err();

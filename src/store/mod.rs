@@ -3,16 +3,21 @@
 
 pub mod append;
 pub mod backup;
+pub mod catalog;
 pub mod chunk;
 mod data_file;
 pub mod error;
 pub mod file_hash;
 pub mod index;
 pub mod log;
+pub mod partition;
+pub mod placement;
 mod recover;
 pub mod staging;
 mod torn;
+pub mod twoskip;
 
 pub use append::{Line, Writer};
 pub use backup::Backup;
+pub use catalog::Catalog;
 pub use error::StoreError;

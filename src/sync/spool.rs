@@ -101,10 +101,7 @@ mod tests {
     fn small_bodies_stay_in_memory_up_to_the_limit() {
         let (bodies, staged) = run(8, &[b"abcd", b"", b"efgh"], 3);
         assert!(staged.is_empty());
-        assert_eq!(
-            bodies,
-            [b"abcd".to_vec(), Vec::new(), b"efgh".to_vec()].map(Body::Memory)
-        );
+        assert_eq!(bodies, [b"abcd".to_vec(), Vec::new(), b"efgh".to_vec()].map(Body::Memory));
     }
 
     #[test]

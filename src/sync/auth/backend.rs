@@ -107,10 +107,7 @@ fn stamp(metadata: &std::fs::Metadata) -> Stamp {
 
 impl CachedFile {
     fn new(path: PathBuf) -> Self {
-        CachedFile {
-            file: PasswordFile::new(path),
-            last: Mutex::new(None),
-        }
+        CachedFile { file: PasswordFile::new(path), last: Mutex::new(None) }
     }
 
     /// The content of the file as it is now. A file that became unusable is an
@@ -146,10 +143,7 @@ mod tests {
         let file = PasswordFile::new(&path);
         let backend = Backend::new(PasswordSource::File(path.clone()), "csync".into());
         let missing = backend.is_password("tom", b"one").unwrap_err();
-        assert!(
-            missing.to_string().contains("cyrbk passwd USER"),
-            "{missing}"
-        );
+        assert!(missing.to_string().contains("cyrbk passwd USER"), "{missing}");
         file.set_with("tom", "one", 4096).unwrap();
         assert!(backend.is_password("tom", b"one").unwrap());
         file.set_with("tom", "two", 4096).unwrap();

@@ -46,9 +46,7 @@ struct Proof {
 
 impl std::fmt::Debug for Exchange {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Exchange")
-            .field("mech", &self.mech)
-            .finish_non_exhaustive()
+        f.debug_struct("Exchange").field("mech", &self.mech).finish_non_exhaustive()
     }
 }
 
@@ -60,11 +58,7 @@ impl Exchange {
             Mech::Login => (State::LoginUser, b"Username:"),
             Mech::Scram(hash) => (State::ScramFirst(hash), b""),
         };
-        let exchange = Exchange {
-            shared,
-            mech,
-            state,
-        };
+        let exchange = Exchange { shared, mech, state };
         (exchange, greeting.to_vec())
     }
 
@@ -114,9 +108,7 @@ impl Exchange {
         authzid: Option<&str>,
     ) -> Result<Step, AuthFailure> {
         if password.is_empty() || !self.shared.backend.is_password(user, password)? {
-            return Err(AuthFailure::WrongPassword {
-                user: user.to_owned(),
-            });
+            return Err(AuthFailure::WrongPassword { user: user.to_owned() });
         }
         self.authorise(user, authzid).map(Step::Success)
     }
@@ -130,12 +122,8 @@ impl Exchange {
         let mut server =
             ScramServer::new(verifier).map_err(|e| AuthFailure::Backend(e.to_string()))?;
         let challenge = server.take_first(message).ok_or(AuthFailure::BadProtocol)?;
-        self.state = State::ScramFinal(Box::new(Proof {
-            server,
-            user,
-            is_known,
-            authzid: first.authzid,
-        }));
+        self.state =
+            State::ScramFinal(Box::new(Proof { server, user, is_known, authzid: first.authzid }));
         Ok(Step::Challenge(challenge))
     }
 
@@ -159,10 +147,7 @@ impl Exchange {
 
     fn canonical(&self, name: &str) -> Result<String, AuthFailure> {
         let canonical = self.shared.names.canonical(name);
-        canonical.map_err(|error| AuthFailure::BadUserName {
-            user: printable(name),
-            error,
-        })
+        canonical.map_err(|error| AuthFailure::BadUserName { user: printable(name), error })
     }
 
     fn authorise(&self, user: &str, authzid: Option<&str>) -> Result<Identity, AuthFailure> {

@@ -77,12 +77,8 @@ pub(crate) enum Mech {
 }
 
 impl Mech {
-    const ALL: [Mech; 4] = [
-        Mech::Scram(ScramHash::Sha256),
-        Mech::Scram(ScramHash::Sha1),
-        Mech::Plain,
-        Mech::Login,
-    ];
+    const ALL: [Mech; 4] =
+        [Mech::Scram(ScramHash::Sha256), Mech::Scram(ScramHash::Sha1), Mech::Plain, Mech::Login];
 
     const fn name(self) -> &'static str {
         match self {
@@ -127,10 +123,8 @@ impl Authenticator {
         };
         let has_verifiers = matches!(config.source, PasswordSource::File(_));
         let is_possible = |mech: &Mech| has_verifiers || mech.is_plaintext();
-        let mechs: Vec<Mech> = Mech::ALL
-            .into_iter()
-            .filter(|mech| is_wanted(mech) && is_possible(mech))
-            .collect();
+        let mechs: Vec<Mech> =
+            Mech::ALL.into_iter().filter(|mech| is_wanted(mech) && is_possible(mech)).collect();
         let has = |word: &str| mechs.iter().any(|m| m.name().eq_ignore_ascii_case(word));
         for mech in wanted.iter().flatten().filter(|word| !has(word)) {
             tracing::warn!(%mech, "sasl_mech_list: this mechanism is not available");

@@ -142,14 +142,10 @@ impl PasswordFile {
         }
         let mode = metadata.mode() & 0o7777;
         if mode & 0o077 != 0 {
-            return Err(PasswordFileError::Permissions {
-                path: self.path.clone(),
-                mode,
-            });
+            return Err(PasswordFileError::Permissions { path: self.path.clone(), mode });
         }
         let mut text = String::new();
-        file.read_to_string(&mut text)
-            .map_err(|e| self.io_error(e))?;
+        file.read_to_string(&mut text).map_err(|e| self.io_error(e))?;
         self.parse(&text)
     }
 
@@ -168,19 +164,15 @@ impl PasswordFile {
         password: &str,
         iterations: u32,
     ) -> Result<(), PasswordFileError> {
-        check_name(user).map_err(|source| PasswordFileError::Name {
-            name: user.to_owned(),
-            source,
-        })?;
+        check_name(user)
+            .map_err(|source| PasswordFileError::Name { name: user.to_owned(), source })?;
         let prepared = prepare_password(password.as_bytes())?;
         let derive = |hash| -> Result<Verifier, PasswordFileError> {
             let salt: [u8; SALT_LEN] = random().map_err(|e| self.io_error(e))?;
             Ok(Verifier::derive(hash, &prepared, iterations, &salt))
         };
-        let account = Account {
-            sha1: derive(ScramHash::Sha1)?,
-            sha256: derive(ScramHash::Sha256)?,
-        };
+        let account =
+            Account { sha1: derive(ScramHash::Sha1)?, sha256: derive(ScramHash::Sha256)? };
         let locked = self.lock(true)?;
         let mut accounts = self.load_open(&locked)?;
         accounts.users.insert(user.to_owned(), account);
@@ -256,11 +248,7 @@ impl PasswordFile {
     }
 
     fn syntax(&self, line: usize, what: &str) -> PasswordFileError {
-        PasswordFileError::Syntax {
-            path: self.path.clone(),
-            line,
-            what: what.to_owned(),
-        }
+        PasswordFileError::Syntax { path: self.path.clone(), line, what: what.to_owned() }
     }
 
     pub(super) fn io_error(&self, source: io::Error) -> PasswordFileError {
@@ -304,9 +292,8 @@ impl Accounts {
 fn parse_line(line: &str) -> Result<(String, Account), String> {
     let (name, verifiers) = line.split_once(':').ok_or("no \":\" after the user name")?;
     check_name(name).map_err(|e| e.to_string())?;
-    let (sha1, sha256) = verifiers
-        .split_once(' ')
-        .ok_or("two verifiers separated by a space were expected")?;
+    let (sha1, sha256) =
+        verifiers.split_once(' ').ok_or("two verifiers separated by a space were expected")?;
     let account = Account {
         sha1: Verifier::parse(ScramHash::Sha1, sha1)?,
         sha256: Verifier::parse(ScramHash::Sha256, sha256)?,
@@ -352,21 +339,11 @@ mod tests {
         assert!(is_password_of(&file, "a b", "other"));
         let accounts = file.load().unwrap();
         assert_eq!(accounts.users().collect::<Vec<_>>(), ["a b", "tom"]);
-        assert!(
-            accounts.decoy(ScramHash::Sha1, "nobody") == decoy,
-            "the secret stays"
-        );
+        assert!(accounts.decoy(ScramHash::Sha1, "nobody") == decoy, "the secret stays");
         file.remove("tom").unwrap();
-        assert!(matches!(
-            file.remove("tom"),
-            Err(PasswordFileError::NoUser { .. })
-        ));
+        assert!(matches!(file.remove("tom"), Err(PasswordFileError::NoUser { .. })));
         assert_eq!(file.load().unwrap().users().count(), 1);
-        assert_eq!(
-            std::fs::read_dir(dir.path()).unwrap().count(),
-            1,
-            "nothing left over"
-        );
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing left over");
     }
 
     #[test]
@@ -420,20 +397,13 @@ mod tests {
             (format!("{good}{line}\n"), 3, "the user \"tom\" again"),
             (format!("{good}no colon\n"), 3, "no \":\""),
             (format!("{good}a\tb:x y\n"), 3, "contains '\\t'"),
-            (
-                format!("{good}\n{}\n", line.replace("tom:", ":")),
-                4,
-                "empty",
-            ),
+            (format!("{good}\n{}\n", line.replace("tom:", ":")), 4, "empty"),
             (good.replace("$4096", "$1"), 2, "iteration count"),
             (good.replace(" SCRAM", ""), 2, "two verifiers"),
         ] {
             std::fs::write(file.path(), &text).unwrap();
             let message = file.load().unwrap_err().to_string();
-            assert!(
-                message.contains(&format!("cyrbk.passwd:{at}: ")),
-                "{message}"
-            );
+            assert!(message.contains(&format!("cyrbk.passwd:{at}: ")), "{message}");
             assert!(message.contains(what), "{message}");
         }
     }
@@ -443,10 +413,7 @@ mod tests {
         let (_dir, file) = fresh();
         for name in ["", "a:b", "a\nb", "a\x7f", "t\u{f6}m"] {
             let refused = file.set_with(name, "pw", 4096);
-            assert!(
-                matches!(refused, Err(PasswordFileError::Name { .. })),
-                "{name:?}"
-            );
+            assert!(matches!(refused, Err(PasswordFileError::Name { .. })), "{name:?}");
         }
         let refused = file.set_with("tom", "", 4096);
         assert!(matches!(refused, Err(PasswordFileError::Password(_))));

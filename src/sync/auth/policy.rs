@@ -88,9 +88,7 @@ impl NamePolicy {
         if self.virtdomains && self.loginrealms.is_empty() {
             return true;
         }
-        self.loginrealms
-            .iter()
-            .any(|admitted| admitted.eq_ignore_ascii_case(realm))
+        self.loginrealms.iter().any(|admitted| admitted.eq_ignore_ascii_case(realm))
     }
 }
 
@@ -124,26 +122,18 @@ pub(super) fn authorise(
     authzid: Option<&str>,
 ) -> Result<Identity, AuthFailure> {
     if !names.admits_realm_of(authcid) {
-        return Err(AuthFailure::CrossRealm {
-            user: authcid.to_owned(),
-        });
+        return Err(AuthFailure::CrossRealm { user: authcid.to_owned() });
     }
     let is_admin = is_admin(admins, authcid);
     let authzid = match authzid {
         None | Some("") => authcid.to_owned(),
         Some(asked) => names
             .canonical(asked)
-            .map_err(|error| AuthFailure::BadUserName {
-                user: printable(asked),
-                error,
-            })?,
+            .map_err(|error| AuthFailure::BadUserName { user: printable(asked), error })?,
     };
     let is_proxying = authzid != authcid;
     if is_proxying && !is_admin {
-        return Err(AuthFailure::ProxyDenied {
-            authcid: authcid.to_owned(),
-            authzid,
-        });
+        return Err(AuthFailure::ProxyDenied { authcid: authcid.to_owned(), authzid });
     }
     Ok(Identity {
         authcid: authcid.to_owned(),
@@ -157,15 +147,13 @@ pub(super) fn authorise(
 /// through `group:name`. Entries are compared with case, as Cyrus does.
 fn is_admin(admins: &[String], user: &str) -> bool {
     let mut groups = None;
-    admins
-        .iter()
-        .any(|entry| match entry.strip_prefix("group:") {
-            Some(name) => {
-                let groups = groups.get_or_insert_with(|| groups_of(user));
-                matches!(Group::from_name(name), Ok(Some(g)) if groups.contains(&g.gid))
-            }
-            None => entry == user || entry == "anyone",
-        })
+    admins.iter().any(|entry| match entry.strip_prefix("group:") {
+        Some(name) => {
+            let groups = groups.get_or_insert_with(|| groups_of(user));
+            matches!(Group::from_name(name), Ok(Some(g)) if groups.contains(&g.gid))
+        }
+        None => entry == user || entry == "anyone",
+    })
 }
 
 /// The system groups of `user`, the primary one included. A user without a
@@ -190,10 +178,7 @@ fn groups_of(user: &str) -> Vec<Gid> {
 
 /// A name as a client sent it, fit for one short log line.
 pub(super) fn printable(name: &str) -> String {
-    name.chars()
-        .take(MAX_NAME_LEN)
-        .map(|c| if c.is_control() { '?' } else { c })
-        .collect()
+    name.chars().take(MAX_NAME_LEN).map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -222,17 +207,10 @@ mod tests {
         assert_eq!(plain.canonical("12345").unwrap(), "12345");
         assert_eq!(plain.canonical("a,b=c").unwrap(), "a,b=c");
         assert_eq!(plain.canonical("u@Example.com").unwrap(), "u@example.com");
-        let kept = NamePolicy {
-            username_tolower: false,
-            ..NamePolicy::default()
-        };
+        let kept = NamePolicy { username_tolower: false, ..NamePolicy::default() };
         assert_eq!(kept.canonical("Cyrus").unwrap(), "Cyrus");
         let domains = virtual_domains();
-        for name in [
-            "cyrus@example.com",
-            "cyrus@EXAMPLE.com",
-            "cyrus%example.com",
-        ] {
+        for name in ["cyrus@example.com", "cyrus@EXAMPLE.com", "cyrus%example.com"] {
             assert_eq!(domains.canonical(name).unwrap(), "cyrus", "{name}");
         }
         assert_eq!(domains.canonical("adm%X.org").unwrap(), "adm@x.org");
@@ -300,10 +278,7 @@ mod tests {
         let ask = |authcid, authzid| authorise(&names, &admins, Mech::Plain, authcid, authzid);
         for itself in [None, Some(""), Some("cyrus"), Some(" CYRUS")] {
             let identity = ask("cyrus", itself).unwrap();
-            assert_eq!(
-                (identity.authzid.as_str(), identity.is_admin),
-                ("cyrus", true)
-            );
+            assert_eq!((identity.authzid.as_str(), identity.is_admin), ("cyrus", true));
         }
         let identity = ask("cyrus", Some("tom@example.net")).unwrap();
         assert_eq!(identity.authcid, "cyrus");

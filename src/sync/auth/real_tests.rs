@@ -31,10 +31,7 @@ fn config(source: PasswordSource) -> AuthConfig {
         source,
         admins: vec!["cyrus".into()],
         allow_plaintext: true,
-        names: NamePolicy {
-            virtdomains: true,
-            ..NamePolicy::default()
-        },
+        names: NamePolicy { virtdomains: true, ..NamePolicy::default() },
         service: "csync".into(),
         failed_login_pause: Duration::ZERO,
     }
@@ -62,14 +59,9 @@ fn imap_stub() -> (u16, std::sync::mpsc::Receiver<String>) {
             peer.write_all(b"* OK ready\r\n").unwrap();
             let mut line = String::new();
             BufReader::new(&peer).read_line(&mut line).unwrap();
-            let verdict = if line.trim_end().ends_with(" \"pw\"") {
-                "OK"
-            } else {
-                "NO"
-            };
+            let verdict = if line.trim_end().ends_with(" \"pw\"") { "OK" } else { "NO" };
             let tag = line.split(' ').next().unwrap_or_default();
-            peer.write_all(format!("{tag} {verdict} done\r\n").as_bytes())
-                .unwrap();
+            peer.write_all(format!("{tag} {verdict} done\r\n").as_bytes()).unwrap();
             if report.send(line.trim_end().to_owned()).is_err() {
                 return;
             }
@@ -119,26 +111,17 @@ fn real_saslauthd_checks_passwords() {
         assert!(matches!(plain(b"\0tom@example.org\0pw"), Step::Success(id) if !id.is_admin));
         assert_eq!(next(), "saslauthd LOGIN \"tom@example.org\" \"pw\"");
         let wrong = plain(b"\0cyrus\0no");
-        assert!(matches!(
-            wrong,
-            Step::Failure(AuthFailure::WrongPassword { .. })
-        ));
+        assert!(matches!(wrong, Step::Failure(AuthFailure::WrongPassword { .. })));
         assert_eq!(next(), "saslauthd LOGIN \"cyrus\" \"no\"");
 
         let long = [b"\0cyrus\0".to_vec(), vec![b'x'; 257]].concat();
         for unasked in [&b"\0cyrus\0"[..], &long] {
             let refused = plain(unasked);
-            assert!(matches!(
-                refused,
-                Step::Failure(AuthFailure::WrongPassword { .. })
-            ));
+            assert!(matches!(refused, Step::Failure(AuthFailure::WrongPassword { .. })));
         }
         let (exchange, _) = authenticator.start("LOGIN", Some(b"cyrus"), false);
         let nul = exchange.unwrap().step(b"pw\0");
-        assert!(matches!(
-            nul,
-            Step::Failure(AuthFailure::WrongPassword { .. })
-        ));
+        assert!(matches!(nul, Step::Failure(AuthFailure::WrongPassword { .. })));
         assert!(reports.try_recv().is_err(), "the daemon was not asked");
 
         let longest = [b"\0cyrus\0".to_vec(), vec![b'x'; 256]].concat();
@@ -160,9 +143,7 @@ fn serve(stream: TcpStream, authenticator: &Authenticator, mech: &str) -> Step {
     let command = read();
     let mut words = command.split(' ').skip(1);
     let asked = words.next().unwrap();
-    let initial = words
-        .next()
-        .map(|w| decode_initial_response(w.as_bytes()).unwrap());
+    let initial = words.next().map(|w| decode_initial_response(w.as_bytes()).unwrap());
     let (mut exchange, mut step) = authenticator.start(asked, initial.as_deref(), false);
     while let Step::Challenge(challenge) = step {
         write!(stream, "+ {}\r\n", encode_base64(&challenge)).unwrap();

@@ -54,23 +54,14 @@ pub(super) fn check(
     timeout: Duration,
 ) -> Result<bool, SaslauthdError> {
     let (user, realm) = user.rsplit_once('@').unwrap_or((user, ""));
-    let fields = [
-        user.as_bytes(),
-        password,
-        service.as_bytes(),
-        realm.as_bytes(),
-    ];
+    let fields = [user.as_bytes(), password, service.as_bytes(), realm.as_bytes()];
     let unfit = |field: &[u8]| field.len() > MAX_FIELD_LEN || field.contains(&0);
     if password.is_empty() || fields.into_iter().any(unfit) {
         return Ok(false);
     }
     let path = socket_path(path);
-    let answer = ask(&path, &request(fields), Instant::now() + timeout).map_err(|source| {
-        SaslauthdError::Io {
-            path: path.clone(),
-            source,
-        }
-    })?;
+    let answer = ask(&path, &request(fields), Instant::now() + timeout)
+        .map_err(|source| SaslauthdError::Io { path: path.clone(), source })?;
     match answer.get(..2) {
         Some(b"OK") => Ok(true),
         Some(b"NO") => Ok(false),
@@ -188,10 +179,7 @@ mod tests {
         let (dir, server) = stub(answer);
         let timeout = Duration::from_millis(300);
         let verdict = check(dir.path(), "csync", "tom@example.com", b"pw", timeout);
-        assert_eq!(
-            server.join().unwrap(),
-            b"\0\x03tom\0\x02pw\0\x05csync\0\x0bexample.com"
-        );
+        assert_eq!(server.join().unwrap(), b"\0\x03tom\0\x02pw\0\x05csync\0\x0bexample.com");
         verdict
     }
 
@@ -204,10 +192,7 @@ mod tests {
             let unintelligible = check_stub(hostile);
             assert!(matches!(unintelligible, Err(SaslauthdError::Answer { .. })));
         }
-        assert!(matches!(
-            check_stub(b"\xff\xffOK"),
-            Err(SaslauthdError::Io { .. })
-        ));
+        assert!(matches!(check_stub(b"\xff\xffOK"), Err(SaslauthdError::Io { .. })));
     }
 
     #[test]

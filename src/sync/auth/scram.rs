@@ -57,9 +57,7 @@ pub(super) fn is_client_final(message: &[u8]) -> bool {
     binding.starts_with("c=")
         && nonce.starts_with("r=")
         && proof.starts_with("p=")
-        && extensions
-            .iter()
-            .all(|e| is_attribute(e) && !e.starts_with("p="))
+        && extensions.iter().all(|e| is_attribute(e) && !e.starts_with("p="))
 }
 
 /// `letter=value`.

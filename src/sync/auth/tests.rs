@@ -34,11 +34,7 @@ fn site() -> Site {
     for (user, password) in [("cyrus", "pw"), ("tom", "pw"), ("a,b=c", "p,w=")] {
         file.set_with(user, password, 4096).unwrap();
     }
-    Site {
-        authenticator: Authenticator::new(config(PasswordSource::File(path))),
-        file,
-        _dir: dir,
-    }
+    Site { authenticator: Authenticator::new(config(PasswordSource::File(path))), file, _dir: dir }
 }
 
 /// Plays rsasl's client against the server to the end.
@@ -124,14 +120,8 @@ fn every_mechanism_knows_right_from_wrong() {
         assert_eq!(escaped.authcid, "a,b=c");
         let folded = log_in(authenticator, mech, None, "CYRUS", "pw").unwrap();
         assert_eq!(folded.authcid, "cyrus");
-        assert_eq!(
-            log_in(authenticator, mech, None, "cyrus", "pW"),
-            wrong("cyrus")
-        );
-        assert_eq!(
-            log_in(authenticator, mech, None, "nobody", "pw"),
-            wrong("nobody")
-        );
+        assert_eq!(log_in(authenticator, mech, None, "cyrus", "pW"), wrong("cyrus"));
+        assert_eq!(log_in(authenticator, mech, None, "nobody", "pw"), wrong("nobody"));
         let bad = log_in(authenticator, mech, None, "p?q", "pw").unwrap_err();
         assert!(matches!(bad, AuthFailure::BadUserName { .. }), "{bad:?}");
     }
@@ -146,10 +136,7 @@ fn authzids_follow_the_admin_rules() {
         let proxy = ask("tom", "cyrus").unwrap();
         assert_eq!((proxy.authzid.as_str(), proxy.is_admin), ("tom", false));
         let denied = ask("cyrus", "tom").unwrap_err();
-        assert!(
-            matches!(denied, AuthFailure::ProxyDenied { .. }),
-            "{denied:?}"
-        );
+        assert!(matches!(denied, AuthFailure::ProxyDenied { .. }), "{denied:?}");
         assert_eq!(denied.status_text(), "NO authentication failure");
         let escaped = ask("x,y=z", "cyrus").unwrap();
         assert_eq!(escaped.authzid, "x,y=z");
@@ -161,13 +148,7 @@ fn authzids_follow_the_admin_rules() {
 fn plain_messages() {
     let Site { authenticator, .. } = &site();
     assert!(plain(authenticator, b"\0cyrus \0pw").unwrap().is_admin);
-    let malformed: &[&[u8]] = &[
-        b"",
-        b"cyrus",
-        b"\0cyrus",
-        b"\0cyrus\0pw\0",
-        b"\0cyrus\0pw\0x",
-    ];
+    let malformed: &[&[u8]] = &[b"", b"cyrus", b"\0cyrus", b"\0cyrus\0pw\0", b"\0cyrus\0pw\0x"];
     for message in malformed {
         assert_eq!(plain(authenticator, message), Err(AuthFailure::BadProtocol));
     }
@@ -181,11 +162,7 @@ fn plain_messages() {
     ];
     for message in refused {
         let failure = plain(authenticator, message).unwrap_err();
-        assert_eq!(
-            failure.status_text(),
-            "NO authentication failure",
-            "{message:?}"
-        );
+        assert_eq!(failure.status_text(), "NO authentication failure", "{message:?}");
     }
 }
 
@@ -196,10 +173,7 @@ fn messages_up_to_the_limit() {
     message.resize(MAX_MESSAGE_LEN, b'x');
     assert_eq!(plain(authenticator, &message), wrong("cyrus"));
     message.push(b'x');
-    assert_eq!(
-        plain(authenticator, &message),
-        Err(AuthFailure::BadProtocol)
-    );
+    assert_eq!(plain(authenticator, &message), Err(AuthFailure::BadProtocol));
     let longest = [b'A'; MAX_BASE64_LINE];
     assert_eq!(decode_base64(&longest).unwrap().len(), MAX_MESSAGE_LEN);
     let longer = [b'A'; MAX_BASE64_LINE + 4];
@@ -271,26 +245,14 @@ fn scram_does_not_tell_who_exists() {
 #[test]
 fn scram_messages_that_are_none() {
     let Site { authenticator, .. } = &site();
-    let refused: &[&[u8]] = &[
-        b"n,a,n=x,r=abc",
-        b"n,,",
-        b"n,,n",
-        b"p=tls-unique,,n=cyrus,r=abc",
-        b"\0",
-        b"\xff",
-    ];
+    let refused: &[&[u8]] =
+        &[b"n,a,n=x,r=abc", b"n,,", b"n,,n", b"p=tls-unique,,n=cyrus,r=abc", b"\0", b"\xff"];
     for message in refused {
         let (exchange, step) = authenticator.start("SCRAM-SHA-1", Some(message), false);
         assert_eq!(failure(step), AuthFailure::BadProtocol);
         assert!(exchange.is_none());
     }
-    for message in [
-        "",
-        "c=biws",
-        "c=biws,r=",
-        "c=biws,r=x,p",
-        "c=biws,r=abc,p=A",
-    ] {
+    for message in ["", "c=biws", "c=biws,r=", "c=biws,r=x,p", "c=biws,r=abc,p=A"] {
         let first = Some(&b"n,,n=cyrus,r=abc"[..]);
         let (exchange, _) = authenticator.start("SCRAM-SHA-1", first, false);
         let verdict = failure(exchange.unwrap().step(message.as_bytes()));
@@ -311,10 +273,7 @@ fn scram_proofs_cannot_be_replayed() {
     let (exchange, step) = authenticator.start("SCRAM-SHA-256", Some(&first), false);
     client.step(Some(&challenge(step)), &mut proof).unwrap();
     let (replayed, _) = authenticator.start("SCRAM-SHA-256", Some(&first), false);
-    assert_eq!(
-        failure(replayed.unwrap().step(&proof)),
-        wrong("cyrus").unwrap_err()
-    );
+    assert_eq!(failure(replayed.unwrap().step(&proof)), wrong("cyrus").unwrap_err());
     let mut exchange = exchange.unwrap();
     assert!(challenge(exchange.step(&proof)).starts_with(b"v="));
     assert_eq!(failure(exchange.step(b"no ack")), AuthFailure::BadProtocol);
@@ -325,15 +284,9 @@ fn the_offer_follows_the_configuration() {
     let base = config(PasswordSource::File("/nonexistent/cyrbk.passwd".into()));
     let hashed = ["SCRAM-SHA-256", "SCRAM-SHA-1"];
     let open = Authenticator::new(base.clone());
-    assert_eq!(
-        open.mechanisms(false),
-        ["SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN", "LOGIN"]
-    );
+    assert_eq!(open.mechanisms(false), ["SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN", "LOGIN"]);
 
-    let closed = Authenticator::new(AuthConfig {
-        allow_plaintext: false,
-        ..base.clone()
-    });
+    let closed = Authenticator::new(AuthConfig { allow_plaintext: false, ..base.clone() });
     assert_eq!(closed.mechanisms(false), hashed);
     assert_eq!(closed.mechanisms(true), open.mechanisms(false));
     for mech in ["PLAIN", "login"] {
@@ -347,17 +300,8 @@ fn the_offer_follows_the_configuration() {
         ..base.clone()
     });
     assert_eq!(listed.mechanisms(false), ["PLAIN"]);
-    for mech in [
-        "SCRAM-SHA-256",
-        "DIGEST-MD5",
-        "SCRAM-SHA-256-PLUS",
-        "",
-        "PLAIN ",
-    ] {
-        assert_eq!(
-            failure(listed.start(mech, None, true).1),
-            AuthFailure::NoMechanism
-        );
+    for mech in ["SCRAM-SHA-256", "DIGEST-MD5", "SCRAM-SHA-256-PLUS", "", "PLAIN "] {
+        assert_eq!(failure(listed.start(mech, None, true).1), AuthFailure::NoMechanism);
     }
 
     let daemon = Authenticator::new(AuthConfig {
@@ -374,10 +318,7 @@ fn a_source_that_fails_is_named_in_the_log_only() {
     let source = PasswordSource::File("/nonexistent/cyrbk.passwd".into());
     let no_file = Authenticator::new(config(source));
     let scram = no_file.start("SCRAM-SHA-1", Some(b"n,,n=cyrus,r=abc"), false);
-    let failures = [
-        plain(&no_file, b"\0cyrus\0pw").unwrap_err(),
-        failure(scram.1),
-    ];
+    let failures = [plain(&no_file, b"\0cyrus\0pw").unwrap_err(), failure(scram.1)];
     for failure in failures {
         let log = failure.to_string();
         assert!(log.contains("/nonexistent/cyrbk.passwd"), "{log}");
@@ -395,16 +336,8 @@ fn status_texts() {
     for (failure, text, is_delayed) in [
         (AuthFailure::NoMechanism, "NO no mechanism available", true),
         (AuthFailure::BadProtocol, "NO bad protocol / cancel", true),
-        (
-            AuthFailure::EncryptionNeeded,
-            "NO encryption needed to use mechanism",
-            true,
-        ),
-        (
-            AuthFailure::Cancelled,
-            "BAD Client canceled authentication",
-            false,
-        ),
+        (AuthFailure::EncryptionNeeded, "NO encryption needed to use mechanism", true),
+        (AuthFailure::Cancelled, "BAD Client canceled authentication", false),
     ] {
         assert_eq!(failure.status_text(), text);
         assert_eq!(failure.is_delayed(), is_delayed);
@@ -417,14 +350,8 @@ fn base64_is_strict() {
     assert_eq!(decode_base64(b"").unwrap(), b"");
     assert_eq!(decode_initial_response(b"=").unwrap(), b"");
     assert_eq!(decode_base64(b"*"), Err(AuthFailure::Cancelled));
-    for bad in [
-        "=", "cHc", "cHd=", "cHc=\r", "cHc==", "c Hc=", "AGN5c$$=", "**", "cHc-",
-    ] {
-        assert_eq!(
-            decode_base64(bad.as_bytes()),
-            Err(AuthFailure::BadProtocol),
-            "{bad}"
-        );
+    for bad in ["=", "cHc", "cHd=", "cHc=\r", "cHc==", "c Hc=", "AGN5c$$=", "**", "cHc-"] {
+        assert_eq!(decode_base64(bad.as_bytes()), Err(AuthFailure::BadProtocol), "{bad}");
     }
     assert_eq!(encode_base64(b"pw"), "cHc=");
 }
@@ -437,11 +364,7 @@ fn the_default_cost_is_bearable() {
     site.file.set("cyrus", "pw").unwrap();
     let begin = Instant::now();
     plain(&site.authenticator, b"\0cyrus\0pw").unwrap();
-    assert!(
-        begin.elapsed() < Duration::from_secs(8),
-        "{:?}",
-        begin.elapsed()
-    );
+    assert!(begin.elapsed() < Duration::from_secs(8), "{:?}", begin.elapsed());
 }
 
 fn sendable<T: Send + 'static>(_: &T) {}

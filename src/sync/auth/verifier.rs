@@ -115,13 +115,7 @@ impl Verifier {
             ScramHash::Sha1 => keys_sha1(prepared.as_bytes(), iterations, salt),
             ScramHash::Sha256 => keys_sha256(prepared.as_bytes(), iterations, salt),
         };
-        Verifier {
-            hash,
-            iterations,
-            salt: salt.to_vec(),
-            stored_key,
-            server_key,
-        }
+        Verifier { hash, iterations, salt: salt.to_vec(), stored_key, server_key }
     }
 
     /// A verifier that no password matches, for the user `name` who does not
@@ -219,14 +213,8 @@ mod tests {
     fn keys_of_the_rfc_examples() {
         let salt = STANDARD.decode("QSXCR+Q6sek8bf92").unwrap();
         let sha1 = Verifier::derive(ScramHash::Sha1, "pencil", 4096, &salt);
-        assert_eq!(
-            STANDARD.encode(&sha1.stored_key),
-            "6dlGYMOdZcOPutkcNY8U2g7vK9Y="
-        );
-        assert_eq!(
-            STANDARD.encode(&sha1.server_key),
-            "D+CSWLOshSulAsxiupA+qs2/fTE="
-        );
+        assert_eq!(STANDARD.encode(&sha1.stored_key), "6dlGYMOdZcOPutkcNY8U2g7vK9Y=");
+        assert_eq!(STANDARD.encode(&sha1.server_key), "D+CSWLOshSulAsxiupA+qs2/fTE=");
         let salt = STANDARD.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
         let sha256 = Verifier::derive(ScramHash::Sha256, "pencil", 4096, &salt);
         assert_eq!(
@@ -274,15 +262,9 @@ mod tests {
 
     #[test]
     fn passwords_are_prepared() {
-        assert_eq!(
-            prepare_password("I\u{ad}X\u{a0}\u{2168}".as_bytes()).unwrap(),
-            "IX IX"
-        );
+        assert_eq!(prepare_password("I\u{ad}X\u{a0}\u{2168}".as_bytes()).unwrap(), "IX IX");
         assert_eq!(prepare_password(b""), Err(PasswordError::Empty));
-        assert_eq!(
-            prepare_password("\u{ad}".as_bytes()),
-            Err(PasswordError::Empty)
-        );
+        assert_eq!(prepare_password("\u{ad}".as_bytes()), Err(PasswordError::Empty));
         assert_eq!(prepare_password(b"a\0"), Err(PasswordError::Prohibited));
         assert_eq!(prepare_password(b"\xff"), Err(PasswordError::NotUtf8));
         prepare_password(&[b'a'; MAX_PASSWORD_LEN]).unwrap();

@@ -1,0 +1,165 @@
+//! Text behind GET and APPLY to typed requests, and the final lines of replies.
+
+use crate::store::StoreError;
+use crate::store::catalog::CatalogError;
+use crate::wire::apply::Reject;
+use crate::wire::dlist::{SyntaxError, Value, parse_item};
+
+/// What a client asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Get {
+    User(Vec<u8>),
+    Mailboxes(Vec<Vec<u8>>),
+    UniqueIds(Vec<Vec<u8>>),
+    FullMailbox(Vec<u8>),
+    Meta(Vec<u8>),
+    /// Quota roots and server annotations: known, and nothing is kept of them. An
+    /// error would put a rolling client into an endless loop.
+    Nothing,
+}
+
+/// Why a request got no `OK`.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("protocol error")]
+    Protocol,
+    #[error("bad parameters")]
+    BadParameters,
+    #[error("no such mailbox")]
+    Nonexistent,
+    #[error("locked")]
+    Locked,
+    /// The reason is in the log.
+    #[error("internal error")]
+    Internal,
+    /// The line is not a dlist.
+    #[error("syntax error: {error}")]
+    Syntax { command: &'static str, error: SyntaxError },
+}
+
+impl Refusal {
+    /// The final line, without line end.
+    pub(super) fn status(&self) -> String {
+        match self {
+            Refusal::Protocol => "NO IMAP_PROTOCOL_ERROR Protocol error".into(),
+            Refusal::BadParameters => "NO IMAP_PROTOCOL_BAD_PARAMETERS Bad parameters".into(),
+            Refusal::Nonexistent => "NO IMAP_MAILBOX_NONEXISTENT No Such Mailbox".into(),
+            Refusal::Locked => "NO IMAP_MAILBOX_LOCKED Mailbox locked".into(),
+            Refusal::Internal => "NO Unknown error".into(),
+            Refusal::Syntax { command, error } if error.what.starts_with("unexpected text") => {
+                format!("BAD Unexpected extra arguments to {command}")
+            }
+            Refusal::Syntax { command, .. } => {
+                format!("BAD Missing required argument to {command}")
+            }
+        }
+    }
+}
+
+impl From<Reject> for Refusal {
+    fn from(reject: Reject) -> Refusal {
+        match reject {
+            Reject::Protocol => Refusal::Protocol,
+            Reject::BadParameters => Refusal::BadParameters,
+            Reject::BadRecord => Refusal::Internal,
+        }
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Refusal {
+        if matches!(error, StoreError::Locked(_)) {
+            return Refusal::Locked;
+        }
+        tracing::error!("{error}");
+        Refusal::Internal
+    }
+}
+
+impl From<CatalogError> for Refusal {
+    fn from(error: CatalogError) -> Refusal {
+        tracing::error!("{error}");
+        Refusal::Internal
+    }
+}
+
+impl Get {
+    /// Reads `NAME value`; names of GET are not case-sensitive.
+    pub(super) fn read(text: &[u8]) -> Result<Get, Refusal> {
+        let (name, value) = item("Get", text)?;
+        match name.to_ascii_uppercase().as_slice() {
+            b"USER" => Ok(Get::User(atom(&value)?)),
+            b"META" => Ok(Get::Meta(atom(&value)?)),
+            b"FULLMAILBOX" => Ok(Get::FullMailbox(atom(&value)?)),
+            b"MAILBOXES" => match names(&value)? {
+                names if names.is_empty() => Err(Refusal::Protocol),
+                names => Ok(Get::Mailboxes(names)),
+            },
+            b"UNIQUEIDS" => Ok(Get::UniqueIds(names(&value)?)),
+            b"QUOTA" | b"ANNOTATION" => Ok(Get::Nothing),
+            _ => Err(Refusal::Protocol),
+        }
+    }
+}
+
+/// Reads `NAME value` of a command.
+pub(super) fn item<'a>(
+    command: &'static str,
+    text: &'a [u8],
+) -> Result<(std::borrow::Cow<'a, [u8]>, Value<'a>), Refusal> {
+    // Cyrus takes anything behind the value, even a space, for an extra argument.
+    if text.ends_with(b" ") {
+        let error = SyntaxError { what: "unexpected text behind the value", at: text.len() };
+        return Err(Refusal::Syntax { command, error });
+    }
+    parse_item(text).map_err(|error| Refusal::Syntax { command, error })
+}
+
+fn atom(value: &Value<'_>) -> Result<Vec<u8>, Refusal> {
+    value.as_text().map(<[u8]>::to_vec).ok_or(Refusal::BadParameters)
+}
+
+fn names(value: &Value<'_>) -> Result<Vec<Vec<u8>>, Refusal> {
+    value.as_list().items().map(|name| atom(&name)).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn status(text: &str) -> String {
+        Get::read(text.as_bytes()).map_or_else(|e| e.status(), |get| format!("{get:?}"))
+    }
+
+    /// As recorded from backupd 3.6.1.
+    #[test]
+    fn refusals_are_cyruss() {
+        for (text, expected) in [
+            ("USER NIL", "NO IMAP_PROTOCOL_BAD_PARAMETERS Bad parameters"),
+            ("USER ()", "NO IMAP_PROTOCOL_BAD_PARAMETERS Bad parameters"),
+            ("USER tom ", "BAD Unexpected extra arguments to Get"),
+            ("USER tom x", "BAD Unexpected extra arguments to Get"),
+            ("USER \"tom", "BAD Missing required argument to Get"),
+            ("MAILBOXES ()", "NO IMAP_PROTOCOL_ERROR Protocol error"),
+            ("MAILBOXES x", "NO IMAP_PROTOCOL_ERROR Protocol error"),
+            ("MAILBOXES (NIL)", "NO IMAP_PROTOCOL_BAD_PARAMETERS Bad parameters"),
+            ("MAILBOXES (a))", "BAD Unexpected extra arguments to Get"),
+            ("FULLMAILBOX NIL", "NO IMAP_PROTOCOL_BAD_PARAMETERS Bad parameters"),
+            ("FETCH %(UID 1)", "NO IMAP_PROTOCOL_ERROR Protocol error"),
+            ("FOO x", "NO IMAP_PROTOCOL_ERROR Protocol error"),
+        ] {
+            assert_eq!(status(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn requests() {
+        assert_eq!(Get::read(b"user tom").unwrap(), Get::User(b"tom".to_vec()));
+        assert_eq!(
+            Get::read(b"MAILBOXES(user.a {6+}\r\nuser.b)").unwrap(),
+            Get::Mailboxes(vec![b"user.a".to_vec(), b"user.b".to_vec()])
+        );
+        assert_eq!(Get::read(b"ANNOTATION \"\"").unwrap(), Get::Nothing);
+    }
+}
