@@ -76,10 +76,19 @@ fn forged(change: impl Fn(u64, &mut format::Head)) -> Vec<u8> {
 #[test]
 fn forged_pointers_end_in_an_error() {
     type Forgery = fn(u64, &mut format::Head);
-    let cases: [(&str, Forgery); 6] = [
+    let cases: [(&str, Forgery); 8] = [
         ("to itself", |at, head| head.pointers.fill(at)),
         ("to the first record", |_, head| head.pointers.fill(format::EMPTY_LEN)),
         ("to DUMMY", |_, head| head.pointers.fill(format::DUMMY_AT)),
+        ("records to themselves", |at, head| {
+            if head.kind == format::Kind::Record {
+                head.pointers.fill(at);
+            }
+        }),
+        ("DELETE to itself", |at, head| match head.kind {
+            format::Kind::Delete => head.pointers[0] = at,
+            _ => head.pointers.fill(0x600),
+        }),
         ("beyond the file", |_, head| head.pointers.fill(u64::MAX - 7)),
         ("between records", |_, head| head.pointers.iter_mut().for_each(|p| *p += 8)),
         ("unaligned", |_, head| head.pointers.iter_mut().for_each(|p| *p |= 1)),
