@@ -1,3 +1,5 @@
 //! cmd
 
 pub mod passwd;
+pub mod serve;
+pub mod site;

@@ -393,13 +393,12 @@ impl<'a> Fields<'a> {
 }
 
 fn messages<'a>(value: &Value<'a>) -> Result<Apply<'a>, Reject> {
-    let mut files = Vec::new();
-    for item in value.as_list().items() {
-        match item {
-            Value::File(file) => files.push(file),
-            _ => return Err(Reject::Protocol),
-        }
-    }
+    // A sender that cannot read one of its messages puts NIL in its place.
+    let files = value.as_list().items().filter_map(|item| match item {
+        Value::File(file) => Some(file),
+        _ => None,
+    });
+    let files: Vec<FileHeader> = files.collect();
     if files.is_empty() { Err(Reject::Protocol) } else { Ok(Apply::Message(files)) }
 }
 
@@ -513,6 +512,7 @@ mod tests {
         assert_eq!(read("SIEVE %(USERID a FILENAME f)"), Err(Reject::BadParameters));
         assert_eq!(read("MESSAGE ()"), Err(Reject::Protocol));
         assert_eq!(read("MESSAGE (x)"), Err(Reject::Protocol));
+        assert!(read(&format!("MESSAGE (NIL %{{p {GUID} 0}}\r\n)")).is_ok());
         assert_eq!(read("QUOTA %(ROOT x)"), Err(Reject::Protocol));
     }
 }

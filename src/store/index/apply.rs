@@ -102,9 +102,14 @@ impl Index {
         Ok(())
     }
 
-    /// A record whose message is not stored is left out, as in Cyrus.
+    /// A record whose message is not stored is left out, as in Cyrus: expunged
+    /// ones often come without, others only if the sender has lost the message.
     fn record(&self, at: Position, mailbox_id: i64, record: &Record) -> Result<()> {
         let Some(message_id) = self.message_id(&record.guid)? else {
+            if !record.expunged {
+                tracing::warn!(uid = record.uid, guid = %record.guid,
+                    "the sender's message never came: record left out");
+            }
             return Ok(());
         };
         let row = params![

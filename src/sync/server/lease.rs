@@ -147,11 +147,11 @@ impl Lease {
                 for name in names {
                     let key = self.site.names.backup_key(&name);
                     let at = self.open(&key)?;
-                    if let Some(row) = read(&self.open[at], |index| index.mailbox_named(&name))? {
-                        answers.mailbox(&row, None);
-                    }
                     if !self.current.contains(&key) {
                         self.current.push(key);
+                    }
+                    if let Some(row) = read(&self.open[at], |index| index.mailbox_named(&name))? {
+                        answers.mailbox(&row, None);
                     }
                 }
             }
@@ -235,7 +235,8 @@ impl Lease {
     }
 
     /// Stores messages in every backup that reserved them; those that nobody
-    /// reserved belong to the backups that the latest GET spoke of.
+    /// reserved belong to the backups that the latest GET spoke of, and without one
+    /// (a client with a cache) to all that are open.
     fn messages(&mut self, value: &Value<'_>, bodies: &[Body]) -> Result<(), Refusal> {
         let Apply::Message(files) = Apply::read(b"MESSAGE", value)? else {
             return Err(Refusal::Protocol);
@@ -246,13 +247,16 @@ impl Lease {
         for (file, body) in files.iter().zip(bodies) {
             self.check_guid(file, body)?;
         }
+        for key in self.current.clone() {
+            self.open(&key)?;
+        }
         let is_reserved = |guid: &Guid| self.open.iter().any(|held| held.reserved.contains(guid));
         let unreserved: HashSet<Guid> =
             files.iter().map(|file| file.guid).filter(|guid| !is_reserved(guid)).collect();
         let mut stored = 0;
         for at in 0..self.open.len() {
             let held = &self.open[at];
-            let is_current = self.current.contains(&held.key);
+            let is_current = self.current.is_empty() || self.current.contains(&held.key);
             let wanted = |guid: &Guid| {
                 held.reserved.contains(guid) || (is_current && unreserved.contains(guid))
             };
@@ -376,10 +380,7 @@ impl Lease {
             self.open.push(held);
             return Ok(self.open.len() - 1);
         }
-        if self.open.len() >= self.site.open_backups_max.max(1) {
-            let oldest = self.open.remove(0);
-            finish(oldest)?;
-        }
+        self.make_room()?;
         let (path, _) = self.site.catalog.lookup_or_create(key, &self.site.placement)?;
         let writer = Writer::open(&path, now()).inspect_err(|error| {
             if !matches!(error, StoreError::Locked(_)) {
@@ -388,6 +389,19 @@ impl Lease {
         })?;
         self.open.push(Held { key: key.to_vec(), writer, reserved: HashSet::new() });
         Ok(self.open.len() - 1)
+    }
+
+    /// Finishes the backup unused for the longest, if there are too many. Those that
+    /// messages are on their way to stay open.
+    fn make_room(&mut self) -> Result<(), Refusal> {
+        if self.open.len() < self.site.open_backups_max {
+            return Ok(());
+        }
+        let is_idle = |held: &Held| held.reserved.is_empty() && !self.current.contains(&held.key);
+        match self.open.iter().position(is_idle) {
+            Some(at) => finish(self.open.remove(at)),
+            None => Ok(()),
+        }
     }
 
     fn finish_with(&mut self, status: &str) -> Vec<u8> {
