@@ -33,6 +33,10 @@ pub(super) fn take_in(file: File, path: &Path, index: &Index, now: i64) -> Resul
     let last_ts = last.as_ref().map_or(0, |chunk| chunk.ts_end.max(chunk.ts_start));
     let mut scan = Scan { file, path, index, hash: FileHash::default(), last_ts, now };
     let accounted = scan.accounted(state, last.as_ref(), len)?;
+    let is_foreign = last.is_some_and(|chunk| state.is_none_or(|s| chunk.offset >= s.len_file));
+    if is_foreign {
+        scan.rebuild_truth(accounted)?;
+    }
     if accounted < len {
         scan.take_in_tail(accounted, len)?;
     }
@@ -107,6 +111,36 @@ impl Scan<'_> {
             )));
         }
         Ok(end)
+    }
+
+    /// Cyrus has written to this index: what its tables cannot say is found out from
+    /// all data up to `end`.
+    fn rebuild_truth(&mut self, end: u64) -> Result<()> {
+        let fault = || StoreError::index(self.path);
+        let scratch = Index::scratch().map_err(fault())?;
+        let file = self.file.try_clone().map_err(StoreError::io(self.path))?;
+        let hash = FileHash::default();
+        let mut replay =
+            Scan { file, path: self.path, index: &scratch, hash, last_ts: 0, now: self.now };
+        scratch.begin().map_err(fault())?;
+        let mut at = 0;
+        while at < end {
+            at = match replay.member(at)? {
+                Member::Complete { end } => end,
+                Member::Broken { .. } => torn::next_member(&self.file, at + 1, end)
+                    .map_err(StoreError::io(self.path))?
+                    .unwrap_or(end),
+            };
+        }
+        self.hash.update_from(&self.file, end).map_err(StoreError::io(self.path))?;
+        let state = State { len_file: end, checkpoint: self.hash.checkpoint() };
+        (|| {
+            self.index.begin()?;
+            self.index.take_truth_from(&scratch)?;
+            self.index.set_state(&state)?;
+            self.index.commit()
+        })()
+        .map_err(fault())
     }
 
     /// Indexes what lies between `at` and `len`, in one transaction that is

@@ -89,7 +89,35 @@ pub struct Mailbox<'a> {
     /// Canonical text of the mailbox annotations; empty if there are none.
     pub annotations: Vec<u8>,
     records: List<'a>,
+    extra: Option<Vec<u8>>,
 }
+
+/// Fields of MAILBOX that the index has columns for, and those that speak of the
+/// exchange and not of the mailbox.
+const KNOWN_FIELDS: [&[u8]; 22] = [
+    b"UNIQUEID",
+    b"MBOXNAME",
+    b"MBOXTYPE",
+    b"LAST_UID",
+    b"HIGHESTMODSEQ",
+    b"RECENTUID",
+    b"RECENTTIME",
+    b"LAST_APPENDDATE",
+    b"POP3_LAST_LOGIN",
+    b"POP3_SHOW_AFTER",
+    b"UIDVALIDITY",
+    b"PARTITION",
+    b"ACL",
+    b"OPTIONS",
+    b"SYNC_CRC",
+    b"SYNC_CRC_ANNOT",
+    b"XCONVMODSEQ",
+    b"ANNOTATIONS",
+    b"RECORD",
+    b"SINCE_MODSEQ",
+    b"SINCE_CRC",
+    b"SINCE_CRC_ANNOT",
+];
 
 /// One message of a mailbox.
 #[derive(Debug, PartialEq, Eq)]
@@ -231,6 +259,7 @@ impl<'a> Mailbox<'a> {
             xconvmodseq: fields.u64("XCONVMODSEQ").unwrap_or_default(),
             annotations: fields.list("ANNOTATIONS"),
             records: fields.get("RECORD").ok_or(Reject::BadParameters)?.as_list(),
+            extra: fields.others(&KNOWN_FIELDS),
         };
         mailbox.records().try_for_each(|record| record.map(drop))?;
         Ok(mailbox)
@@ -239,6 +268,11 @@ impl<'a> Mailbox<'a> {
     /// The records in the order sent.
     pub fn records(&self) -> impl Iterator<Item = Result<Record, Reject>> + use<'a> {
         self.records.items().map(|value| Record::read(&value))
+    }
+
+    /// The fields without a column of their own, as canonical text of a kvlist.
+    pub fn extra_fields(&self) -> Option<Vec<u8>> {
+        self.extra.clone()
     }
 
     /// Whether `value` is a mailbox that exists in name only: an intermediate
@@ -381,6 +415,20 @@ impl<'a> Fields<'a> {
             Some(Value::Nil) => Ok(None),
             _ => self.text(name).map(Some),
         }
+    }
+
+    /// Canonical text of a kvlist of all fields but `known`; `None` if there are
+    /// no others.
+    fn others(&self, known: &[&[u8]]) -> Option<Vec<u8>> {
+        let mut printer = Printer::new(Literals::NonSync, b"%(".to_vec());
+        let others = self.0.pairs().filter(|(key, _)| !known.contains(key));
+        let mut count = 0;
+        for (key, value) in others {
+            printer.separator(count).item(key, value);
+            count += 1;
+        }
+        printer.raw(b")");
+        (count > 0).then(|| printer.into_text())
     }
 
     /// Canonical text of a list, as the index keeps it; empty if absent.

@@ -67,10 +67,10 @@ impl Index {
 
     fn mailbox(&self, at: Position, mailbox: &Mailbox<'_>) -> Result<()> {
         let uniqueid = Text(&mailbox.uniqueid);
-        let known: Option<i64> = self
+        let known: Option<(i64, u32)> = self
             .db
-            .prepare_cached("SELECT id FROM mailbox WHERE uniqueid = ?1")?
-            .query_row([&uniqueid], |row| row.get(0))
+            .prepare_cached("SELECT id, COALESCE(last_uid, 0) FROM mailbox WHERE uniqueid = ?1")?
+            .query_row([&uniqueid], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
         self.db
             .prepare_cached(if known.is_some() { UPDATE_MAILBOX } else { INSERT_MAILBOX })?
@@ -95,52 +95,83 @@ impl Index {
                 mailbox.xconvmodseq as i64,
                 Text(&mailbox.annotations),
             ])?;
-        let mailbox_id = known.unwrap_or_else(|| self.db.last_insert_rowid());
+        let (id, last_uid) = known.unwrap_or_else(|| (self.db.last_insert_rowid(), 0));
+        self.set_extra_fields(id, mailbox)?;
+        if mailbox.last_uid < last_uid {
+            self.hide_above(id, mailbox.last_uid)?;
+        }
+        let has_exceptions = self.has_exceptions(id)?;
+        let mut target = Target { id, known_uid: last_uid, has_exceptions };
         for record in mailbox.records() {
-            self.record(at, mailbox_id, &record.map_err(unreadable)?)?;
+            let record = record.map_err(unreadable)?;
+            target.has_exceptions |= self.record(at, &target, &record)?;
+            target.known_uid = target.known_uid.max(record.uid);
         }
         Ok(())
     }
 
-    /// A record whose message is not stored is left out, as in Cyrus: expunged
-    /// ones often come without, others only if the sender has lost the message.
-    fn record(&self, at: Position, mailbox_id: i64, record: &Record) -> Result<()> {
+    /// Enters a record into Cyrus's table, and into ours if that cannot hold the
+    /// truth about its UID. Cyrus leaves a record without its message out: expunged
+    /// ones often come so, others only if the sender has lost the message.
+    ///
+    /// Returns whether our table was needed.
+    fn record(&self, at: Position, mailbox: &Target, record: &Record) -> Result<bool> {
         let Some(message_id) = self.message_id(&record.guid)? else {
             if !record.expunged {
                 tracing::warn!(uid = record.uid, guid = %record.guid,
-                    "the sender's message never came: record left out");
+                    "the message of this record never came");
             }
-            return Ok(());
+            self.set_exception(at, mailbox.id, record)?;
+            return Ok(true);
         };
-        let row = params![
-            mailbox_id,
-            message_id,
-            at.chunk_id,
-            record.uid,
-            record.modseq as i64,
-            record.last_updated,
-            Text(&record.flags),
-            record.internaldate,
-            Text(&record.annotations),
-            record.expunged.then_some(at.ts),
-        ];
-        let known = self
+        let known: Option<(u32, bool)> = self
             .db
             .prepare_cached(
-                "UPDATE mailbox_message SET last_chunk_id = ?3, uid = ?4, modseq = ?5,
-                 last_updated = ?6, flags = ?7, internaldate = ?8, annotations = ?9,
-                 expunged = COALESCE(expunged, ?10) WHERE mailbox_id = ?1 AND message_id = ?2",
+                "SELECT uid, expunged IS NOT NULL FROM mailbox_message WHERE mailbox_id = ?1 AND
+                 message_id = ?2",
             )?
-            .execute(row)?;
-        if known == 0 {
-            self.db
-                .prepare_cached(
-                    "INSERT INTO mailbox_message (mailbox_id, message_id, last_chunk_id, uid,
-                     modseq, last_updated, flags, internaldate, annotations, expunged)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-                )?
-                .execute(row)?;
+            .query_row([mailbox.id, message_id], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        let moves = known.is_some_and(|(uid, _)| uid != record.uid);
+        if moves {
+            self.preserve(mailbox.id, message_id)?;
         }
+        self.cyrus_record(at, mailbox.id, message_id, record, known.is_some())?;
+        let is_new_row = known.is_none() || moves;
+        let sticks = known.is_some_and(|(_, expunged)| expunged) && (moves || !record.expunged);
+        let is_contested = is_new_row
+            && record.uid <= mailbox.known_uid
+            && self.is_contested(mailbox.id, message_id, record.uid)?;
+        let is_exception = mailbox.has_exceptions && self.is_exception(mailbox.id, record.uid)?;
+        let is_needed = is_exception || moves || sticks || is_contested;
+        if is_needed {
+            self.set_exception(at, mailbox.id, record)?;
+        }
+        Ok(is_needed)
+    }
+
+    fn cyrus_record(
+        &self,
+        at: Position,
+        mailbox_id: i64,
+        message_id: i64,
+        record: &Record,
+        is_known: bool,
+    ) -> Result<()> {
+        self.db.prepare_cached(if is_known { UPDATE_RECORD } else { INSERT_RECORD })?.execute(
+            params![
+                mailbox_id,
+                message_id,
+                at.chunk_id,
+                record.uid,
+                record.modseq as i64,
+                record.last_updated,
+                Text(&record.flags),
+                record.internaldate,
+                Text(&record.annotations),
+                record.expunged.then_some(at.ts),
+            ],
+        )?;
         Ok(())
     }
 
@@ -183,7 +214,7 @@ impl Index {
             let (uniqueid, name) = (Text(&expunge.uniqueid), Text(&expunge.mboxname));
             statement.execute(params![uniqueid, name, uid, at.ts])?;
         }
-        Ok(())
+        self.expunge_exceptions(at, expunge)
     }
 
     fn seen(&self, at: Position, seen: &Seen) -> Result<()> {
@@ -255,6 +286,23 @@ const INSERT_MAILBOX: &str = "INSERT INTO mailbox (uniqueid, last_chunk_id, mbox
     pop3_show_after, uidvalidity, partition, acl, options, sync_crc, sync_crc_annot, xconvmodseq,
     annotations) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16,
     ?17, ?18, ?19)";
+
+/// Likewise; `expunged` is never taken back, as in Cyrus.
+const UPDATE_RECORD: &str = "UPDATE mailbox_message SET last_chunk_id = ?3, uid = ?4, modseq = ?5,
+    last_updated = ?6, flags = ?7, internaldate = ?8, annotations = ?9,
+    expunged = COALESCE(expunged, ?10) WHERE mailbox_id = ?1 AND message_id = ?2";
+const INSERT_RECORD: &str = "INSERT INTO mailbox_message (mailbox_id, message_id, last_chunk_id,
+    uid, modseq, last_updated, flags, internaldate, annotations, expunged)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+
+/// The mailbox that records are entered into.
+struct Target {
+    id: i64,
+    /// UIDs above this are new: LAST_UID in front of the line, or what the line has
+    /// brought since.
+    known_uid: u32,
+    has_exceptions: bool,
+}
 
 /// Records were checked when the line was read.
 fn unreadable(reject: Reject) -> IndexError {

@@ -9,6 +9,7 @@ mod apply;
 mod read;
 mod schema;
 mod state;
+mod truth;
 
 use std::path::{Path, PathBuf};
 
@@ -93,6 +94,17 @@ impl Index {
         let index = Index { db };
         index.configure(mode).map_err(|e| unusable(e.to_string()))?;
         schema::prepare(&index.db, mode).map_err(|what| unusable(what.to_string()))?;
+        Ok(index)
+    }
+
+    /// An index of its own in memory, spilled to a temporary file when large.
+    pub fn scratch() -> Result<Index> {
+        let index = Index { db: Connection::open("")? };
+        index.configure(Open::Create)?;
+        schema::prepare(&index.db, Open::Create).map_err(|what| IndexError::Unusable {
+            path: PathBuf::new(),
+            what: what.to_string(),
+        })?;
         Ok(index)
     }
 

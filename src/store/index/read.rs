@@ -202,7 +202,7 @@ impl Index {
         })
     }
 
-    fn rows<T>(
+    pub(super) fn rows<T>(
         &self,
         query: &str,
         params: impl rusqlite::Params,
@@ -241,7 +241,7 @@ fn mailbox_row(row: &Row<'_>) -> rusqlite::Result<MailboxRow> {
     })
 }
 
-fn record_row(row: &Row<'_>) -> rusqlite::Result<RecordRow> {
+pub(super) fn record_row(row: &Row<'_>) -> rusqlite::Result<RecordRow> {
     Ok(RecordRow {
         last_chunk_id: row.get(0)?,
         uid: integer(row, 1)? as u32,

@@ -99,15 +99,20 @@ pub(super) fn prepare(db: &Connection, mode: Open) -> Result<(), SchemaError> {
             }
             _ => Ok(()),
         },
-        _ if missing.is_empty() && version >= VERSION => super::state::create(db),
+        _ if missing.is_empty() && version >= VERSION => own_tables(db),
         _ => {
             let mut script = String::from("BEGIN IMMEDIATE;");
             missing.iter().for_each(|(_, sql)| script.push_str(sql));
             script.push_str(&format!("PRAGMA user_version = {VERSION}; COMMIT;"));
             db.execute_batch(&script)?;
-            super::state::create(db)
+            own_tables(db)
         }
     }
+}
+
+fn own_tables(db: &Connection) -> Result<(), SchemaError> {
+    super::state::create(db)?;
+    super::truth::create(db)
 }
 
 fn present(db: &Connection) -> rusqlite::Result<std::collections::HashSet<String>> {

@@ -19,9 +19,15 @@ impl Answers {
         self.out.into_text()
     }
 
-    /// `* MAILBOX`, in the order of fields that Cyrus's backupd prints; with the
-    /// messages for FULLMAILBOX, in ascending order of UIDs.
-    pub(super) fn mailbox(&mut self, row: &MailboxRow, records: Option<&[RecordRow]>) {
+    /// `* MAILBOX`, in the order of fields that Cyrus's backupd prints, and behind
+    /// them what else the client sent; with the messages for FULLMAILBOX, in
+    /// ascending order of UIDs.
+    pub(super) fn mailbox(
+        &mut self,
+        row: &MailboxRow,
+        extra: Option<&[u8]>,
+        records: Option<&[RecordRow]>,
+    ) {
         let out = &mut self.out;
         out.raw(b"* MAILBOX %(UNIQUEID ").string(&row.uniqueid);
         out.raw(b" MBOXNAME ").string(&row.mboxname);
@@ -43,8 +49,12 @@ impl Answers {
         out.raw(b" OPTIONS ").nstring(row.options.as_deref());
         out.raw(b" SYNC_CRC ").number(row.sync_crc.into());
         out.raw(b" SYNC_CRC_ANNOT ").number(row.sync_crc_annot.into());
-        out.raw(b" QUOTAROOT ").nstring(row.quotaroot.as_deref());
         out.raw(b" XCONVMODSEQ ").number(row.xconvmodseq);
+        if let Some(Ok(Value::KvList(extra))) = extra.map(parse_value) {
+            for (key, value) in extra.pairs() {
+                out.raw(b" ").item(&key, &value);
+            }
+        }
         self.stored_list(" ANNOTATIONS ", &row.annotations);
         if let Some(records) = records {
             self.out.raw(b" RECORD (");

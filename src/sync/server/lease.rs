@@ -12,6 +12,7 @@ use sha1::{Digest, Sha1};
 use super::answers::Answers;
 use super::request::{Get, Refusal, item};
 use super::{Peer, SharedSite};
+use crate::store::index::{Index, MailboxRow};
 use crate::store::staging::Staging;
 use crate::store::{Line, StoreError, Writer};
 use crate::sync::auth::{self, Exchange, Step};
@@ -133,7 +134,7 @@ impl Lease {
                 let held = &self.open[at];
                 for row in read(held, |index| index.mailboxes())? {
                     if row.deleted.is_none() {
-                        answers.mailbox(&row, None);
+                        mailbox(held, &row, &mut answers)?;
                     }
                 }
                 meta(held, &mut answers)?;
@@ -150,8 +151,9 @@ impl Lease {
                     if !self.current.contains(&key) {
                         self.current.push(key);
                     }
-                    if let Some(row) = read(&self.open[at], |index| index.mailbox_named(&name))? {
-                        answers.mailbox(&row, None);
+                    let held = &self.open[at];
+                    if let Some(row) = read(held, |index| index.mailbox_named(&name))? {
+                        mailbox(held, &row, &mut answers)?;
                     }
                 }
             }
@@ -160,7 +162,7 @@ impl Lease {
                     for held in &self.open {
                         let row = read(held, |index| index.mailbox_with_uniqueid(&id))?;
                         if let Some(row) = row.filter(|row| row.deleted.is_none()) {
-                            answers.mailbox(&row, None);
+                            mailbox(held, &row, &mut answers)?;
                         }
                     }
                 }
@@ -171,8 +173,9 @@ impl Lease {
                 let held = &self.open[at];
                 let row = read(held, |index| index.mailbox_named(&name))?;
                 let row = row.ok_or(Refusal::Nonexistent)?;
-                let records = read(held, |index| index.records(row.id))?;
-                answers.mailbox(&row, Some(&records));
+                let extra = read(held, |index| index.extra_fields(row.id))?;
+                let records = read(held, |index| index.true_records(row.id))?;
+                answers.mailbox(&row, extra.as_deref(), Some(&records));
             }
             Get::Nothing => {}
         }
@@ -438,6 +441,12 @@ fn finish(mut held: Held) -> Result<(), Refusal> {
     Ok(held.writer.finish(now())?)
 }
 
+fn mailbox(held: &Held, row: &MailboxRow, answers: &mut Answers) -> Result<(), Refusal> {
+    let extra = read(held, |index| index.extra_fields(row.id))?;
+    answers.mailbox(row, extra.as_deref(), None);
+    Ok(())
+}
+
 fn meta(held: &Held, answers: &mut Answers) -> Result<(), Refusal> {
     read(held, |index| index.seen_states())?.iter().for_each(|row| answers.seen(row));
     answers.subscriptions(&read(held, |index| index.subscriptions())?);
@@ -447,7 +456,7 @@ fn meta(held: &Held, answers: &mut Answers) -> Result<(), Refusal> {
 
 fn read<T>(
     held: &Held,
-    query: impl FnOnce(&crate::store::index::Index) -> crate::store::index::Result<T>,
+    query: impl FnOnce(&Index) -> crate::store::index::Result<T>,
 ) -> Result<T, Refusal> {
     query(held.writer.index()).map_err(|error| StoreError::index(held.writer.path())(error).into())
 }

@@ -105,6 +105,11 @@ impl<'a> Fields<'a> {
         self.pairs.iter().find(|(key, _)| key[..] == *name.as_bytes()).map(|(_, value)| value)
     }
 
+    /// All of them, in order.
+    pub fn pairs(&self) -> impl Iterator<Item = (&[u8], &Value<'a>)> {
+        self.pairs.iter().map(|(key, value)| (&key[..], value))
+    }
+
     /// A field that is a number.
     pub fn number(&self, name: &str) -> Option<u64> {
         self.get(name)?.as_number()
