@@ -465,7 +465,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_cut_gives_the_same(text in stream(), cuts in prop::collection::vec(0usize..400, 0..6)) {
+        fn any_cut_gives_the_same(
+            text in stream(),
+            cuts in prop::collection::vec(0usize..400, 0..6),
+        ) {
             let bytes = text.as_bytes();
             let mut at: Vec<usize> = cuts.iter().map(|c| c % (bytes.len() + 1)).collect();
             at.extend([0, bytes.len()]);
