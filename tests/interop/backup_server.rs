@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::cyrus::{Cyrus, clean_command};
 use crate::mail::guid;
-use crate::process::{Service, run_with, wait_for};
+use crate::process::{Service, run, run_with, wait_for};
 use crate::raw_csync::RawCsync;
 use crate::site::{ADMIN, PASSWORD, add_account, server_conf, start_master};
 use crate::workspace::{Workspace, free_port};
@@ -38,6 +38,7 @@ impl Maker {
 pub(crate) struct BackupServer {
     pub(crate) maker: Maker,
     pub(crate) port: u16,
+    cyrus: Cyrus,
     // Before the workspace: the server stops before its directory goes.
     service: Service,
     workspace: Workspace,
@@ -69,9 +70,11 @@ impl BackupServer {
         wait_for("the backup server's banner", START_TIMEOUT, || {
             RawCsync::try_connect(port).ok()
         });
+        let cyrus = cyrus.clone();
         Self {
             maker,
             port,
+            cyrus,
             service,
             workspace,
         }
@@ -119,6 +122,19 @@ impl BackupServer {
     /// What the server printed.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.workspace.path().join("master.log")).unwrap_or_default()
+    }
+
+    /// Waits until no session holds a backup open. The real backupd answers EXIT before it closes the
+    /// backups; cyrbk has to close them first.
+    pub(crate) fn wait_until_closed(&self) {
+        if self.maker == Maker::Cyrbk {
+            return;
+        }
+        wait_for("the backups' closing", START_TIMEOUT, || {
+            let mut list = self.cyrus.command("ctl_backups");
+            list.arg("-C").arg(self.imapd_conf()).arg("list");
+            (run(list, START_TIMEOUT).code() == 0).then_some(())
+        });
     }
 
     /// Every file of the store with the SHA-1 of its content.

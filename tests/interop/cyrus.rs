@@ -12,9 +12,11 @@ const PROGRAM_DIRS: [&str; 4] = [
     "/usr/cyrus/bin",
     "/usr/sbin",
 ];
-const PROGRAMS: [&str; 6] = [
+const PROGRAMS: [&str; 8] = [
     "master",
     "imapd",
+    "timsieved",
+    "ctl_cyrusdb",
     "backupd",
     "sync_client",
     "ctl_backups",
@@ -52,8 +54,8 @@ impl Cyrus {
             .map(PathBuf::from)
             .find(|dir| PROGRAMS.iter().all(|program| dir.join(program).is_file()))
             .ok_or(
-                "install Debian's cyrus-imapd, cyrus-replication, cyrus-admin and cyrus-clients \
-                 (3.6, which still has backupd)",
+                "install Debian's cyrus-imapd, cyrus-replication and sasl2-bin (Cyrus 3.6, which \
+                 still has backupd)",
             )?;
         if !Path::new("/usr/sbin/saslpasswd2").is_file() {
             return Err("install Debian's sasl2-bin (saslpasswd2)".into());

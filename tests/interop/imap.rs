@@ -45,6 +45,14 @@ impl Imap {
         imap
     }
 
+    /// Ends the session; the server has written everything when this returns.
+    pub(crate) fn logout(mut self) {
+        self.ok("LOGOUT");
+        // The server closes last, after it has put its house in order.
+        let mut rest = Vec::new();
+        let _ = self.reader.read_to_end(&mut rest);
+    }
+
     /// Sends a command without literals; panics unless it is answered OK.
     pub(crate) fn ok(&mut self, command: &str) -> Reply {
         self.ok_bytes(command.as_bytes())

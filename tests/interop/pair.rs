@@ -12,7 +12,7 @@ use crate::mail::guid;
 use crate::process::Output;
 use crate::site::{Channel, Site};
 use crate::sync_client::SyncRun;
-use crate::tools::{Tools, parse_list};
+use crate::tools::{Tools, assert_same_output, parse_list};
 
 /// The channel to the real `backupd`.
 const REAL: &str = "real";
@@ -54,19 +54,30 @@ impl Pair {
     /// Replicates into both stores; both runs must end with 0. Returns the tested one.
     pub(crate) fn sync(&self, args: &[&str]) -> SyncRun {
         let _ = self.site.sync(REAL, args).success();
-        self.site.sync(TESTED, args).success()
+        let run = self.site.sync(TESTED, args).success();
+        self.wait_until_closed();
+        run
     }
 
     /// A rolling run into both stores; both must end with 0. Returns the tested one.
     pub(crate) fn sync_rolling(&self) -> SyncRun {
         let _ = self.site.sync_rolling(REAL).success();
-        self.site.sync_rolling(TESTED).success()
+        let run = self.site.sync_rolling(TESTED).success();
+        self.wait_until_closed();
+        run
+    }
+
+    /// Waits until the sessions of earlier runs have closed the backups.
+    pub(crate) fn wait_until_closed(&self) {
+        self.real.wait_until_closed();
+        self.tested.wait_until_closed();
     }
 
     /// Panics if another run with `args` sends any change, other than those in `repeated`, which the
     /// client sends each time whatever the server says.
     pub(crate) fn assert_settled(&self, args: &[&str], repeated: &[&str]) {
         let run = self.site.sync(TESTED, args).success();
+        self.tested.wait_until_closed();
         assert!(!run.requests().is_empty(), "no trace: {}", run.output);
         let applied: Vec<String> = run
             .applied()
@@ -209,13 +220,4 @@ fn index_of(data_file: &std::path::Path) -> PathBuf {
     let mut name = data_file.as_os_str().to_owned();
     name.push(".index");
     name.into()
-}
-
-fn assert_same_output(real: &Output, tested: &Output) {
-    assert!(
-        real.code() == tested.code()
-            && real.stdout == tested.stdout
-            && real.stderr == tested.stderr,
-        "the tools do not agree\nreal: {real}\ntested: {tested}"
-    );
 }

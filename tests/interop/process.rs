@@ -18,7 +18,11 @@ pub(crate) fn wait_for<T>(what: &str, timeout: Duration, probe: impl FnMut() -> 
     try_wait_for(timeout, probe).unwrap_or_else(|| panic!("{what}: not within {timeout:?}"))
 }
 
-fn try_wait_for<T>(timeout: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
+/// [`wait_for`], giving `None` after `timeout`.
+pub(crate) fn try_wait_for<T>(
+    timeout: Duration,
+    mut probe: impl FnMut() -> Option<T>,
+) -> Option<T> {
     let deadline = Instant::now() + timeout;
     loop {
         if let Some(value) = probe() {

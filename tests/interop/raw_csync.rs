@@ -57,7 +57,10 @@ impl RawCsync {
             let line = match self.read_line() {
                 Ok(line) => line,
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => Vec::new(),
-                Err(error) => panic!("no reply to {}: {error}", request.escape_ascii()),
+                Err(error) => {
+                    let [request, reply] = [request, &reply].map(<[u8]>::escape_ascii);
+                    panic!("no end of the reply to \"{request}\", only \"{reply}\": {error}")
+                }
             };
             let is_last = line.is_empty() || !line.starts_with(b"* ");
             reply.extend_from_slice(&line);

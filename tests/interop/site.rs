@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::cyrus::{Cyrus, clean_command};
 use crate::imap::Imap;
-use crate::process::{Service, run, run_with, wait_for};
+use crate::process::{Output, Service, run, run_with, try_wait_for, wait_for};
 use crate::sync_client::SyncRun;
 use crate::workspace::{Workspace, free_port};
 
@@ -66,7 +66,7 @@ impl Site {
         let mut conf = server_conf(workspace.path());
         conf += &format!(
             "defaultpartition: default\npartition-default: {root}/spool\nsievedir: {root}/sieve\n\
-             sieveusehomedir: no\ndelete_mode: delayed\nexpunge_mode: delayed\n\
+             sieveusehomedir: no\ndelete_mode: delayed\nallowusermoves: yes\nexpunge_mode: delayed\n\
              altnamespace: no\nunixhierarchysep: no\nsync_log: yes\nsync_log_channels: {}\n",
             channels
                 .iter()
@@ -148,7 +148,7 @@ impl Site {
     }
 
     /// Rolling replication: follows the channel's log until it is worked off, is then told to stop
-    /// with the shutdown file, and must end with 0.
+    /// with the shutdown file. Killed if either takes too long.
     pub(crate) fn sync_rolling(&self, channel: &str) -> SyncRun {
         let [log, log_run] = ["log", "log-run"].map(|name| self.sync_log_path(channel, name));
         let stop_file = format!("conf/stop-{channel}");
@@ -165,12 +165,13 @@ impl Site {
         let started = std::time::Instant::now();
         let shown = format!("{command:?}");
         let mut service = Service::spawn(command);
-        wait_for("the end of the sync log", SYNC_TIMEOUT, || {
+        let done = try_wait_for(SYNC_TIMEOUT, || {
             (!log.exists() && !log_run.exists()).then_some(())
         });
         self.workspace.write(&stop_file, "");
-        let status = service.wait(SYNC_TIMEOUT);
-        SyncRun::new(crate::process::Output {
+        let status = done.and_then(|()| service.wait(SYNC_TIMEOUT));
+        drop(service);
+        SyncRun::new(Output {
             command: shown,
             status,
             stdout: Vec::new(),

@@ -14,12 +14,17 @@ impl SyncRun {
         Self { output }
     }
 
+    /// Panics unless the exit code is 0.
+    pub(crate) fn success_with_refusals(self) -> Self {
+        assert_eq!(self.output.code(), 0, "{}", self.output);
+        self
+    }
+
     /// Panics unless the exit code is 0 and no request was refused.
     pub(crate) fn success(self) -> Self {
-        assert_eq!(self.output.code(), 0, "{}", self.output);
-        let refused: Vec<String> = self.refusals();
-        assert_eq!(refused, Vec::<String>::new(), "{}", self.output);
-        self
+        let this = self.success_with_refusals();
+        assert_eq!(this.refusals(), Vec::<String>::new(), "{}", this.output);
+        this
     }
 
     /// The requests sent, as verb and name: `GET USER`, `APPLY MESSAGE`, `RESTART`.

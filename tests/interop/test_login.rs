@@ -40,6 +40,7 @@ fn only_an_administrator_with_the_right_password_gets_in() {
     let _ = site.sync("good", &["-u", "tom"]).success();
     site.imap("tom")
         .append("INBOX", "", 1_000_000_000, &mail::note(2).bytes);
+    server.wait_until_closed();
     let before = server.store_files();
 
     for channel in ["wrong", "nobody"] {
@@ -68,6 +69,7 @@ fn only_an_administrator_with_the_right_password_gets_in() {
     );
     assert_eq!(run.applied(), Vec::<String>::new(), "{}", run.output);
 
+    server.wait_until_closed();
     assert_eq!(server.store_files(), before, "the store was touched");
     server.assert_alive();
     let run = site.sync("good", &["-u", "tom"]).success();

@@ -84,3 +84,13 @@ pub(crate) fn parse_list(stdout: &str) -> Vec<Listed> {
         })
         .collect()
 }
+
+/// Panics unless both runs ended with the same code and printed the same.
+pub(crate) fn assert_same_output(real: &Output, tested: &Output) {
+    assert!(
+        real.code() == tested.code()
+            && real.stdout == tested.stdout
+            && real.stderr == tested.stderr,
+        "the tools do not agree\nreal: {real}\ntested: {tested}"
+    );
+}
