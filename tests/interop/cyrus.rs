@@ -1,0 +1,90 @@
+//! The installed Cyrus, and what happens to tests where there is none.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::unistd::{Uid, User};
+
+/// Where packages put the programs: Debian and Ubuntu, then the usual prefixes.
+const PROGRAM_DIRS: [&str; 4] = [
+    "/usr/lib/cyrus/bin",
+    "/usr/libexec/cyrus-imapd",
+    "/usr/cyrus/bin",
+    "/usr/sbin",
+];
+const PROGRAMS: [&str; 8] = [
+    "master",
+    "imapd",
+    "timsieved",
+    "ctl_cyrusdb",
+    "backupd",
+    "sync_client",
+    "ctl_backups",
+    "cyr_backup",
+];
+
+/// A usable installation of the real programs.
+#[derive(Clone, Debug)]
+pub(crate) struct Cyrus {
+    program_dir: PathBuf,
+    /// The user to whom everything on disk belongs.
+    pub(crate) user: User,
+}
+
+impl Cyrus {
+    /// The installation; or `None`, after saying `SKIPPED`, where the tests cannot run. With
+    /// `CYRBK_REQUIRE_CYRUS=1` that is a failure.
+    pub(crate) fn find_or_skip(test: &str) -> Option<Self> {
+        match Self::find() {
+            Ok(cyrus) => Some(cyrus),
+            Err(reason) => {
+                let required = std::env::var_os("CYRBK_REQUIRE_CYRUS").is_some_and(|v| v == "1");
+                assert!(!required, "{test} cannot run: {reason}");
+                // Past the capture of the test runner: a skip must be seen.
+                let text = format!("SKIPPED: {test}: {reason}\n");
+                let _ = std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes());
+                None
+            }
+        }
+    }
+
+    fn find() -> Result<Self, String> {
+        let program_dir = PROGRAM_DIRS
+            .into_iter()
+            .map(PathBuf::from)
+            .find(|dir| PROGRAMS.iter().all(|program| dir.join(program).is_file()))
+            .ok_or(
+                "install Debian's cyrus-imapd, cyrus-replication and sasl2-bin (Cyrus 3.6, which \
+                 still has backupd)",
+            )?;
+        if !Path::new("/usr/sbin/saslpasswd2").is_file() {
+            return Err("install Debian's sasl2-bin (saslpasswd2)".into());
+        }
+        let user = User::from_name("cyrus")
+            .ok()
+            .flatten()
+            .ok_or("no user `cyrus`; install Debian's cyrus-common")?;
+        let me = Uid::effective();
+        if !me.is_root() && me != user.uid {
+            return Err("Cyrus programs only run for root or the user `cyrus`".into());
+        }
+        Ok(Self { program_dir, user })
+    }
+
+    /// A program of the installation, with a clean and fixed environment.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        clean_command(&self.program_dir.join(program))
+    }
+}
+
+/// `program` with an environment that does not depend on who runs the tests.
+pub(crate) fn clean_command(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("TZ", "UTC")
+        .env("LC_ALL", "C")
+        .current_dir("/");
+    command
+}

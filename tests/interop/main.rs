@@ -1,0 +1,34 @@
+//! Tests against real Cyrus IMAP programs: a real mail server is replicated by the real `sync_client`
+//! into the server under test and, side by side, into the real `backupd`, and the two stores and the
+//! output of both sets of tools are compared.
+//!
+//! They need Debian's Cyrus 3.6 (`cyrus-imapd cyrus-replication sasl2-bin`) and root, or the user
+//! `cyrus`, and say `SKIPPED` loudly without. Environment:
+//!
+//! * `CYRBK_REQUIRE_CYRUS=1`: a test that cannot run fails instead of being skipped.
+//! * `CYRBK_INTEROP_SELFTEST=1`: puts the real `backupd` and tools in the place of cyrbk's, to
+//!   prove the harness itself.
+//! * `CYRBK_INTEROP_KEEP=1`: keeps the temporary directories.
+#![allow(clippy::unwrap_used)]
+
+mod backup_server;
+mod cyrus;
+mod imap;
+mod index_rows;
+mod mail;
+mod managesieve;
+mod pair;
+mod process;
+mod raw_csync;
+mod requests;
+mod site;
+mod sync_client;
+mod tools;
+mod workspace;
+
+mod test_client_options;
+mod test_locks;
+mod test_login;
+mod test_probe;
+mod test_replication;
+mod test_replies;

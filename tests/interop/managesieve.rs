@@ -1,0 +1,78 @@
+//! Puts a Sieve script on the server through its ManageSieve service.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+/// Stores `script` as `name`, and makes it the active one if asked.
+pub(crate) fn put_script(
+    port: u16,
+    user: &str,
+    password: &str,
+    name: &str,
+    script: &str,
+    active: bool,
+) {
+    let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .unwrap();
+    let mut reader = BufReader::new(stream);
+    expect_ok(&mut reader);
+    let login = sasl_plain(user, password);
+    say(&mut reader, &format!("AUTHENTICATE \"PLAIN\" \"{login}\""));
+    say(
+        &mut reader,
+        &format!("PUTSCRIPT \"{name}\" {{{}+}}\r\n{script}", script.len()),
+    );
+    if active {
+        say(&mut reader, &format!("SETACTIVE \"{name}\""));
+    }
+    say(&mut reader, "LOGOUT");
+}
+
+fn say(reader: &mut BufReader<TcpStream>, command: &str) {
+    write!(reader.get_mut(), "{command}\r\n").unwrap();
+    expect_ok(reader);
+}
+
+fn expect_ok(reader: &mut BufReader<TcpStream>) {
+    let mut seen = String::new();
+    loop {
+        let start = seen.len();
+        let len = reader.read_line(&mut seen).unwrap();
+        let line = &seen[start..];
+        if line.starts_with("OK") {
+            return;
+        }
+        assert!(
+            len > 0 && !line.starts_with("NO") && !line.starts_with("BYE"),
+            "{seen}"
+        );
+    }
+}
+
+/// The base64 of a SASL PLAIN message without an authorisation identity.
+pub(crate) fn sasl_plain(user: &str, password: &str) -> String {
+    base64(format!("\0{user}\0{password}").as_bytes())
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::new();
+    for group in bytes.chunks(3) {
+        let word = group
+            .iter()
+            .fold(0_usize, |word, &byte| word << 8 | usize::from(byte))
+            << (8 * (3 - group.len()));
+        for place in 0..4 {
+            let digit = ALPHABET[word >> (18 - 6 * place) & 63];
+            out.push(if place <= group.len() {
+                char::from(digit)
+            } else {
+                '='
+            });
+        }
+    }
+    out
+}

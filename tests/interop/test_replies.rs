@@ -1,0 +1,116 @@
+//! Hand-driven input, good and bad: the server under test answers like the real `backupd`, octet for
+//! octet, stays in step, and stores the same.
+
+use crate::backup_server::Maker;
+use crate::cyrus::Cyrus;
+use crate::mail::guid;
+use crate::pair::Pair;
+use crate::raw_csync::RawCsync;
+use crate::requests::{self, BODY, Peer, TOM};
+use crate::site::{ADMIN, PASSWORD};
+
+#[test]
+fn replies_equal_those_of_the_real_server() {
+    let Some(cyrus) = Cyrus::find_or_skip("replies_equal_those_of_the_real_server") else {
+        return;
+    };
+    let mut pair = Pair::start(&cyrus, &[TOM]);
+    let mut differences = String::new();
+    for (peer, request) in requests::all() {
+        let [real, tested] =
+            [pair.real.port, pair.tested.port].map(|port| transcript(port, peer, &request));
+        if real != tested {
+            let request = request.escape_debug();
+            differences +=
+                &format!("{peer:?}: {request}\n  real:   {real:?}\n  tested: {tested:?}\n");
+        }
+    }
+    assert!(differences.is_empty(), "replies differ\n{differences}");
+    pair.assert_same_rows();
+    pair.tested.assert_alive();
+}
+
+/// Where the real server's answer harms a client, another one is wanted.
+#[test]
+fn replies_are_better_where_the_real_ones_harm() {
+    let Some(cyrus) = Cyrus::find_or_skip("replies_are_better_where_the_real_ones_harm") else {
+        return;
+    };
+    if Maker::under_test() == Maker::Cyrus {
+        return;
+    }
+    let mut pair = Pair::start(&cyrus, &[TOM]);
+    let message = guid(BODY.as_bytes());
+    for (request, wanted) in [
+        ("GET ANNOTATION \"\"\r\n", "OK Success\r\n"),
+        ("GET MAILBOXES (user.tom user.bob)\r\n", "OK Success\r\n"),
+        ("GET MAILBOXES (user.bob shared.x)\r\n", "OK Success\r\n"),
+        ("APPLY FORCE %()\r\n", "OK Success\r\n"),
+        ("APPLY UNQUOTA user.tom\r\n", "OK Success\r\n"),
+        (
+            "APPLY ANNOTATION %(MBOXNAME \"\" ENTRY /x USERID \"\" VALUE y)\r\n",
+            "OK Success\r\n",
+        ),
+        (
+            "APPLY UNANNOTATION %(MBOXNAME \"\" ENTRY /x USERID \"\")\r\n",
+            "OK Success\r\n",
+        ),
+        ("APPLY LOCAL_UNUSER tom\r\n", "OK Success\r\n"),
+        (
+            "APPLY MAILBOX %(UNIQUEID u9 MBOXNAME user.tom.X MBOXTYPE ei HIGHESTMODSEQ 5 \
+             CREATEDMODSEQ 5 FOLDERMODSEQ 5)\r\n",
+            "OK Success\r\n",
+        ),
+        ("GET USER tom\r\n", "OK Success\r\n"),
+    ] {
+        let mut csync = RawCsync::login(pair.tested.port, ADMIN, PASSWORD);
+        assert_eq!(csync.ask(request.as_bytes()), wanted, "{request}");
+        assert_eq!(csync.ask(b"NOOP\r\n"), "OK Noop completed\r\n", "{request}");
+    }
+    for request in ["C01 CAPABILITY\r\n", "C01 capability\r\n"] {
+        let reply = RawCsync::connect(pair.tested.port).ask(request.as_bytes());
+        assert!(reply.starts_with("C01 BAD "), "{request}: {reply}");
+    }
+    // Refused in whatever words, by a server that lives on and stores nothing.
+    let files = pair.tested.store_files();
+    for request in [
+        "APPLY MAILBOX {99999999999999999999+}\r\nabc\r\n".to_owned(),
+        format!("APPLY MESSAGE (%{{default {message} 99999999999}}\r\n{BODY})\r\n"),
+        format!(
+            "APPLY SUB %(USERID tom MBOXNAME {})\r\n",
+            "(".repeat(100_000)
+        ),
+        "x".repeat(64 << 20) + "\r\n",
+    ] {
+        let mut csync = RawCsync::login(pair.tested.port, ADMIN, PASSWORD);
+        let reply = csync.ask(request.as_bytes());
+        assert!(!reply.starts_with("OK"), "{:.80}: {reply}", request);
+        pair.tested.assert_alive();
+    }
+    assert_eq!(pair.tested.store_files(), files, "the store was touched");
+}
+
+/// All that the server says to `request`, to a NOOP and to an empty line after it.
+fn transcript(port: u16, peer: Peer, request: &str) -> String {
+    let mut csync = match peer {
+        Peer::Stranger => RawCsync::connect(port),
+        Peer::User => RawCsync::login(port, TOM, PASSWORD),
+        Peer::Admin => RawCsync::login(port, ADMIN, PASSWORD),
+    };
+    let mut replies = csync.ask(request.as_bytes());
+    // Not together with the request: backupd forgets what came behind an AUTHENTICATE.
+    replies += &csync.ask(b"NOOP\r\n\r\n");
+    // In step again: the answers to NOOP and to the empty line in a row.
+    let in_step = ["OK Noop completed\r\n", "NO Permission denied\r\n"]
+        .map(|answer| format!("{answer}BAD Null command\r\n"));
+    while !in_step.iter().any(|end| replies.ends_with(end)) {
+        let more = csync.ask(b"");
+        if more.is_empty() {
+            return replies + "(closed)";
+        }
+        replies += &more;
+    }
+    // Without it the next connection may still find the locks of this one.
+    csync.ask(b"RESTART\r\n");
+    replies
+}
