@@ -10,6 +10,12 @@ enum Cli {
     },
 }
 fn main() -> anyhow::Result<()> {
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    if nix::unistd::getuid().is_root() {
+        let u = nix::unistd::User::from_name("cyrus").unwrap().unwrap();
+        nix::unistd::setgid(u.gid).unwrap();
+        nix::unistd::setuid(u.uid).unwrap();
+    }
     match Cli::parse() {
         Cli::Serve(a) => cyrbk::cmd::serve::run(&a),
         Cli::Passwd { config, user } => {

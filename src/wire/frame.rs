@@ -46,6 +46,9 @@ pub enum Poison {
     /// A message is longer than [`Limits::body`].
     #[error("message of {0} octets exceeds the limit")]
     Body(u64),
+    /// The header of a message names no GUID.
+    #[error("bad message header")]
+    Header,
     /// More message bodies than [`Limits::bodies`].
     #[error("more than {0} messages in one line")]
     Bodies(usize),
@@ -191,7 +194,8 @@ impl Framer {
         let piece = take(input, left);
         self.state = State::Body { left: left - piece.len() as u64 };
         if left == 0 {
-            self.state = State::Word;
+            // The next value may follow without a space.
+            self.state = State::Start;
             return self.poison.is_none().then_some(Event::BodyEnd);
         }
         if piece.is_empty() {
@@ -252,10 +256,8 @@ impl Framer {
                 if let Some(header) = FileHeader::parse(text) {
                     return self.body_start(header);
                 }
-                if text.ends_with(b"}") {
-                    // A length that cannot be read: what follows could be
-                    // content or command.
-                    return Some(Event::Lost);
+                if let Some(text) = text.strip_suffix(b"}") {
+                    return self.bad_header(FileHeader::size_of(text));
                 }
             }
             _ => {}
@@ -291,6 +293,18 @@ impl Framer {
         }
         self.state = State::Body { left: header.size };
         self.poison.is_none().then_some(Event::BodyStart(header))
+    }
+
+    /// A header that is wrong but tells how many octets follow is read past.
+    fn bad_header(&mut self, size: Option<u64>) -> Option<Event<'static>> {
+        match size.filter(|size| *size <= LENGTH_MAX) {
+            Some(size) => {
+                self.poison(Poison::Header);
+                self.state = State::Body { left: size };
+                None
+            }
+            None => Some(Event::Lost),
+        }
     }
 
     fn keep(&mut self, piece: &[u8]) {
@@ -460,7 +474,13 @@ mod tests {
     fn unbelievable_lengths_end_it() {
         assert!(whole("A {4294967296+}\r\n").lost);
         assert!(whole(&format!("A %{{p {GUID} 4294967296}}\r\n")).lost);
-        assert!(whole("A %{p nonsense 10}\r\nEXIT\r\n").lost);
+        assert!(whole("A %{p nonsense}\r\nEXIT\r\n").lost);
+    }
+
+    #[test]
+    fn a_body_behind_a_wrong_header_is_no_command() {
+        let text = "A (%{p nonsense 6}\r\nEXIT\r\n)\r\nB\r\n";
+        assert_eq!(whole(text).lines, [Err(Poison::Header), line("B")]);
     }
 
     proptest! {

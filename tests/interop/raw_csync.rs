@@ -24,9 +24,7 @@ impl RawCsync {
         let stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_read_timeout(Some(TIMEOUT))?;
         stream.set_nodelay(true)?;
-        let mut csync = Self {
-            reader: BufReader::new(stream),
-        };
+        let mut csync = Self { reader: BufReader::new(stream) };
         loop {
             let line = csync.read_line()?;
             if line.starts_with(b"* OK") {
