@@ -431,6 +431,10 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // Data and index may be out of step: the next open puts that right.
+            return;
+        }
         if self.finish_all().is_err() {
             tracing::error!("a backup was not finished; it will be mended when next opened");
         }
