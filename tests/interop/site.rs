@@ -67,7 +67,8 @@ impl Site {
         conf += &format!(
             "defaultpartition: default\npartition-default: {root}/spool\nsievedir: {root}/sieve\n\
              sieveusehomedir: no\ndelete_mode: delayed\nexpunge_mode: delayed\n\
-             allowusermoves: yes\naltnamespace: no\nunixhierarchysep: no\nsync_log: yes\nsync_log_channels: {}\n",
+             allowusermoves: yes\naltnamespace: no\nunixhierarchysep: no\nsync_log: yes\n\
+             sync_log_channels: {}\n",
             channels
                 .iter()
                 .map(|channel| channel.name)
