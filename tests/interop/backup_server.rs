@@ -47,11 +47,7 @@ pub(crate) struct BackupServer {
 impl BackupServer {
     /// Starts a server with an empty store; `others` have accounts but no rights.
     pub(crate) fn start(cyrus: &Cyrus, maker: Maker, others: &[&str]) -> Self {
-        let label = if maker == Maker::Cyrus {
-            "backupd"
-        } else {
-            "cyrbk"
-        };
+        let label = if maker == Maker::Cyrus { "backupd" } else { "cyrbk" };
         let workspace = Workspace::new(cyrus, label);
         for dir in ["conf", "tmp", "one", "staging"] {
             workspace.make_dir(dir);
@@ -67,17 +63,9 @@ impl BackupServer {
             Maker::Cyrus => start_backupd(cyrus, &workspace, &imapd_conf, others),
             Maker::Cyrbk => start_cyrbk(&workspace, &imapd_conf, others),
         };
-        wait_for("the backup server's banner", START_TIMEOUT, || {
-            RawCsync::try_connect(port).ok()
-        });
+        wait_for("the backup server's banner", START_TIMEOUT, || RawCsync::try_connect(port).ok());
         let cyrus = cyrus.clone();
-        Self {
-            maker,
-            port,
-            cyrus,
-            service,
-            workspace,
-        }
+        Self { maker, port, cyrus, service, workspace }
     }
 
     /// The configuration, for the server and for the tools.
@@ -104,21 +92,13 @@ impl BackupServer {
     pub(crate) fn stop(&mut self) {
         let status = self.service.terminate();
         if self.maker == Maker::Cyrbk {
-            assert!(
-                status.success(),
-                "cyrbk ended with {status}: {}",
-                self.log()
-            );
+            assert!(status.success(), "cyrbk ended with {status}: {}", self.log());
         }
     }
 
     /// Panics if the server is gone or does not answer.
     pub(crate) fn assert_alive(&mut self) {
-        assert!(
-            self.service.try_status().is_none(),
-            "the server died: {}",
-            self.log()
-        );
+        assert!(self.service.try_status().is_none(), "the server died: {}", self.log());
         let mut csync = RawCsync::login(self.port, ADMIN, PASSWORD);
         assert_eq!(csync.ask(b"NOOP\r\n"), "OK Noop completed\r\n");
         assert_eq!(csync.ask(b"EXIT\r\n"), "OK Finished\r\n");
@@ -179,10 +159,7 @@ fn start_backupd(
     for user in others.iter().copied().chain([ADMIN]) {
         add_account(workspace, user);
     }
-    (
-        start_master(cyrus, workspace, imapd_conf, &cyrus_conf),
-        port,
-    )
+    (start_master(cyrus, workspace, imapd_conf, &cyrus_conf), port)
 }
 
 fn start_cyrbk(workspace: &Workspace, imapd_conf: &Path, others: &[&str]) -> (Service, u16) {
@@ -194,14 +171,8 @@ fn start_cyrbk(workspace: &Workspace, imapd_conf: &Path, others: &[&str]) -> (Se
     let log_path = workspace.path().join("master.log");
     let log = fs::File::create(&log_path).unwrap();
     let mut command = clean_command(Path::new(CYRBK));
-    command
-        .args(["serve", "-C"])
-        .arg(imapd_conf)
-        .args(["--listen", "127.0.0.1:0"]);
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(log);
+    command.args(["serve", "-C"]).arg(imapd_conf).args(["--listen", "127.0.0.1:0"]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     let mut service = Service::spawn(command);
     let port = wait_for("cyrbk's `listening on`", START_TIMEOUT, || {
         let text = fs::read_to_string(&log_path).unwrap_or_default();

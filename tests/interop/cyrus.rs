@@ -6,12 +6,8 @@ use std::process::Command;
 use nix::unistd::{Uid, User};
 
 /// Where packages put the programs: Debian and Ubuntu, then the usual prefixes.
-const PROGRAM_DIRS: [&str; 4] = [
-    "/usr/lib/cyrus/bin",
-    "/usr/libexec/cyrus-imapd",
-    "/usr/cyrus/bin",
-    "/usr/sbin",
-];
+const PROGRAM_DIRS: [&str; 4] =
+    ["/usr/lib/cyrus/bin", "/usr/libexec/cyrus-imapd", "/usr/cyrus/bin", "/usr/sbin"];
 const PROGRAMS: [&str; 8] = [
     "master",
     "imapd",

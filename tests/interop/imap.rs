@@ -35,10 +35,7 @@ impl Imap {
         stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         stream.set_write_timeout(Some(TIMEOUT)).unwrap();
         stream.set_nodelay(true).unwrap();
-        let mut imap = Self {
-            reader: BufReader::new(stream),
-            next_tag: 0,
-        };
+        let mut imap = Self { reader: BufReader::new(stream), next_tag: 0 };
         let greeting = imap.read_line();
         assert!(greeting.starts_with(b"* OK"), "{}", text(&greeting));
         imap.ok(&format!("LOGIN {user} {password}"));
@@ -61,11 +58,7 @@ impl Imap {
     /// Like [`Imap::ok`]; `command` may hold `{n+}` literals.
     pub(crate) fn ok_bytes(&mut self, command: &[u8]) -> Reply {
         let reply = self.send(command);
-        assert!(
-            reply.status.starts_with("OK"),
-            "{} -> {reply:?}",
-            text(command)
-        );
+        assert!(reply.status.starts_with("OK"), "{} -> {reply:?}", text(command));
         reply
     }
 
@@ -80,10 +73,7 @@ impl Imap {
         loop {
             let line = self.read_response();
             if let Some(status) = line.strip_prefix(tag.as_bytes()) {
-                return Reply {
-                    untagged,
-                    status: text(status),
-                };
+                return Reply { untagged, status: text(status) };
             }
             untagged.push(line);
         }
@@ -106,11 +96,7 @@ impl Imap {
     fn read_line(&mut self) -> Vec<u8> {
         let mut line = Vec::new();
         self.reader.read_until(b'\n', &mut line).unwrap();
-        assert!(
-            line.ends_with(b"\r\n"),
-            "connection lost after {:?}",
-            text(&line)
-        );
+        assert!(line.ends_with(b"\r\n"), "connection lost after {:?}", text(&line));
         line.truncate(line.len() - 2);
         line
     }
@@ -123,12 +109,9 @@ impl Imap {
     /// Appends with flags (`\Seen $Work`) and an internal date in Unix time.
     pub(crate) fn append(&mut self, mailbox: &str, flags: &str, unix_time: i64, message: &[u8]) {
         let date = imap_date(unix_time);
-        let mut command = format!(
-            "APPEND {} ({flags}) \"{date}\" {{{}+}}\r\n",
-            quoted(mailbox),
-            message.len()
-        )
-        .into_bytes();
+        let mut command =
+            format!("APPEND {} ({flags}) \"{date}\" {{{}+}}\r\n", quoted(mailbox), message.len())
+                .into_bytes();
         command.extend_from_slice(message);
         self.ok_bytes(&command);
     }
@@ -145,12 +128,9 @@ impl Imap {
 
     /// Sets a mailbox annotation with METADATA; the value goes as a literal.
     pub(crate) fn set_metadata(&mut self, mailbox: &str, entry: &str, value: &[u8]) {
-        let mut command = format!(
-            "SETMETADATA {} ({entry} {{{}+}}\r\n",
-            quoted(mailbox),
-            value.len()
-        )
-        .into_bytes();
+        let mut command =
+            format!("SETMETADATA {} ({entry} {{{}+}}\r\n", quoted(mailbox), value.len())
+                .into_bytes();
         command.extend_from_slice(value);
         command.push(b')');
         self.ok_bytes(&command);
@@ -158,11 +138,9 @@ impl Imap {
 
     /// Sets a message annotation (`value.shared` or `value.priv`) of the selected mailbox.
     pub(crate) fn annotate(&mut self, uid: u32, entry: &str, attribute: &str, value: &[u8]) {
-        let mut command = format!(
-            "UID STORE {uid} ANNOTATION ({entry} ({attribute} {{{}+}}\r\n",
-            value.len()
-        )
-        .into_bytes();
+        let mut command =
+            format!("UID STORE {uid} ANNOTATION ({entry} ({attribute} {{{}+}}\r\n", value.len())
+                .into_bytes();
         command.extend_from_slice(value);
         command.extend_from_slice(b"))");
         self.ok_bytes(&command);
@@ -172,11 +150,7 @@ impl Imap {
     pub(crate) fn fetch_all(&mut self, mailbox: &str) -> Vec<Fetched> {
         self.ok(&format!("EXAMINE {}", quoted(mailbox)));
         let reply = self.ok("UID FETCH 1:* (UID BODY.PEEK[])");
-        let found = reply
-            .untagged
-            .iter()
-            .filter_map(|line| fetched(line))
-            .collect();
+        let found = reply.untagged.iter().filter_map(|line| fetched(line)).collect();
         self.unselect();
         found
     }
@@ -184,37 +158,20 @@ impl Imap {
 
 /// The length in a `{n}` at the end of `line`.
 fn announced_literal(line: &[u8]) -> Option<usize> {
-    let open = line
-        .strip_suffix(b"}")?
-        .iter()
-        .rposition(|&byte| byte == b'{')?;
-    std::str::from_utf8(&line[open + 1..line.len() - 1])
-        .ok()?
-        .parse()
-        .ok()
+    let open = line.strip_suffix(b"}")?.iter().rposition(|&byte| byte == b'{')?;
+    std::str::from_utf8(&line[open + 1..line.len() - 1]).ok()?.parse().ok()
 }
 
 fn fetched(line: &[u8]) -> Option<Fetched> {
     let marker = b"BODY[] {";
-    let at = line
-        .windows(marker.len())
-        .position(|window| window == marker)?;
+    let at = line.windows(marker.len()).position(|window| window == marker)?;
     let head = text(&line[..at]);
-    let uid = head
-        .split("UID ")
-        .nth(1)?
-        .split([' ', ')'])
-        .next()?
-        .parse()
-        .ok()?;
+    let uid = head.split("UID ").nth(1)?.split([' ', ')']).next()?.parse().ok()?;
     let rest = &line[at + marker.len()..];
     let close = rest.iter().position(|&byte| byte == b'}')?;
     let len: usize = std::str::from_utf8(&rest[..close]).ok()?.parse().ok()?;
     let start = close + "}\r\n".len();
-    Some(Fetched {
-        uid,
-        body: rest[start..start + len].to_vec(),
-    })
+    Some(Fetched { uid, body: rest[start..start + len].to_vec() })
 }
 
 /// A quoted string; mailbox names hold no line ends.
@@ -228,12 +185,9 @@ fn text(bytes: &[u8]) -> String {
 
 /// `01-Jan-2002 00:00:00 +0000` for a Unix time.
 fn imap_date(unix_time: i64) -> String {
-    const MONTHS: [&str; 12] = [
-        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-    ];
-    let zoned = jiff::Timestamp::from_second(unix_time)
-        .unwrap()
-        .to_zoned(jiff::tz::TimeZone::UTC);
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let zoned = jiff::Timestamp::from_second(unix_time).unwrap().to_zoned(jiff::tz::TimeZone::UTC);
     let month = MONTHS[usize::try_from(zoned.month() - 1).unwrap()];
     format!(
         "{:02}-{month}-{:04} {:02}:{:02}:{:02} +0000",

@@ -26,18 +26,9 @@ const QUERIES: [(&str, &str); 6] = [
          FROM mailbox_message l JOIN mailbox b ON b.id = l.mailbox_id \
          JOIN message m ON m.id = l.message_id",
     ),
-    (
-        "subscription",
-        "SELECT mboxname, unsubscribed IS NOT NULL FROM subscription",
-    ),
-    (
-        "seen",
-        "SELECT uniqueid, lastread, lastuid, lastchange, seenuids FROM seen",
-    ),
-    (
-        "sieve",
-        "SELECT filename, guid, last_update, deleted IS NOT NULL FROM sieve",
-    ),
+    ("subscription", "SELECT mboxname, unsubscribed IS NOT NULL FROM subscription"),
+    ("seen", "SELECT uniqueid, lastread, lastuid, lastchange, seenuids FROM seen"),
+    ("sieve", "SELECT filename, guid, last_update, deleted IS NOT NULL FROM sieve"),
 ];
 
 /// Panics with the difference unless both indexes say the same, have the same tables and columns,
@@ -57,11 +48,7 @@ pub(crate) fn assert_same(label: &str, real: &Path, tested: &Path) {
     for row in surplus {
         text += &format!("+ {row}\n");
     }
-    panic!(
-        "{text}(- real: {}, + tested: {})",
-        real.display(),
-        tested.display()
-    );
+    panic!("{text}(- real: {}, + tested: {})", real.display(), tested.display());
 }
 
 /// The number of rows of a table that are `condition`.

@@ -47,10 +47,7 @@ pub(crate) fn note(number: u32) -> Message {
         "From: writer@example.test\r\nSubject: {name}\r\nMessage-ID: <{name}@example.test>\r\n\r\n\
          Note number {number}.\r\n"
     );
-    Message {
-        name,
-        bytes: bytes.into_bytes(),
-    }
+    Message { name, bytes: bytes.into_bytes() }
 }
 
 /// A body of every octet but NUL, CR and LF, without any declared charset.
@@ -63,10 +60,7 @@ pub(crate) fn all_octets() -> Message {
         }
     }
     // No line end at the end.
-    Message {
-        name: "all-octets".into(),
-        bytes,
-    }
+    Message { name: "all-octets".into(), bytes }
 }
 
 /// One line of 300 000 octets, and text that looks like protocol.
@@ -74,10 +68,7 @@ pub(crate) fn long_line() -> Message {
     let mut bytes = b"From: a@example.test\r\nSubject: long line\r\n\r\n".to_vec();
     bytes.extend(b"0123456789".iter().cycle().take(300_000));
     bytes.extend_from_slice(b"\r\nOK Success\r\nEXIT\r\n1795250342 APPLY MESSAGE ({3+}\r\n");
-    Message {
-        name: "long-line".into(),
-        bytes,
-    }
+    Message { name: "long-line".into(), bytes }
 }
 
 /// About `len` octets that hardly compress.
@@ -95,17 +86,11 @@ pub(crate) fn huge(len: usize) -> Message {
         }
         bytes.extend_from_slice(b"\r\n");
     }
-    Message {
-        name: "huge".into(),
-        bytes,
-    }
+    Message { name: "huge".into(), bytes }
 }
 
 /// The GUID that Cyrus gives a message: the SHA-1 of its octets in lower-case hex.
 pub(crate) fn guid(message: &[u8]) -> String {
     use sha1::Digest;
-    sha1::Sha1::digest(message)
-        .iter()
-        .map(|octet| format!("{octet:02x}"))
-        .collect()
+    sha1::Sha1::digest(message).iter().map(|octet| format!("{octet:02x}")).collect()
 }

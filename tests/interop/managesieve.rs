@@ -14,17 +14,12 @@ pub(crate) fn put_script(
     active: bool,
 ) {
     let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream
-        .set_read_timeout(Some(Duration::from_secs(30)))
-        .unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     let mut reader = BufReader::new(stream);
     expect_ok(&mut reader);
     let login = sasl_plain(user, password);
     say(&mut reader, &format!("AUTHENTICATE \"PLAIN\" \"{login}\""));
-    say(
-        &mut reader,
-        &format!("PUTSCRIPT \"{name}\" {{{}+}}\r\n{script}", script.len()),
-    );
+    say(&mut reader, &format!("PUTSCRIPT \"{name}\" {{{}+}}\r\n{script}", script.len()));
     if active {
         say(&mut reader, &format!("SETACTIVE \"{name}\""));
     }
@@ -45,10 +40,7 @@ fn expect_ok(reader: &mut BufReader<TcpStream>) {
         if line.starts_with("OK") {
             return;
         }
-        assert!(
-            len > 0 && !line.starts_with("NO") && !line.starts_with("BYE"),
-            "{seen}"
-        );
+        assert!(len > 0 && !line.starts_with("NO") && !line.starts_with("BYE"), "{seen}");
     }
 }
 
@@ -61,17 +53,11 @@ fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::new();
     for group in bytes.chunks(3) {
-        let word = group
-            .iter()
-            .fold(0_usize, |word, &byte| word << 8 | usize::from(byte))
+        let word = group.iter().fold(0_usize, |word, &byte| word << 8 | usize::from(byte))
             << (8 * (3 - group.len()));
         for place in 0..4 {
             let digit = ALPHABET[word >> (18 - 6 * place) & 63];
-            out.push(if place <= group.len() {
-                char::from(digit)
-            } else {
-                '='
-            });
+            out.push(if place <= group.len() { char::from(digit) } else { '=' });
         }
     }
     out

@@ -43,13 +43,7 @@ impl Pair {
         let site = Site::start(cyrus, users, &channels);
         let [real_tools, tested_tools] =
             [Maker::Cyrus, maker].map(|maker| Tools::new(cyrus, maker));
-        Self {
-            site,
-            real,
-            tested,
-            real_tools,
-            tested_tools,
-        }
+        Self { site, real, tested, real_tools, tested_tools }
     }
 
     /// Replicates into both stores; both runs must end with 0. Returns the tested one.
@@ -80,16 +74,9 @@ impl Pair {
         let run = self.site.sync(TESTED, args).success();
         self.tested.wait_until_closed();
         assert!(!run.requests().is_empty(), "no trace: {}", run.output);
-        let applied: Vec<String> = run
-            .applied()
-            .into_iter()
-            .filter(|name| !repeated.contains(&name.as_str()))
-            .collect();
-        assert!(
-            applied.is_empty(),
-            "not settled: {applied:?}\n{}",
-            run.output
-        );
+        let applied: Vec<String> =
+            run.applied().into_iter().filter(|name| !repeated.contains(&name.as_str())).collect();
+        assert!(applied.is_empty(), "not settled: {applied:?}\n{}", run.output);
     }
 
     /// Panics unless both stores hold the same users with the same logical index, in files with the
@@ -105,11 +92,7 @@ impl Pair {
             let other = &tested[userid];
             index_rows::assert_same(userid, &index_of(data_file), &index_of(other));
             assert_eq!(access(data_file), access(other), "{userid}: data file");
-            assert_eq!(
-                access(&index_of(data_file)),
-                access(&index_of(other)),
-                "{userid}: index"
-            );
+            assert_eq!(access(&index_of(data_file)), access(&index_of(other)), "{userid}: index");
         }
         let [real, tested] = [&self.real, &self.tested].map(|server| access(&server.catalog()));
         assert_eq!(real, tested, "backups.db");
@@ -123,9 +106,7 @@ impl Pair {
         for message in fetched {
             let guid = guid(&message.body);
             let dump = |tools: &Tools, server: &BackupServer| {
-                let output = tools
-                    .cyr_backup(server, &[user, "dump", "message", &guid])
-                    .success();
+                let output = tools.cyr_backup(server, &[user, "dump", "message", &guid]).success();
                 assert!(
                     output.stdout == message.body,
                     "{user} {mailbox} uid {} differs from the original: {} octets for {}",
@@ -151,11 +132,8 @@ impl Pair {
                 let name = data_file.to_str().unwrap();
                 // `%SHARED` can only be named by its file.
                 let by_file = userid == "[unknown]" || userid.starts_with('%');
-                let (modes, key): (&[&str], &str) = if by_file {
-                    (&["-f"], name)
-                } else {
-                    (&[], &userid)
-                };
+                let (modes, key): (&[&str], &str) =
+                    if by_file { (&["-f"], name) } else { (&[], &userid) };
                 let _ = self.same_ctl_backups(server, &[&["list"], modes, &[key]].concat());
                 for what in ["chunks", "mailboxes", "messages", "all"] {
                     let _ = self.same_cyr_backup(server, &[modes, &[key, "list", what]].concat());
@@ -182,20 +160,15 @@ impl Pair {
         let dir = self.tested.make_dir("copy");
         let data_file = &self.data_files(&self.tested)[user];
         let copy = dir.join("moved");
-        for (from, to) in [
-            (data_file.clone(), copy.clone()),
-            (index_of(data_file), index_of(&copy)),
-        ] {
+        for (from, to) in
+            [(data_file.clone(), copy.clone()), (index_of(data_file), index_of(&copy))]
+        {
             fs::copy(from, &to).unwrap();
             self.tested.give_away(&to);
         }
         let name = copy.to_str().unwrap();
-        let _ = self
-            .same_ctl_backups(&self.tested, &["verify", "-f", name])
-            .success();
-        let _ = self
-            .same_cyr_backup(&self.tested, &["-f", name, "list", "messages"])
-            .success();
+        let _ = self.same_ctl_backups(&self.tested, &["verify", "-f", name]).success();
+        let _ = self.same_cyr_backup(&self.tested, &["-f", name, "list", "messages"]).success();
     }
 
     /// The number of rows in the tested index of `user`.
@@ -208,10 +181,7 @@ impl Pair {
     fn data_files(&self, server: &BackupServer) -> BTreeMap<String, PathBuf> {
         let output = self.real_tools.ctl_backups(server, &["list"]).success();
         let listed = parse_list(&output.stdout_text());
-        listed
-            .into_iter()
-            .map(|backup| (backup.userid, backup.data_file))
-            .collect()
+        listed.into_iter().map(|backup| (backup.userid, backup.data_file)).collect()
     }
 
     fn same_ctl_backups(&self, server: &BackupServer, args: &[&str]) -> Output {
@@ -236,10 +206,5 @@ fn index_of(data_file: &Path) -> PathBuf {
 /// Owner, group and mode, for messages in readable form.
 fn access(path: &Path) -> String {
     let metadata = fs::metadata(path).unwrap();
-    format!(
-        "{}:{} {:o}",
-        metadata.uid(),
-        metadata.gid(),
-        metadata.mode()
-    )
+    format!("{}:{} {:o}", metadata.uid(), metadata.gid(), metadata.mode())
 }

@@ -79,11 +79,7 @@ impl std::fmt::Display for Output {
             let from = bytes.len().saturating_sub(6000);
             String::from_utf8_lossy(&bytes[from..]).into_owned()
         };
-        writeln!(
-            f,
-            "{} -> {:?} in {:?}",
-            self.command, self.status, self.elapsed
-        )?;
+        writeln!(f, "{} -> {:?} in {:?}", self.command, self.status, self.elapsed)?;
         writeln!(f, "--- stdout (tail)\n{}", tail(&self.stdout))?;
         writeln!(f, "--- stderr (tail)\n{}", tail(&self.stderr))
     }
@@ -92,10 +88,7 @@ impl std::fmt::Display for Output {
 /// Runs `command` to its end, feeding it `input`; kills it after `timeout`.
 pub(crate) fn run_with(mut command: Command, input: &[u8], timeout: Duration) -> Output {
     let started = Instant::now();
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut service = Service::spawn(command);
     let mut stdin = service.child.stdin.take().unwrap();
     // A program that ends without reading its input is no failure of the harness.
@@ -143,11 +136,7 @@ impl Service {
             .process_group(0)
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {shown}: {error}"));
-        Self {
-            child,
-            command: shown,
-            stopped: false,
-        }
+        Self { child, command: shown, stopped: false }
     }
 
     /// The exit status once the program has ended by itself.

@@ -25,10 +25,7 @@ impl RawCsync {
         let stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_read_timeout(Some(TIMEOUT))?;
         stream.set_nodelay(true)?;
-        let mut csync = Self {
-            reader: BufReader::new(stream),
-            banner: Vec::new(),
-        };
+        let mut csync = Self { reader: BufReader::new(stream), banner: Vec::new() };
         loop {
             let line = csync.read_line()?;
             csync.banner.extend_from_slice(&line);

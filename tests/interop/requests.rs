@@ -26,32 +26,12 @@ const OTHER_BODY: &str = "Subject: b\r\n\r\nworld";
 
 /// All requests, in an order in which later queries show what earlier ones stored.
 pub(crate) fn all() -> Vec<(Peer, String)> {
-    let admin = [
-        words(),
-        queries(),
-        broken_lists(),
-        reservations(),
-        messages(),
-        mailboxes(),
-        others(),
-    ];
+    let admin =
+        [words(), queries(), broken_lists(), reservations(), messages(), mailboxes(), others()];
     let mut all = Vec::new();
-    all.extend(
-        before_login()
-            .into_iter()
-            .map(|request| (Peer::Stranger, request)),
-    );
-    all.extend(
-        without_rights()
-            .into_iter()
-            .map(|request| (Peer::User, request)),
-    );
-    all.extend(
-        admin
-            .into_iter()
-            .flatten()
-            .map(|request| (Peer::Admin, request)),
-    );
+    all.extend(before_login().into_iter().map(|request| (Peer::Stranger, request)));
+    all.extend(without_rights().into_iter().map(|request| (Peer::User, request)));
+    all.extend(admin.into_iter().flatten().map(|request| (Peer::Admin, request)));
     all
 }
 
@@ -289,10 +269,7 @@ fn mailboxes() -> Vec<String> {
     };
     let mut values = vec![kvlist(&mailbox(&format!("({})", kvlist(&record))))];
     for left_out in 0..record.len() {
-        values.push(kvlist(&mailbox(&format!(
-            "({})",
-            kvlist(&without(&record, left_out))
-        ))));
+        values.push(kvlist(&mailbox(&format!("({})", kvlist(&without(&record, left_out))))));
     }
     let empty = mailbox("()");
     for left_out in 0..empty.len() {
@@ -315,16 +292,12 @@ fn mailboxes() -> Vec<String> {
         values.push(kvlist(&changed));
     }
     let unknown = [("GUID", "0".repeat(40))];
-    let rest = record[..6]
-        .iter()
-        .map(|(key, value)| (*key, (*value).to_owned()));
+    let rest = record[..6].iter().map(|(key, value)| (*key, (*value).to_owned()));
     let unknown: Vec<_> = rest.chain(unknown).collect();
     values.push(kvlist(&mailbox(&format!("({})", kvlist(&unknown)))));
     values.push(kvlist(&empty).to_lowercase());
-    let mut requests: Vec<String> = values
-        .into_iter()
-        .map(|value| format!("APPLY MAILBOX {value}\r\n"))
-        .collect();
+    let mut requests: Vec<String> =
+        values.into_iter().map(|value| format!("APPLY MAILBOX {value}\r\n")).collect();
     requests.push("GET USER tom\r\n".into());
     requests.push("GET MAILBOXES (user.tom)\r\n".into());
     requests.push("GET FULLMAILBOX user.tom\r\n".into());
@@ -367,16 +340,11 @@ fn others() -> Vec<String> {
 }
 
 fn kvlist<V: AsRef<str>>(fields: &[(&str, V)]) -> String {
-    let fields = fields
-        .iter()
-        .map(|(key, value)| format!("{key} {}", value.as_ref()));
+    let fields = fields.iter().map(|(key, value)| format!("{key} {}", value.as_ref()));
     format!("%({})", fields.collect::<Vec<_>>().join(" "))
 }
 
 fn without<V: Clone>(fields: &[(&'static str, V)], left_out: usize) -> Vec<(&'static str, V)> {
-    let kept = fields
-        .iter()
-        .enumerate()
-        .filter(|(number, _)| *number != left_out);
+    let kept = fields.iter().enumerate().filter(|(number, _)| *number != left_out);
     kept.map(|(_, field)| field.clone()).collect()
 }

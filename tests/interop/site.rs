@@ -34,13 +34,7 @@ pub(crate) struct Channel {
 impl Channel {
     /// A channel that logs in as the administrator.
     pub(crate) fn new(name: &'static str, port: u16, try_imap: bool) -> Self {
-        Self {
-            name,
-            port,
-            try_imap,
-            user: ADMIN,
-            password: PASSWORD,
-        }
+        Self { name, port, try_imap, user: ADMIN, password: PASSWORD }
     }
 }
 
@@ -69,20 +63,9 @@ impl Site {
              sieveusehomedir: no\ndelete_mode: delayed\nexpunge_mode: delayed\n\
              allowusermoves: yes\naltnamespace: no\nunixhierarchysep: no\nsync_log: yes\n\
              sync_log_channels: {}\n",
-            channels
-                .iter()
-                .map(|channel| channel.name)
-                .collect::<Vec<_>>()
-                .join(" "),
+            channels.iter().map(|channel| channel.name).collect::<Vec<_>>().join(" "),
         );
-        for Channel {
-            name,
-            port,
-            try_imap,
-            user,
-            password,
-        } in channels
-        {
+        for Channel { name, port, try_imap, user, password } in channels {
             conf += &format!(
                 "{name}_sync_host: 127.0.0.1\n{name}_sync_port: {port}\n\
                  {name}_sync_authname: {user}\n{name}_sync_password: {password}\n\
@@ -110,13 +93,7 @@ impl Site {
         wait_for("the mail server's greeting", START_TIMEOUT, || {
             std::net::TcpStream::connect(("127.0.0.1", imap_port)).ok()
         });
-        Self {
-            cyrus: cyrus.clone(),
-            _master: master,
-            workspace,
-            imap_port,
-            sieve_port,
-        }
+        Self { cyrus: cyrus.clone(), _master: master, workspace, imap_port, sieve_port }
     }
 
     /// A new IMAP session of `user`.
@@ -141,9 +118,7 @@ impl Site {
 
     fn sync_command(&self, channel: &str, args: &[&str]) -> Command {
         let mut command = self.cyrus.command("sync_client");
-        command
-            .arg("-C")
-            .arg(self.workspace.path().join("imapd.conf"));
+        command.arg("-C").arg(self.workspace.path().join("imapd.conf"));
         command.args(["-v", "-v", "-n", channel]).args(args);
         command
     }
@@ -155,20 +130,14 @@ impl Site {
         let stop_file = format!("conf/stop-{channel}");
         assert!(log.exists(), "nothing was logged for {channel}");
         let mut command = self.sync_command(channel, &["-R"]);
-        let trace_path = self
-            .workspace
-            .write(&format!("rolling-{channel}.trace"), "");
+        let trace_path = self.workspace.write(&format!("rolling-{channel}.trace"), "");
         let trace = std::fs::File::create(&trace_path).unwrap();
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(trace);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(trace);
         let started = std::time::Instant::now();
         let shown = format!("{command:?}");
         let mut service = Service::spawn(command);
-        let done = try_wait_for(SYNC_TIMEOUT, || {
-            (!log.exists() && !log_run.exists()).then_some(())
-        });
+        let done =
+            try_wait_for(SYNC_TIMEOUT, || (!log.exists() && !log_run.exists()).then_some(()));
         self.workspace.write(&stop_file, "");
         let status = done.and_then(|()| service.wait(SYNC_TIMEOUT));
         drop(service);
@@ -183,11 +152,7 @@ impl Site {
 
     /// The log of changes that await rolling replication.
     pub(crate) fn sync_log_path(&self, channel: &str, name: &str) -> PathBuf {
-        self.workspace
-            .path()
-            .join("conf/sync")
-            .join(channel)
-            .join(name)
+        self.workspace.path().join("conf/sync").join(channel).join(name)
     }
 }
 
@@ -206,10 +171,7 @@ pub(crate) fn server_conf(root: &Path) -> String {
 pub(crate) fn add_account(workspace: &Workspace, user: &str) {
     let path = workspace.path().join("sasldb2");
     let mut command = clean_command(Path::new("/usr/sbin/saslpasswd2"));
-    command
-        .args(["-p", "-c", "-u", REALM, "-f"])
-        .arg(&path)
-        .arg(user);
+    command.args(["-p", "-c", "-u", REALM, "-f"]).arg(&path).arg(user);
     let _ = run_with(command, PASSWORD.as_bytes(), START_TIMEOUT).success();
     workspace.give_away(&path);
 }
@@ -224,13 +186,7 @@ pub(crate) fn start_master(
     let log = std::fs::File::create(workspace.path().join("master.log")).unwrap();
     let mut command = cyrus.command("master");
     command.arg("-C").arg(imapd_conf).arg("-M").arg(cyrus_conf);
-    command
-        .arg("-p")
-        .arg(workspace.path().join("conf/master.pid"))
-        .arg("-D");
-    command
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().unwrap())
-        .stderr(log);
+    command.arg("-p").arg(workspace.path().join("conf/master.pid")).arg("-D");
+    command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
     Service::spawn(command)
 }

@@ -47,37 +47,26 @@ impl SyncRun {
     /// Panics unless `request` (`APPLY MESSAGE`) was sent at least once.
     pub(crate) fn assert_sent(&self, request: &str) {
         let requests = self.requests();
-        assert!(
-            requests.iter().any(|sent| sent == request),
-            "no {request}: {}",
-            self.output
-        );
+        assert!(requests.iter().any(|sent| sent == request), "no {request}: {}", self.output);
     }
 
     /// Final lines received that are not OK.
     pub(crate) fn refusals(&self) -> Vec<String> {
         self.traced(b'<')
-            .filter(|line| {
-                ["NO ", "BAD ", "BYE "]
-                    .into_iter()
-                    .any(|word| line.starts_with(word))
-            })
+            .filter(|line| ["NO ", "BAD ", "BYE "].into_iter().any(|word| line.starts_with(word)))
             .collect()
     }
 
     /// First lines of the trace's blocks in one direction: `>time>` sent, `<time<` received.
     fn traced(&self, direction: u8) -> impl Iterator<Item = String> {
-        self.output
-            .stderr
-            .split(|&byte| byte == b'\n')
-            .filter_map(move |line| {
-                let rest = line.strip_prefix(&[direction])?;
-                let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-                let first = rest[digits..].strip_prefix(&[direction])?;
-                (digits >= 9).then(|| {
-                    let shown = &first[..first.len().min(300)];
-                    String::from_utf8_lossy(shown).trim_end().to_owned()
-                })
+        self.output.stderr.split(|&byte| byte == b'\n').filter_map(move |line| {
+            let rest = line.strip_prefix(&[direction])?;
+            let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+            let first = rest[digits..].strip_prefix(&[direction])?;
+            (digits >= 9).then(|| {
+                let shown = &first[..first.len().min(300)];
+                String::from_utf8_lossy(shown).trim_end().to_owned()
             })
+        })
     }
 }

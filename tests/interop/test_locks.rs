@@ -24,10 +24,7 @@ impl HeldLock {
         // `-p` buffers its "OK locked" on a pipe; a command run under the lock does not.
         let mut command =
             tools.ctl_backups_command(server, &["lock", "-x", "echo held; exec cat", user]);
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut service = Service::spawn(command);
         let mut line = String::new();
         let stdout = service.child.stdout.take().unwrap();
@@ -38,22 +35,14 @@ impl HeldLock {
 
     fn release(mut self) {
         drop(self.0.child.stdin.take());
-        assert!(
-            self.0.wait(TIMEOUT).is_some(),
-            "ctl_backups lock does not end"
-        );
+        assert!(self.0.wait(TIMEOUT).is_some(), "ctl_backups lock does not end");
     }
 }
 
 fn assert_locked_out(run: &SyncRun) {
     let refusals = run.refusals();
     assert!(!refusals.is_empty(), "{}", run.output);
-    assert!(
-        refusals
-            .iter()
-            .all(|line| line.starts_with("NO IMAP_MAILBOX_LOCKED")),
-        "{refusals:?}"
-    );
+    assert!(refusals.iter().all(|line| line.starts_with("NO IMAP_MAILBOX_LOCKED")), "{refusals:?}");
     assert_eq!(run.applied(), Vec::<String>::new(), "{}", run.output);
 }
 
@@ -64,16 +53,11 @@ fn a_backup_locked_by_the_real_tool_is_deferred() {
     };
     let maker = Maker::under_test();
     let mut server = BackupServer::start(&cyrus, maker, &[]);
-    let site = Site::start(
-        &cyrus,
-        &["tom"],
-        &[Channel::new("tested", server.port, false)],
-    );
+    let site = Site::start(&cyrus, &["tom"], &[Channel::new("tested", server.port, false)]);
     let [real_tools, tested_tools] = [Maker::Cyrus, maker].map(|maker| Tools::new(&cyrus, maker));
     site.imap(ADMIN).create("user.tom");
     let _ = site.sync("tested", &["-u", "tom"]).success();
-    site.imap("tom")
-        .append("INBOX", "", 1_000_000_000, &mail::note(1).bytes);
+    site.imap("tom").append("INBOX", "", 1_000_000_000, &mail::note(1).bytes);
     server.wait_until_closed();
     let before = server.store_files();
 
@@ -91,11 +75,7 @@ fn a_backup_locked_by_the_real_tool_is_deferred() {
     let run = site.sync("tested", &["-R", "-1"]);
     assert_locked_out(&run);
     let deferred = std::fs::read_to_string(&log).unwrap_or_default();
-    assert!(
-        deferred.contains("user.tom"),
-        "deferred: {deferred:?}\n{}",
-        run.output
-    );
+    assert!(deferred.contains("user.tom"), "deferred: {deferred:?}\n{}", run.output);
     for args in [["list", "tom"], ["verify", "tom"]] {
         let [real, tested] =
             [&real_tools, &tested_tools].map(|tools| tools.ctl_backups(&server, &args));
@@ -103,16 +83,9 @@ fn a_backup_locked_by_the_real_tool_is_deferred() {
         assert_same_output(&real, &tested);
     }
     let after = server.store_files();
-    let changed = before
-        .iter()
-        .filter(|(path, sum)| after.get(*path) != Some(*sum));
-    let changed: Vec<_> = changed
-        .filter(|(path, _)| !path.ends_with("backups.db"))
-        .collect();
-    assert!(
-        changed.is_empty(),
-        "touched under a foreign lock: {changed:?}"
-    );
+    let changed = before.iter().filter(|(path, sum)| after.get(*path) != Some(*sum));
+    let changed: Vec<_> = changed.filter(|(path, _)| !path.ends_with("backups.db")).collect();
+    assert!(changed.is_empty(), "touched under a foreign lock: {changed:?}");
     lock.release();
     server.wait_until_closed();
 
@@ -136,17 +109,10 @@ fn a_backup_in_use_by_a_session_is_locked_for_the_real_tools() {
 
     let lock = real_tools.ctl_backups(&server, &["lock", "-x", "true", "tom"]);
     assert_eq!(lock.code(), 75);
-    assert!(
-        lock.stderr_text()
-            .contains("unable to lock tom: Mailbox is locked"),
-        "{lock}"
-    );
+    assert!(lock.stderr_text().contains("unable to lock tom: Mailbox is locked"), "{lock}");
     for tools in [&real_tools, &tested_tools] {
         let list = tools.ctl_backups(&server, &["list", "tom"]);
-        assert_eq!(
-            (list.code(), list.stderr_text().as_str()),
-            (75, "tom: Mailbox is locked\n")
-        );
+        assert_eq!((list.code(), list.stderr_text().as_str()), (75, "tom: Mailbox is locked\n"));
     }
     let mut second = RawCsync::login(server.port, ADMIN, PASSWORD);
     assert_eq!(second.ask(b"GET USER tom\r\n"), LOCKED);
@@ -155,9 +121,7 @@ fn a_backup_in_use_by_a_session_is_locked_for_the_real_tools() {
     assert_eq!(second.ask(b"GET USER tom\r\n"), LOCKED);
 
     assert_eq!(csync.ask(b"RESTART\r\n"), "OK Restarting\r\n");
-    let _ = real_tools
-        .ctl_backups(&server, &["lock", "-x", "true", "tom"])
-        .success();
+    let _ = real_tools.ctl_backups(&server, &["lock", "-x", "true", "tom"]).success();
     assert_eq!(second.ask(b"GET USER tom\r\n"), "OK Success\r\n");
     // A client that just goes away leaves no lock behind.
     drop(second);

@@ -17,11 +17,7 @@ fn the_imap_probe_costs_no_time() {
         return;
     };
     let server = BackupServer::start(&cyrus, Maker::under_test(), &[]);
-    let site = Site::start(
-        &cyrus,
-        &["tom"],
-        &[Channel::new("tested", server.port, true)],
-    );
+    let site = Site::start(&cyrus, &["tom"], &[Channel::new("tested", server.port, true)]);
     site.imap(ADMIN).create("user.tom");
     let run = site.sync("tested", &["-u", "tom"]).success();
     match server.maker {

@@ -17,14 +17,8 @@ const ODD_NAMES: [&str; 6] = [
     "INBOX.Work.2002",
     "INBOX.amp&-ersand",
 ];
-const FLAGS: [&str; 6] = [
-    "",
-    "\\Seen",
-    "\\Flagged \\Answered",
-    "\\Draft $Forwarded",
-    "NonJunk $Label1",
-    "\\Seen Junk",
-];
+const FLAGS: [&str; 6] =
+    ["", "\\Seen", "\\Flagged \\Answered", "\\Draft $Forwarded", "NonJunk $Label1", "\\Seen Junk"];
 /// The client repeats it at each sync: no backup server tells which script is active.
 const ACTIVATE: &str = "APPLY ACTIVATE_SIEVE";
 
@@ -55,36 +49,21 @@ fn a_site_is_backed_up_like_by_the_real_server() {
     // What the scenario is meant to hold, so that "the same" is not "both empty".
     assert_eq!(pair.tested_rows("tom", "mailbox", "deleted IS NULL"), 9);
     assert!(pair.tested_rows("tom", "message", "1") >= 30);
-    assert_eq!(
-        pair.tested_rows("tom", "subscription", "unsubscribed IS NULL"),
-        3
-    );
+    assert_eq!(pair.tested_rows("tom", "subscription", "unsubscribed IS NULL"), 3);
     assert_eq!(pair.tested_rows("tom", "sieve", "deleted IS NULL"), 1);
     assert_eq!(pair.tested_rows("ann", "seen", "seenuids <> ''"), 1);
     assert!(pair.tested_rows("tom", "mailbox", "annotations <> ''") >= 1);
 
     change_everything(&pair.site);
     let rolling = pair.sync_rolling();
-    for request in [
-        "APPLY RENAME",
-        "APPLY RESERVE",
-        "APPLY MESSAGE",
-        "APPLY UNSUB",
-        "APPLY SUB",
-    ] {
+    for request in ["APPLY RENAME", "APPLY RESERVE", "APPLY MESSAGE", "APPLY UNSUB", "APPLY SUB"] {
         rolling.assert_sent(request);
     }
     pair.assert_settled(&["-A"], &[]);
     pair.assert_same_rows();
     assert!(pair.tested_rows("tom", "mailbox_message", "expunged IS NOT NULL") >= 1);
-    assert_eq!(
-        pair.tested_rows("tom", "mailbox", "mboxname LIKE 'DELETED.user.tom.%'"),
-        2
-    );
-    assert_eq!(
-        pair.tested_rows("tom", "subscription", "unsubscribed IS NOT NULL"),
-        1
-    );
+    assert_eq!(pair.tested_rows("tom", "mailbox", "mboxname LIKE 'DELETED.user.tom.%'"), 2);
+    assert_eq!(pair.tested_rows("tom", "subscription", "unsubscribed IS NOT NULL"), 1);
 
     change_again(&pair.site);
     let _ = pair.sync(&["-m", "user.tom", "user.tom.Projects"]);
@@ -109,16 +88,8 @@ fn literals_in_annotations_and_scripts_are_kept() {
     let pair = Pair::start(&cyrus, &["lit"]);
     create_user(&pair.site, "lit");
     let mut imap = pair.site.imap("lit");
-    append_all(
-        &mut imap,
-        "INBOX",
-        &[mail::all_octets(), mail::long_line(), mail::note(1)],
-    );
-    imap.set_metadata(
-        "INBOX",
-        "/shared/comment",
-        "50% of \"caf\u{e9}\" \\".as_bytes(),
-    );
+    append_all(&mut imap, "INBOX", &[mail::all_octets(), mail::long_line(), mail::note(1)]);
+    imap.set_metadata("INBOX", "/shared/comment", "50% of \"caf\u{e9}\" \\".as_bytes());
     imap.set_metadata("INBOX", "/private/comment", b"two\r\nlines");
     imap.select("INBOX");
     imap.annotate(1, "/comment", "value.shared", "\u{65e5}\u{672c}".as_bytes());
@@ -133,8 +104,7 @@ fn literals_in_annotations_and_scripts_are_kept() {
     pair.assert_same_rows();
     pair.assert_dumps("lit", "INBOX");
 
-    pair.site
-        .put_script("lit", "main", "keep;\r\n# again\r\n", true);
+    pair.site.put_script("lit", "main", "keep;\r\n# again\r\n", true);
     let mut imap = pair.site.imap("lit");
     imap.set_metadata("INBOX", "/private/comment", b"not \xff UTF-8");
     let _ = pair.sync_rolling();
@@ -152,11 +122,7 @@ fn a_message_of_20_megabytes_is_kept() {
     let pair = Pair::start(&cyrus, &["big"]);
     create_user(&pair.site, "big");
     let mut imap = pair.site.imap("big");
-    append_all(
-        &mut imap,
-        "INBOX",
-        &[mail::note(1), mail::huge(20_000_000), mail::note(2)],
-    );
+    append_all(&mut imap, "INBOX", &[mail::note(1), mail::huge(20_000_000), mail::note(2)]);
     let _ = pair.sync(&["-u", "big"]);
     pair.assert_settled(&["-u", "big"], &[]);
     pair.assert_same_rows();
@@ -165,8 +131,7 @@ fn a_message_of_20_megabytes_is_kept() {
 }
 
 fn create_user(site: &Site, user: &str) {
-    site.imap(crate::site::ADMIN)
-        .create(&format!("user.{user}"));
+    site.imap(crate::site::ADMIN).create(&format!("user.{user}"));
 }
 
 /// Appends with dates an hour apart and all sorts of flags.
@@ -187,10 +152,7 @@ fn fill_tom(site: &Site) {
     let (inbox, rest) = corpus.split_at(12);
     append_all(&mut imap, "INBOX", inbox);
     append_all(&mut imap, WORK, &[mail::all_octets(), mail::long_line()]);
-    for (mailbox, messages) in ODD_NAMES
-        .into_iter()
-        .zip(rest.chunks(rest.len().div_ceil(6)))
-    {
+    for (mailbox, messages) in ODD_NAMES.into_iter().zip(rest.chunks(rest.len().div_ceil(6))) {
         append_all(&mut imap, mailbox, messages);
     }
     imap.select("INBOX");
@@ -215,11 +177,7 @@ fn fill_shared(site: &Site) {
     let mut admin = site.imap(crate::site::ADMIN);
     admin.create("shared.news");
     admin.ok("SETACL shared.news anyone lrsip");
-    append_all(
-        &mut admin,
-        "shared.news",
-        &[mail::note(101), mail::note(102), mail::note(103)],
-    );
+    append_all(&mut admin, "shared.news", &[mail::note(101), mail::note(102), mail::note(103)]);
     let mut ann = site.imap("ann");
     ann.append("INBOX", "", FIRST_DATE, &mail::note(110).bytes);
     ann.select("shared.news");

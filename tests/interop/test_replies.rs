@@ -55,14 +55,8 @@ fn replies_are_better_where_the_real_ones_harm() {
         ("GET MAILBOXES (user.bob shared.x)\r\n", "OK Success\r\n"),
         ("APPLY FORCE %()\r\n", "OK Success\r\n"),
         ("APPLY UNQUOTA user.tom\r\n", "OK Success\r\n"),
-        (
-            "APPLY ANNOTATION %(MBOXNAME \"\" ENTRY /x USERID \"\" VALUE y)\r\n",
-            "OK Success\r\n",
-        ),
-        (
-            "APPLY UNANNOTATION %(MBOXNAME \"\" ENTRY /x USERID \"\")\r\n",
-            "OK Success\r\n",
-        ),
+        ("APPLY ANNOTATION %(MBOXNAME \"\" ENTRY /x USERID \"\" VALUE y)\r\n", "OK Success\r\n"),
+        ("APPLY UNANNOTATION %(MBOXNAME \"\" ENTRY /x USERID \"\")\r\n", "OK Success\r\n"),
         ("APPLY LOCAL_UNUSER tom\r\n", "OK Success\r\n"),
         (
             "APPLY MAILBOX %(UNIQUEID u9 MBOXNAME user.tom.X MBOXTYPE ei HIGHESTMODSEQ 5 \
@@ -86,10 +80,7 @@ fn replies_are_better_where_the_real_ones_harm() {
         format!("APPLY MESSAGE (%{{default {message} 99999999999}}\r\n{BODY})\r\n"),
         format!("APPLY MESSAGE (%{{default xyz 19}}\r\n{BODY})\r\n"),
         format!("APPLY MESSAGE (%{{default {message} 19}}{BODY})\r\n"),
-        format!(
-            "APPLY SUB %(USERID tom MBOXNAME {})\r\n",
-            "(".repeat(100_000)
-        ),
+        format!("APPLY SUB %(USERID tom MBOXNAME {})\r\n", "(".repeat(100_000)),
         "x".repeat(64 << 20) + "\r\n",
     ] {
         let mut csync = RawCsync::login(pair.tested.port, ADMIN, PASSWORD);
@@ -109,11 +100,7 @@ struct Dialogue {
 
 impl Dialogue {
     fn new(port: u16) -> Self {
-        Self {
-            port,
-            user: None,
-            admin: None,
-        }
+        Self { port, user: None, admin: None }
     }
 
     /// All that the server says to `request`, to a NOOP and to an empty line after it.

@@ -28,11 +28,7 @@ impl Tools {
         for tool in ["ctl_backups", "cyr_backup"] {
             symlink(CYRBK, links.path().join(tool)).unwrap();
         }
-        Self {
-            cyrus: cyrus.clone(),
-            maker,
-            links,
-        }
+        Self { cyrus: cyrus.clone(), maker, links }
     }
 
     /// `ctl_backups -C conf-of-server args`, not yet run.
@@ -47,10 +43,7 @@ impl Tools {
 
     /// Runs `cyr_backup` on the server's store.
     pub(crate) fn cyr_backup(&self, server: &BackupServer, args: &[&str]) -> Output {
-        run(
-            self.command("cyr_backup", &server.imapd_conf(), args),
-            TIMEOUT,
-        )
+        run(self.command("cyr_backup", &server.imapd_conf(), args), TIMEOUT)
     }
 
     fn command(&self, tool: &str, imapd_conf: &Path, args: &[&str]) -> Command {
@@ -77,10 +70,7 @@ pub(crate) fn parse_list(stdout: &str) -> Vec<Listed> {
         .map(|line| {
             let columns: Vec<&str> = line.split('\t').collect();
             assert_eq!(columns.len(), 4, "{stdout}");
-            Listed {
-                userid: columns[2].to_owned(),
-                data_file: columns[3].into(),
-            }
+            Listed { userid: columns[2].to_owned(), data_file: columns[3].into() }
         })
         .collect()
 }

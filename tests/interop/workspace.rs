@@ -27,11 +27,7 @@ impl Workspace {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         let owner = (cyrus.user.uid.as_raw(), cyrus.user.gid.as_raw());
         chown(&path, Some(owner.0), Some(owner.1)).unwrap();
-        Self {
-            _dir: dir,
-            path,
-            owner,
-        }
+        Self { _dir: dir, path, owner }
     }
 
     /// The directory itself.
