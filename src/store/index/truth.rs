@@ -375,7 +375,7 @@ mod tests {
                 model.retain(|uid, _| *uid <= last_uid);
                 let modseq = ts as u64 + 1;
                 let records: Vec<_> =
-                    records.iter().map(|(uid, of, gone)| (*uid, *of, modseq, *gone)).collect();
+                    records.iter().map(|(uid, number, gone)| (*uid, *number, modseq, *gone)).collect();
                 for record in &records {
                     model.insert(record.0, *record);
                 }
@@ -403,9 +403,9 @@ mod tests {
             .unwrap();
         for row in index.rows(&format!("{EXCEPTIONS} ORDER BY uid"), [1], record_row).unwrap() {
             other.db.execute(
-                "INSERT INTO cyrbk_record (mailbox_id, uid, last_chunk_id, modseq, last_updated,
-                 flags, internaldate, annotations, expunged, guid, size, hidden) VALUES (5, ?1, 2, ?2,
-                 ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                "INSERT INTO cyrbk_record (mailbox_id, uid, last_chunk_id, modseq, last_updated, flags,
+                 internaldate, annotations, expunged, guid, size, hidden) VALUES (5, ?1, 2, ?2, ?3,
+                 ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
                 params![row.uid, row.modseq as i64, row.last_updated, Text(&row.flags),
                     row.internaldate, Text(&row.annotations), row.expunged,
                     row.guid.map(|g| g.to_string()), row.size as i64,
