@@ -118,7 +118,10 @@ impl Session {
                     self.spool.start();
                     None
                 }
-                Event::Body(_) if self.staging_failed => None,
+                Event::Body(octets) if self.staging_failed => {
+                    let _ = octets;
+                    None
+                }
                 Event::Body(octets) => self.spool.add(octets),
                 Event::BodyEnd => self.spool.end(),
                 Event::Line => {
@@ -126,7 +129,7 @@ impl Session {
                     None
                 }
                 Event::Lost => {
-                    self.fatal("announced length cannot be true");
+                    self.fatal("num too big");
                     None
                 }
             };

@@ -354,7 +354,7 @@ impl Subscription {
     fn read(fields: &Fields<'_>) -> Result<Subscription, Reject> {
         Ok(Subscription {
             userid: fields.text("USERID").map_err(|_| Reject::Protocol)?,
-            mboxname: fields.text("MBOXNAME").map_err(|_| Reject::Protocol)?,
+            mboxname: fields.text("MBOXNAME")?,
         })
     }
 }

@@ -64,11 +64,6 @@ impl FileHeader {
         };
         Some(FileHeader { partition, guid, size })
     }
-
-    /// The size that a header ends with, whatever stands in front of it.
-    pub(super) fn size_of(header: &[u8]) -> Option<u64> {
-        number(header.rsplit(|&c| c == b' ').next()?)
-    }
 }
 
 /// A number as a field holds it: digits only, 64 bits.
