@@ -1,5 +1,187 @@
-//! cmd
+//! The personalities: words in, text and exit status out.
+//!
+//! One executable answers to several names. The base name of `argv[0]` chooses;
+//! under any other name it is `cyrbk`, whose first word may be one of them too.
+//!
+//! | Name | Parser | Commands |
+//! |---|---|---|
+//! | `ctl_backups` | `getopt`, as Cyrus's | one file each in `ctl_backups/` |
+//! | `cyr_backup` | `getopt`, as Cyrus's | one file each in `cyr_backup/` |
+//! | `backupd`, `restore` | | not implemented yet |
+//! | anything else: `cyrbk` | clap | those of the others, and its own |
+//!
+//! Parsers differ, commands do not: `cyrbk verify` fills in the same request as
+//! `ctl_backups verify`.
 
+pub mod ctl_backups;
+pub mod cyr_backup;
+mod cyrbk;
+mod exit;
+mod getopt;
+mod identity;
+mod json;
+mod mailbox_name;
 pub mod passwd;
+mod report;
+mod select;
 pub mod serve;
 pub mod site;
+mod startup;
+mod time;
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+pub use exit::{Exit, Stop};
+pub use select::Mode;
+
+/// Where a command writes: the process's streams, or a test's.
+pub struct Streams<'a> {
+    /// Standard output, buffered.
+    pub out: &'a mut dyn Write,
+    /// Standard error.
+    pub err: &'a mut dyn Write,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Personality {
+    Backupd,
+    CtlBackups,
+    CyrBackup,
+    Restore,
+}
+
+const PERSONALITIES: [(&str, Personality); 4] = [
+    ("backupd", Personality::Backupd),
+    ("ctl_backups", Personality::CtlBackups),
+    ("cyr_backup", Personality::CyrBackup),
+    ("restore", Personality::Restore),
+];
+
+/// The whole program: `argv` to exit status.
+pub fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    // Not locked for good: a server's threads may want to write too.
+    let (mut out, mut err) = (BufWriter::new(io::stdout()), io::stderr());
+    let mut streams = Streams { out: &mut out, err: &mut err };
+    let result = run(&args, &mut streams).and_then(|exit| {
+        streams.out.flush()?;
+        Ok(exit)
+    });
+    exit::conclude(result, &mut err).into()
+}
+
+fn run(args: &[OsString], streams: &mut Streams<'_>) -> Result<Exit, Stop> {
+    let name = args.first().and_then(|arg| Path::new(arg).file_name());
+    if let Some(personality) = name.and_then(personality) {
+        return personality.run(args, streams);
+    }
+    match args.get(1).and_then(|word| personality(word)) {
+        Some(personality) => personality.run(&args[1..], streams),
+        None => cyrbk::run(args, streams),
+    }
+}
+
+fn personality(name: &OsStr) -> Option<Personality> {
+    PERSONALITIES.iter().find(|(known, _)| name == *known).map(|(_, personality)| *personality)
+}
+
+impl Personality {
+    fn run(self, args: &[OsString], streams: &mut Streams<'_>) -> Result<Exit, Stop> {
+        match self {
+            Personality::CtlBackups => ctl_backups::main(args, streams),
+            Personality::CyrBackup => cyr_backup::main(args, streams),
+            Personality::Backupd => not_implemented("backupd", None, streams),
+            Personality::Restore => not_implemented("restore", None, streams),
+        }
+    }
+}
+
+/// A number as C's `atoi` reads it: what stands in front of anything else; 0 without
+/// any digit. What does not fit is the nearest that does.
+fn atoi(text: &[u8]) -> i64 {
+    let text = text.trim_ascii_start();
+    let (negative, digits) = match text {
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] => (false, digits),
+        digits => (false, digits),
+    };
+    let digits = digits.iter().take_while(|c| c.is_ascii_digit());
+    let number = digits.fold(0i64, |n, c| n.saturating_mul(10).saturating_add((c - b'0').into()));
+    if negative { -number } else { number }
+}
+
+/// Refuses a command that is known but not there yet.
+fn not_implemented(
+    tool: &str,
+    command: Option<&str>,
+    streams: &mut Streams<'_>,
+) -> Result<Exit, Stop> {
+    match command {
+        Some(command) => writeln!(streams.err, "{tool}: {command}: not implemented yet")?,
+        None => writeln!(streams.err, "{tool}: not implemented yet")?,
+    }
+    Ok(Exit::TempFail)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn run_words(words: &[&str]) -> (Exit, String, String) {
+        let args: Vec<OsString> = words.iter().map(OsString::from).collect();
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let exit = run(&args, &mut Streams { out: &mut out, err: &mut err }).unwrap();
+        (exit, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+    }
+
+    #[test]
+    fn only_the_exact_base_name_chooses() {
+        let (exit, out, err) = run_words(&["/usr/lib/cyrus/bin/ctl_backups"]);
+        assert_eq!((exit, out.as_str()), (Exit::Usage, ""));
+        assert!(err.starts_with("Usage:\n    ctl_backups [options] compact "), "{err}");
+        let (exit, _, err) = run_words(&["./cyr_backup"]);
+        assert!(err.starts_with("Usage:\n    cyr_backup "), "{err}");
+        assert_eq!(exit, Exit::Usage);
+        for name in ["cyrbk", "ctl_backups2", "CTL_BACKUPS", ""] {
+            let (exit, _, err) = run_words(&[name]);
+            assert!(err.contains("cyrbk"), "{name}: {err}");
+            assert_eq!(exit, Exit::Usage);
+        }
+    }
+
+    #[test]
+    fn the_first_word_of_cyrbk_chooses_too() {
+        let (exit, _, err) = run_words(&["cyrbk", "ctl_backups", "nonsense"]);
+        assert_eq!(exit, Exit::Usage);
+        assert!(err.starts_with("Usage:\n    ctl_backups "), "{err}");
+    }
+
+    #[test]
+    fn numbers_as_c_reads_them() {
+        for (text, number) in [
+            ("24", 24),
+            (" 24x", 24),
+            ("-7", -7),
+            ("+3", 3),
+            ("", 0),
+            ("abc", 0),
+            ("-", 0),
+            ("99999999999999999999", i64::MAX),
+        ] {
+            assert_eq!(atoi(text.as_bytes()), number, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_says_so() {
+        for words in [&["restore", "server", "alice", "-a"][..], &["backupd"]] {
+            let (exit, out, err) = run_words(words);
+            assert_eq!((exit, out.as_str()), (Exit::TempFail, ""));
+            assert_eq!(err, format!("{}: not implemented yet\n", words[0]));
+        }
+    }
+}

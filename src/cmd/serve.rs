@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::stat::{Mode, umask};
 use tracing_subscriber::EnvFilter;
 
+use super::identity::become_cyrus;
 use super::site;
 use crate::config::{DbBackend, Settings};
 use crate::sync::SessionSettings;
@@ -56,7 +58,10 @@ pub fn run(args: &ServeArgs) -> Result<()> {
     for spec in &listen {
         listeners.extend(bind(spec)?);
     }
+    // As root up to here, for ports below 1024 and a limit above the usual.
     raise_descriptor_limit();
+    become_cyrus(&settings)?;
+    umask(Mode::from_bits_truncate(settings.umask));
     let server = Server::new(server_settings(&settings), listeners)
         .context("cannot start the event loop")?;
     for address in server.addresses() {

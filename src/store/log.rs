@@ -7,7 +7,9 @@
 
 use std::fs::File;
 
-use super::chunk::{MemberError, MemberReader};
+use sha1::{Digest, Sha1};
+
+use super::chunk::{MemberError, MemberReader, hex};
 use crate::wire::dlist::{FileHeader, SyntaxError, Value, number, parse_item};
 use crate::wire::frame::{Event, Framer, Limits, Poison};
 
@@ -110,6 +112,7 @@ pub struct LogReader<'f> {
     used: usize,
     filled: usize,
     ended: bool,
+    plain_sha1: Option<Sha1>,
 }
 
 impl<'f> LogReader<'f> {
@@ -122,7 +125,31 @@ impl<'f> LogReader<'f> {
             used: 0,
             filled: 0,
             ended: false,
+            plain_sha1: None,
         })
+    }
+
+    /// The same, for a caller that wants to know [`LogReader::plain_sha1`] too.
+    pub fn open_hashing(file: &'f File, offset_file: u64) -> Result<LogReader<'f>, LogError> {
+        let reader = LogReader::open(file, offset_file)?;
+        Ok(LogReader { plain_sha1: Some(Sha1::new()), ..reader })
+    }
+
+    /// Inflates the rest of the member without looking at its lines; to be called
+    /// after an unreadable line, or instead of reading any.
+    pub fn skip_rest(&mut self) -> Result<(), MemberError> {
+        while self.refill()? {}
+        Ok(())
+    }
+
+    /// Inflated octets so far.
+    pub fn len_plain(&self) -> u64 {
+        self.member.len_plain()
+    }
+
+    /// SHA-1 of these, hex; empty unless opened with [`LogReader::open_hashing`].
+    pub fn plain_sha1(&self) -> String {
+        self.plain_sha1.as_ref().map(|sha1| hex(&sha1.clone().finalize())).unwrap_or_default()
     }
 
     /// Inflated octets consumed: after a line, the offset of the next one.
@@ -182,7 +209,7 @@ impl<'f> LogReader<'f> {
         }
     }
 
-    fn refill(&mut self) -> Result<bool, LogError> {
+    fn refill(&mut self) -> Result<bool, MemberError> {
         if self.ended {
             return Ok(false);
         }
@@ -190,6 +217,9 @@ impl<'f> LogReader<'f> {
         self.filled = 0;
         self.filled = self.member.read(&mut self.buffer)?;
         self.ended = self.filled == 0;
+        if let Some(sha1) = &mut self.plain_sha1 {
+            sha1.update(&self.buffer[..self.filled]);
+        }
         Ok(!self.ended)
     }
 }

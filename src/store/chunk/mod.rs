@@ -7,6 +7,7 @@ mod reader;
 mod writer;
 
 pub use reader::{MemberError, MemberReader};
+pub(super) use writer::hex;
 pub use writer::{MemberTotals, MemberWriter};
 
 /// First line of every chunk.

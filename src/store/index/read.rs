@@ -108,7 +108,11 @@ impl Index {
 
     /// Mailboxes whose latest state is in this chunk.
     pub fn mailboxes_of_chunk(&self, chunk_id: i64) -> Result<Vec<MailboxRow>> {
-        self.rows(&format!("{MAILBOX} WHERE last_chunk_id = ?1"), [chunk_id], mailbox_row)
+        self.rows(
+            &format!("{MAILBOX} WHERE last_chunk_id = ?1 ORDER BY id"),
+            [chunk_id],
+            mailbox_row,
+        )
     }
 
     /// The mailbox of that name; of several the latest, and none if that one is
@@ -143,7 +147,7 @@ impl Index {
     /// The messages whose latest record is in this chunk, each with the identity
     /// of its mailbox.
     pub fn records_of_chunk(&self, chunk_id: i64) -> Result<Vec<(Vec<u8>, RecordRow)>> {
-        let query = format!("{RECORD} WHERE r.last_chunk_id = ?1");
+        let query = format!("{RECORD} WHERE r.last_chunk_id = ?1 ORDER BY r.id");
         self.rows(&query, [chunk_id], |row| {
             Ok((octets(row, 10)?.unwrap_or_default(), record_row(row)?))
         })

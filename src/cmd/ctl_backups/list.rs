@@ -1,0 +1,100 @@
+//! `ctl_backups list`: when each backup was last written to, its size, whose it is
+//! and where.
+
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+
+use super::{Options, Outcome, for_each};
+use crate::cmd::json::Json;
+use crate::cmd::report::{VerifyReport, store_error, write_labelled};
+use crate::cmd::select::Target;
+use crate::cmd::time::{LocalTime, now};
+use crate::cmd::{Exit, Stop, Streams};
+use crate::config::Settings;
+use crate::store::{Backup, StoreError, verify};
+
+/// What one line says.
+struct Row {
+    /// Octets of the data file.
+    len_file: u64,
+    /// Unix time of the last chunk's end; `None` without any chunk.
+    ts_end: Option<i64>,
+}
+
+enum Failure {
+    Store(StoreError),
+    Unsound(String),
+}
+
+pub(super) fn run(
+    options: &Options,
+    settings: &Settings,
+    streams: &mut Streams<'_>,
+) -> Result<Exit, Stop> {
+    let time = LocalTime::new();
+    let stale = options.stale_hours.map(|hours| now().saturating_sub(hours.saturating_mul(3600)));
+    for_each(options, settings, streams, |target, streams| {
+        let row = match read(options, target) {
+            Ok(row) => row,
+            Err(failure) => return fail(target, failure, streams),
+        };
+        if row.ts_end.zip(stale).is_none_or(|(ts_end, stale)| ts_end <= stale) {
+            let when = row.ts_end.map_or("[unknown]".into(), |ts| time.format(ts));
+            write_row(options.json, target, &row, &when, streams.out)?;
+        }
+        Ok(Outcome::Done)
+    })
+}
+
+fn read(options: &Options, target: &Target) -> Result<Row, Failure> {
+    let read = || {
+        let backup = Backup::open(&target.path, options.wait())?;
+        let mut silence = io::sink();
+        let mut report = VerifyReport::new(&mut silence, 0);
+        if !options.no_verify {
+            verify::quick(&backup, &mut |event| report.event(event))?;
+        }
+        let last = backup.index().last_chunk().map_err(StoreError::index(backup.path()))?;
+        let row = Row { len_file: backup.len_file()?, ts_end: last.map(|chunk| chunk.ts_end) };
+        Ok((row, report.finish().ok().flatten()))
+    };
+    match read() {
+        Ok((row, None)) => Ok(row),
+        Ok((_, Some(verdict))) => Err(Failure::Unsound(verdict)),
+        Err(error) => Err(Failure::Store(error)),
+    }
+}
+
+fn fail(target: &Target, failure: Failure, streams: &mut Streams<'_>) -> Result<Outcome, Stop> {
+    let (text, outcome) = match failure {
+        Failure::Store(error @ StoreError::Locked(_)) => (store_error(&error), Outcome::Locked),
+        Failure::Store(error) => (store_error(&error), Outcome::Failed),
+        Failure::Unsound(verdict) => (verdict, Outcome::Failed),
+    };
+    write_labelled(streams.err, target.label(), &text)?;
+    Ok(outcome)
+}
+
+fn write_row(
+    json: bool,
+    target: &Target,
+    row: &Row,
+    when: &str,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let path = target.path.as_os_str().as_bytes();
+    if json {
+        let object = Json::object([
+            ("timestamp", Some(Json::Text(when.into()))),
+            ("compressed", Some(Json::Integer(row.len_file as i64))),
+            ("userid", target.userid.as_deref().and_then(Json::octets)),
+            ("fname", Json::octets(path)),
+        ]);
+        return object.write(out);
+    }
+    write!(out, "{when}\t{}\t", row.len_file)?;
+    out.write_all(target.userid.as_deref().unwrap_or(b"[unknown]"))?;
+    out.write_all(b"\t")?;
+    out.write_all(path)?;
+    out.write_all(b"\n")
+}

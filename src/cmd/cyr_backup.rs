@@ -1,0 +1,93 @@
+//! `cyr_backup`: looks into one backup.
+//!
+//! Each command is a file in `cyr_backup/`. This one opens the backup, waiting for
+//! its lock, and checks its last chunk.
+
+mod dump;
+mod list;
+mod options;
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+
+pub use options::{Command, Dump, List, Options};
+
+use super::report::{VerifyReport, store_error, write_labelled};
+use super::select::{Selected, one};
+use super::{Exit, Stop, Streams, not_implemented, startup};
+use crate::config::Settings;
+use crate::lock::Wait;
+use crate::store::{Backup, verify};
+
+/// Name of the tool, and prefix of its options in the configuration.
+const NAME: &str = "cyr_backup";
+
+/// Why nothing, or not all, was shown. The label is put in front.
+enum Failure {
+    /// Of the backup or of what was wanted from it.
+    Text(String),
+    /// Output could not be written.
+    Stop(Stop),
+}
+
+impl<E: Into<Stop>> From<E> for Failure {
+    fn from(stop: E) -> Failure {
+        Failure::Stop(stop.into())
+    }
+}
+
+/// Runs `cyr_backup` with these words, the first of which is its name as given.
+pub(super) fn main(args: &[OsString], streams: &mut Streams<'_>) -> Result<Exit, Stop> {
+    let misuse = match options::parse(args.get(1..).unwrap_or_default()) {
+        Ok(options) => return run(&options, streams),
+        Err(misuse) => misuse,
+    };
+    if let (options::Misuse::Option(error), Some(name)) = (misuse, args.first()) {
+        write_labelled(streams.err, name.as_bytes(), &error.to_string())?;
+    }
+    streams.err.write_all(options::USAGE.as_bytes())?;
+    Ok(Exit::Usage)
+}
+
+/// Runs a command.
+pub(super) fn run(options: &Options, streams: &mut Streams<'_>) -> Result<Exit, Stop> {
+    if let Command::NotImplemented(word) = options.command {
+        return not_implemented(NAME, Some(word), streams);
+    }
+    let settings = startup::start(NAME, options.config.as_deref(), streams)?;
+    match show(options, &settings, streams) {
+        Ok(()) => Ok(Exit::Ok),
+        Err(Failure::Text(text)) => {
+            write_labelled(streams.err, options.backup.as_bytes(), &text)?;
+            Ok(Exit::TempFail)
+        }
+        Err(Failure::Stop(stop)) => Err(stop),
+    }
+}
+
+fn show(options: &Options, settings: &Settings, streams: &mut Streams<'_>) -> Result<(), Failure> {
+    let backup = open(options, settings, streams)?;
+    match &options.command {
+        Command::List(what) => list::run(*what, &backup, streams),
+        Command::Dump(what) => dump::run(what, &backup, settings, streams),
+        Command::NotImplemented(_) => Ok(()),
+    }
+}
+
+fn open(
+    options: &Options,
+    settings: &Settings,
+    streams: &mut Streams<'_>,
+) -> Result<Backup, Failure> {
+    let target = match one(settings, options.mode, &options.backup) {
+        Selected::Backup(target) => target,
+        Selected::Unknown { why, .. } => return Err(Failure::Text(why.to_string())),
+    };
+    let text = |error| Failure::Text(store_error(&error));
+    let backup = Backup::open(&target.path, Wait::Yes).map_err(text)?;
+    let mut report = VerifyReport::new(&mut *streams.out, options.verbosity);
+    let checked = verify::quick(&backup, &mut |event| report.event(event));
+    let verdict = report.finish()?;
+    checked.map_err(text)?;
+    verdict.map_or(Ok(backup), |verdict| Err(Failure::Text(verdict)))
+}

@@ -1,0 +1,214 @@
+//! The words of `cyr_backup`.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use crate::cmd::Mode;
+use crate::cmd::getopt::{self, Argument, Long, OptionError, Spec};
+
+/// What to show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// `list`
+    List(List),
+    /// `dump`
+    Dump(Dump),
+    /// A command that Cyrus's tool has and this one has not yet.
+    NotImplemented(&'static str),
+}
+
+/// What `list` lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum List {
+    Chunks,
+    Mailboxes,
+    Messages,
+    All,
+}
+
+/// What `dump` writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Dump {
+    /// The text of a chunk, by its number as typed.
+    Chunk(OsString),
+    /// A message, by its GUID as typed.
+    Message(OsString),
+}
+
+/// A request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// `-C`
+    pub config: Option<PathBuf>,
+    /// How `backup` is read.
+    pub mode: Mode,
+    /// How often `-v`.
+    pub verbosity: u32,
+    /// Which backup.
+    pub backup: OsString,
+    /// What to show of it.
+    pub command: Command,
+}
+
+/// Why the words make no sense; [`USAGE`] says which would.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Misuse {
+    /// An option is none, which is said first.
+    Option(OptionError),
+    Words,
+}
+
+/// The answer to words that make no sense.
+pub(super) const USAGE: &str = "\
+Usage:
+    cyr_backup [options] [mode] backup list chunks
+    cyr_backup [options] [mode] backup list mailboxes
+    cyr_backup [options] [mode] backup list messages
+    cyr_backup [options] [mode] backup list all
+    cyr_backup [options] [mode] backup show chunks id...
+    cyr_backup [options] [mode] backup show mailboxes [mboxname | uniqueid]...
+    cyr_backup [options] [mode] backup show messages guid...
+    cyr_backup [options] [mode] backup dump chunk id
+    cyr_backup [options] [mode] backup dump message guid
+    cyr_backup [options] [mode] backup json chunks
+    cyr_backup [options] [mode] backup json mailboxes
+    cyr_backup [options] [mode] backup json messages
+    cyr_backup [options] [mode] backup json headers guid...
+
+Commands:
+    list                # one line for each item
+    show                # everything about some items
+    dump                # the octets of one item, as stored
+    json                # everything about all items, as JSON
+
+Options:
+    -C file             # configuration file (default: /etc/imapd.conf)
+    -v, --verbose       # tell how the last chunk is checked; twice: in detail
+
+Modes, what the backup is named by:
+    -f, --filename      # its data file
+    -m, --mailbox       # a mailbox of its user
+    -u, --userid        # its userid (default)
+
+Exit status: 0 done, 64 usage, 75 something failed, 78 configuration
+";
+
+const fn flag(name: &'static str, short: u8) -> Long {
+    Long { name, argument: Argument::None, short }
+}
+
+const SPEC: Spec = Spec {
+    short: "C:fmuv",
+    long: &[
+        flag("filename", b'f'),
+        flag("mailbox", b'm'),
+        flag("userid", b'u'),
+        flag("verbose", b'v'),
+    ],
+};
+
+/// Reads the words behind the program's name.
+pub(super) fn parse(args: &[OsString]) -> Result<Options, Misuse> {
+    let posixly_correct = std::env::var_os("POSIXLY_CORRECT").is_some();
+    let words = getopt::sort(args, &SPEC, posixly_correct);
+    let (mut config, mut mode, mut verbosity) = (None, None, 0);
+    for option in words.options {
+        let option = option.map_err(Misuse::Option)?;
+        let new_mode = match option.letter {
+            b'f' => Mode::Files,
+            b'm' => Mode::Mailboxes,
+            b'u' => Mode::Userids,
+            b'C' => {
+                config = option.value.map(PathBuf::from);
+                continue;
+            }
+            _ => {
+                verbosity += 1;
+                continue;
+            }
+        };
+        if mode.replace(new_mode).is_some() {
+            return Err(Misuse::Words);
+        }
+    }
+    let [backup, command, what, operands @ ..] = &words.operands[..] else {
+        return Err(Misuse::Words);
+    };
+    let command = read_command(command, what, operands).ok_or(Misuse::Words)?;
+    let mode = mode.unwrap_or_default();
+    Ok(Options { config, mode, verbosity, backup: backup.clone(), command })
+}
+
+fn read_command(command: &OsStr, what: &OsStr, operands: &[OsString]) -> Option<Command> {
+    Some(match (command.as_bytes(), what.as_bytes(), operands) {
+        (b"list", b"chunks", []) => Command::List(List::Chunks),
+        (b"list", b"mailboxes", []) => Command::List(List::Mailboxes),
+        (b"list", b"messages", []) => Command::List(List::Messages),
+        (b"list", b"all", []) => Command::List(List::All),
+        (b"dump", b"chunk", [id]) => Command::Dump(Dump::Chunk(id.clone())),
+        (b"dump", b"message", [guid]) => Command::Dump(Dump::Message(guid.clone())),
+        (b"dump", b"mailbox", [_]) => Command::NotImplemented("dump mailbox"),
+        (b"show", b"chunks" | b"mailboxes" | b"messages", [_, ..]) => {
+            Command::NotImplemented("show")
+        }
+        (b"json", b"chunks" | b"mailboxes" | b"messages", []) | (b"json", b"headers", [_, ..]) => {
+            Command::NotImplemented("json")
+        }
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn parse_line(line: &str) -> Result<Options, Misuse> {
+        let args: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+        parse(&args)
+    }
+
+    #[test]
+    fn words_and_options_mix() {
+        let options = parse_line("-v alice list -C conf chunks -vm").unwrap();
+        assert_eq!(options.backup, "alice");
+        assert_eq!((options.mode, options.verbosity), (Mode::Mailboxes, 3 - 1));
+        assert_eq!(options.config, Some(PathBuf::from("conf")));
+        assert_eq!(options.command, Command::List(List::Chunks));
+        let options = parse_line("--file x dump chunk 3").unwrap();
+        assert_eq!(options.command, Command::Dump(Dump::Chunk("3".into())));
+    }
+
+    #[test]
+    fn misuse() {
+        for line in [
+            "",
+            "alice",
+            "alice list",
+            "alice list nothing",
+            "alice list all x",
+            "alice nothing x",
+            "alice show mailboxes",
+            "alice show headers x",
+            "alice dump chunk",
+            "alice dump chunk 1 2",
+            "alice dump message",
+            "alice json chunks x",
+            "alice json headers",
+            "-u -m alice list all",
+            "-ff alice list all",
+        ] {
+            assert_eq!(parse_line(line), Err(Misuse::Words), "{line}");
+        }
+        assert_eq!(parse_line("-C"), Err(Misuse::Option(OptionError::NoArgument(b'C'))));
+        assert_eq!(
+            parse_line("x list all -Z").map_err(|e| match e {
+                Misuse::Option(error) => error.to_string(),
+                Misuse::Words => String::new(),
+            }),
+            Err("invalid option -- 'Z'".to_owned())
+        );
+    }
+}

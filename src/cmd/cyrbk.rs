@@ -1,0 +1,316 @@
+//! `cyrbk`: all commands under one name, and those that Cyrus has no tool for.
+
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::serve::{self, ServeArgs};
+use super::{Exit, Mode, Stop, Streams, ctl_backups, cyr_backup, passwd, site};
+use crate::config::{ConfigError, Settings};
+
+const EXAMPLES: &str = "\
+Examples:
+  cyrbk serve -C /etc/imapd.conf --listen 0.0.0.0:2005
+  cyrbk list
+  cyrbk verify --all
+  cyrbk dump alice message 84976990f3bc08fb48037b36fcc15832f019d92d
+  cyrbk ctl_backups -v verify alice    the words of Cyrus's ctl_backups
+  cyrbk cyr_backup alice list all      the words of Cyrus's cyr_backup
+
+Called by the name backupd, ctl_backups, cyr_backup or restore (a symbolic link),
+it takes the words of that tool alone.
+
+Exit status:
+   0  done
+  64  the words make no sense
+  75  something could not be done
+  78  the configuration cannot be read or is wrong";
+
+/// A backup server for Cyrus IMAP.
+#[derive(Debug, Parser)]
+#[command(name = "cyrbk", version, after_help = EXAMPLES)]
+#[command(subcommand_required = true, arg_required_else_help = false)]
+struct Words {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the backup server
+    Serve(ServeArgs),
+    /// List backups, all of them unless some are named
+    List(ListArgs),
+    /// Compare data and index, checksums included
+    Verify(VerifyArgs),
+    /// Write the octets of a message or of a chunk to standard output
+    Dump(DumpArgs),
+    /// Set the password of a user of the backup server
+    Passwd(PasswdArgs),
+}
+
+#[derive(Debug, Args)]
+struct ConfigArg {
+    /// Configuration file
+    #[arg(short = 'C', value_name = "FILE", default_value = super::startup::DEFAULT_CONFIG)]
+    config: PathBuf,
+}
+
+/// Which backups.
+#[derive(Debug, Args)]
+struct SelectArgs {
+    /// Userids, unless an option says otherwise
+    #[arg(value_name = "BACKUP")]
+    operands: Vec<OsString>,
+    /// Every backup
+    #[arg(long, group = "mode", conflicts_with = "operands")]
+    all: bool,
+    /// BACKUPs are domains of users
+    #[arg(long, group = "mode")]
+    domain: bool,
+    /// BACKUPs are beginnings of userids
+    #[arg(long, group = "mode")]
+    prefix: bool,
+    /// BACKUPs are data files
+    #[arg(long, group = "mode")]
+    file: bool,
+    /// BACKUPs are mailboxes
+    #[arg(long, group = "mode")]
+    mailbox: bool,
+    /// Wait for locked backups instead of passing them over
+    #[arg(long)]
+    wait: bool,
+    /// Stop at the first backup that fails
+    #[arg(long)]
+    stop_on_error: bool,
+    /// JSON instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct ListArgs {
+    #[command(flatten)]
+    config: ConfigArg,
+    #[command(flatten)]
+    select: SelectArgs,
+    /// Only backups without an update for so many hours
+    #[arg(long, value_name = "HOURS")]
+    stale: Option<i64>,
+    /// Do not check the last chunk first
+    #[arg(long)]
+    no_verify: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("which").args(["operands", "all"]).required(true))]
+struct VerifyArgs {
+    #[command(flatten)]
+    config: ConfigArg,
+    #[command(flatten)]
+    select: SelectArgs,
+    /// Tell which check is running; twice: in detail
+    #[arg(short, long, action = clap::ArgAction::Count, conflicts_with = "json")]
+    verbose: u8,
+}
+
+#[derive(Debug, Args)]
+struct DumpArgs {
+    #[command(flatten)]
+    config: ConfigArg,
+    /// BACKUP is a data file
+    #[arg(long, group = "mode")]
+    file: bool,
+    /// BACKUP is a mailbox
+    #[arg(long, group = "mode")]
+    mailbox: bool,
+    /// A userid, unless an option says otherwise
+    #[arg(value_name = "BACKUP")]
+    backup: OsString,
+    #[command(subcommand)]
+    what: DumpWhat,
+}
+
+#[derive(Debug, Subcommand)]
+enum DumpWhat {
+    /// A message, as it was stored
+    Message {
+        /// Its SHA-1, 40 hex digits
+        guid: OsString,
+    },
+    /// The text of a chunk
+    Chunk {
+        /// Its number, as `cyr_backup ... list chunks` has it
+        id: OsString,
+    },
+}
+
+#[derive(Debug, Args)]
+struct PasswdArgs {
+    #[command(flatten)]
+    config: ConfigArg,
+    /// Whose password
+    user: String,
+    /// Take the user out of the password file
+    #[arg(long)]
+    delete: bool,
+}
+
+/// Runs `cyrbk` with these words, the first of which is its name.
+pub(super) fn run(args: &[OsString], streams: &mut Streams<'_>) -> Result<Exit, Stop> {
+    let program = OsString::from("cyrbk");
+    let args = std::iter::once(&program).chain(args.iter().skip(1));
+    let words = match Words::try_parse_from(args) {
+        Ok(words) => words,
+        // Also how help and version come out.
+        Err(answer) if answer.use_stderr() => {
+            write!(streams.err, "{answer}")?;
+            return Ok(Exit::Usage);
+        }
+        Err(answer) => {
+            write!(streams.out, "{answer}")?;
+            return Ok(Exit::Ok);
+        }
+    };
+    match words.command {
+        Command::Serve(args) => conclude(serve::run(&args), streams),
+        Command::List(args) => ctl_backups::run(&args.into(), streams),
+        Command::Verify(args) => ctl_backups::run(&args.into(), streams),
+        Command::Dump(args) => cyr_backup::run(&args.into(), streams),
+        Command::Passwd(args) => conclude(set_password(&args), streams),
+    }
+}
+
+fn set_password(args: &PasswdArgs) -> anyhow::Result<()> {
+    let settings = Settings::load(&args.config.config, "cyrbk")?;
+    let stdin = std::io::stdin();
+    let request = passwd::Request {
+        user: &args.user,
+        file: &settings.password_file,
+        names: &site::name_policy(&settings),
+        remove: args.delete,
+    };
+    let is_tty = stdin.is_terminal();
+    passwd::run(request, stdin.lock(), is_tty)
+}
+
+fn conclude(result: anyhow::Result<()>, streams: &mut Streams<'_>) -> Result<Exit, Stop> {
+    let Err(error) = result else { return Ok(Exit::Ok) };
+    writeln!(streams.err, "fatal error: {error:#}")?;
+    Ok(if error.is::<ConfigError>() { Exit::Config } else { Exit::TempFail })
+}
+
+impl SelectArgs {
+    fn mode(&self) -> Option<Mode> {
+        let modes = [
+            (self.all, Mode::All),
+            (self.domain, Mode::Domains),
+            (self.prefix, Mode::Prefixes),
+            (self.file, Mode::Files),
+            (self.mailbox, Mode::Mailboxes),
+        ];
+        modes.into_iter().find(|(set, _)| *set).map(|(_, mode)| mode)
+    }
+
+    fn options(self, command: ctl_backups::Command, config: ConfigArg) -> ctl_backups::Options {
+        ctl_backups::Options {
+            config: Some(config.config),
+            mode: self.mode(),
+            operands: self.operands,
+            wait: self.wait,
+            stop_on_error: self.stop_on_error,
+            json: self.json,
+            ..ctl_backups::Options::new(command)
+        }
+    }
+}
+
+impl From<ListArgs> for ctl_backups::Options {
+    fn from(args: ListArgs) -> ctl_backups::Options {
+        let mut options = args.select.options(ctl_backups::Command::List, args.config);
+        if options.operands.is_empty() && options.mode.is_none() {
+            options.mode = Some(Mode::All);
+        }
+        options.stale_hours = args.stale;
+        options.no_verify = args.no_verify;
+        options
+    }
+}
+
+impl From<VerifyArgs> for ctl_backups::Options {
+    fn from(args: VerifyArgs) -> ctl_backups::Options {
+        let mut options = args.select.options(ctl_backups::Command::Verify, args.config);
+        options.verbosity = args.verbose.into();
+        options
+    }
+}
+
+impl From<DumpArgs> for cyr_backup::Options {
+    fn from(args: DumpArgs) -> cyr_backup::Options {
+        let mode = match (args.file, args.mailbox) {
+            (true, _) => Mode::Files,
+            (_, true) => Mode::Mailboxes,
+            _ => Mode::Userids,
+        };
+        let what = match args.what {
+            DumpWhat::Message { guid } => cyr_backup::Dump::Message(guid),
+            DumpWhat::Chunk { id } => cyr_backup::Dump::Chunk(id),
+        };
+        cyr_backup::Options {
+            config: Some(args.config.config),
+            mode,
+            verbosity: 0,
+            backup: args.backup,
+            command: cyr_backup::Command::Dump(what),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Command, String> {
+        let words = Words::try_parse_from(line.split(' '));
+        words.map(|words| words.command).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn the_parser_is_consistent() {
+        Words::command().debug_assert();
+    }
+
+    #[test]
+    fn list_and_verify_become_requests_of_ctl_backups() {
+        let Command::List(args) = parse("cyrbk list").unwrap() else { panic!() };
+        let options = ctl_backups::Options::from(args);
+        assert_eq!(options.mode, Some(Mode::All));
+        let Command::Verify(args) = parse("cyrbk verify -vv --prefix a b -C x").unwrap() else {
+            panic!()
+        };
+        let options = ctl_backups::Options::from(args);
+        assert_eq!((options.mode, options.verbosity), (Some(Mode::Prefixes), 2));
+        assert_eq!((options.operands.len(), options.config), (2, Some("x".into())));
+    }
+
+    #[test]
+    fn misuse() {
+        for line in [
+            "cyrbk verify",
+            "cyrbk verify --all a",
+            "cyrbk verify --file --prefix a",
+            "cyrbk verify -v --json a",
+            "cyrbk dump alice",
+            "cyrbk dump alice message",
+            "cyrbk x",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+        assert!(parse("cyrbk verify --all").is_ok());
+    }
+}

@@ -1,0 +1,144 @@
+//! The words for errors and for what verify finds: Cyrus's, except where those say
+//! nothing (`Unknown code ____ 255`).
+
+use std::io::{self, Write};
+
+use crate::store::StoreError;
+use crate::store::verify::{Check, Event, Fault, Finding, Step};
+use crate::wire::dlist::lossy;
+
+/// What went wrong with a backup.
+pub(super) fn store_error(error: &StoreError) -> String {
+    match error {
+        StoreError::Missing(_) => "Mailbox does not exist".into(),
+        StoreError::Locked(_) => "Mailbox is locked".into(),
+        StoreError::NoIndex(_) => "Mailbox has an invalid format".into(),
+        StoreError::Index { .. } => "Internal Error".into(),
+        StoreError::Io { .. } => "System I/O error".into(),
+        StoreError::Log { source, .. } => source.to_string(),
+        StoreError::Inconsistent { .. } | StoreError::Poisoned(_) => error.to_string(),
+    }
+}
+
+/// `<label>: <text>`
+pub(super) fn write_labelled(out: &mut dyn Write, label: &[u8], text: &str) -> io::Result<()> {
+    out.write_all(label)?;
+    writeln!(out, ": {text}")
+}
+
+/// What is wrong with a backup that was checked, in short.
+pub(super) fn verdict(finding: &Finding) -> String {
+    let chunk = finding.chunk_id;
+    match &finding.fault {
+        Fault::FileChecksum { .. } => format!("file checksum mismatch for chunk {chunk}"),
+        Fault::DataLength { .. } => format!("data length mismatch for chunk {chunk}"),
+        Fault::DataChecksum { .. } => format!("data checksum mismatch for chunk {chunk}"),
+        Fault::Unreadable { source, .. } => format!("error reading chunk {chunk}: {source}"),
+        Fault::NoMessage { message_id, .. } => {
+            format!("message {message_id} is missing in chunk {chunk}")
+        }
+        Fault::MessageContent { message_id } => format!("guid mismatch for message {message_id}"),
+        Fault::NoMailbox { .. } => format!("chunk {chunk} is missing mailbox data"),
+        Fault::NoRecord { .. } => format!("chunk {chunk} is missing mailbox_message data"),
+    }
+}
+
+/// The line that tells of a finding.
+fn line(finding: &Finding) -> Vec<u8> {
+    let chunk = finding.chunk_id;
+    let text = match &finding.fault {
+        Fault::FileChecksum { disk, index } => {
+            format!("file checksum mismatch for chunk {chunk}: {disk} on disk, {index} in index")
+        }
+        // Cyrus has no blank behind this comma.
+        Fault::DataLength { disk, index } => {
+            format!("data length mismatch for chunk {chunk}: {disk} on disk,{index} in index")
+        }
+        Fault::DataChecksum { disk, index } => {
+            format!("data checksum mismatch for chunk {chunk}: {disk} on disk, {index} in index")
+        }
+        Fault::Unreadable { offset_file, source } => {
+            format!("error reading chunk {chunk} at offset {offset_file}: {source}")
+        }
+        Fault::NoMessage { message_id, offset } => {
+            format!("error reading message {message_id} at offset {offset}: not in chunk {chunk}")
+        }
+        Fault::MessageContent { message_id } => format!("guid mismatch for message {message_id}"),
+        Fault::NoMailbox { uniqueid, mboxname } => {
+            let prefix = format!("chunk {chunk} missing mailbox data for ");
+            return [prefix.as_bytes(), uniqueid, b" (", mboxname, b")"].concat();
+        }
+        Fault::NoRecord { uniqueid, uid } => {
+            let uniqueid = lossy(uniqueid);
+            format!("chunk {chunk} missing mailbox_message data for {uniqueid} uid {uid}")
+        }
+    };
+    text.into_bytes()
+}
+
+/// Prints what a verification tells, and keeps its first finding.
+pub(super) struct VerifyReport<'a> {
+    out: &'a mut dyn Write,
+    /// 0: findings only; 1: checks; 2: their steps too.
+    verbosity: u32,
+    first: Option<String>,
+    written: io::Result<()>,
+}
+
+impl<'a> VerifyReport<'a> {
+    pub(super) fn new(out: &'a mut dyn Write, verbosity: u32) -> VerifyReport<'a> {
+        VerifyReport { out, verbosity, first: None, written: Ok(()) }
+    }
+
+    /// Takes an event. Once writing has failed nothing more is written.
+    pub(super) fn event(&mut self, event: Event<'_>) {
+        if let Event::Finding(finding) = &event
+            && self.first.is_none()
+        {
+            self.first = Some(verdict(finding));
+        }
+        if self.written.is_ok() {
+            self.written = self.write(event);
+        }
+    }
+
+    /// What was wrong, if anything was.
+    pub(super) fn finish(self) -> io::Result<Option<String>> {
+        self.written.map(|()| self.first)
+    }
+
+    fn write(&mut self, event: Event<'_>) -> io::Result<()> {
+        match event {
+            Event::Begin { chunk_id, check } if self.verbosity >= 1 => {
+                writeln!(self.out, "checking chunk {chunk_id} {}...", check_name(check))
+            }
+            Event::Step(step) if self.verbosity >= 2 => {
+                writeln!(self.out, "  checking {}", step_name(step))
+            }
+            Event::End { sound } if self.verbosity >= 1 => {
+                writeln!(self.out, "{}", if sound { "ok" } else { "error" })
+            }
+            Event::Finding(finding) => {
+                self.out.write_all(&line(finding))?;
+                self.out.write_all(b"\n")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn check_name(check: Check) -> &'static str {
+    match check {
+        Check::Checksums => "checksums",
+        Check::Messages => "messages",
+        Check::MailboxLinks => "mailbox links",
+    }
+}
+
+fn step_name(step: Step) -> &'static str {
+    match step {
+        Step::FileChecksum => "file checksum...",
+        Step::DataLength => "data length",
+        Step::DataChecksum => "data checksum...",
+    }
+}

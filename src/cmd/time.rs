@@ -1,0 +1,49 @@
+//! Times as the tools print them: local, `YYYY-MM-DD HH:MM:SS`, no zone.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+/// The time zone of the process: `TZ`, else the machine's, else UTC.
+pub(super) struct LocalTime {
+    zone: TimeZone,
+}
+
+impl LocalTime {
+    pub(super) fn new() -> LocalTime {
+        LocalTime { zone: TimeZone::try_system().unwrap_or(TimeZone::UTC) }
+    }
+
+    /// `unix`: Unix time, seconds. One outside of what calendars hold (years -9999
+    /// to 9999) is printed as the number.
+    pub(super) fn format(&self, unix: i64) -> String {
+        match Timestamp::from_second(unix) {
+            Ok(time) => time.to_zoned(self.zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
+            Err(_) => unix.to_string(),
+        }
+    }
+}
+
+/// Unix time, seconds.
+pub(super) fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zones_and_odd_times() {
+        let utc = LocalTime { zone: TimeZone::UTC };
+        assert_eq!(utc.format(0), "1970-01-01 00:00:00");
+        assert_eq!(utc.format(1_795_247_526), "2026-11-21 07:52:06");
+        assert_eq!(utc.format(-1), "1969-12-31 23:59:59");
+        assert_eq!(utc.format(i64::MAX), i64::MAX.to_string());
+        let posix = LocalTime { zone: TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap() };
+        assert_eq!(posix.format(1_795_247_526), "2026-11-21 08:52:06");
+        assert_eq!(posix.format(1_782_000_000), "2026-06-21 02:00:00");
+    }
+}

@@ -1,0 +1,182 @@
+//! One stored message, by its GUID.
+
+use std::io::{self, Read, Seek, Write};
+use std::path::Path;
+
+use sha1::{Digest, Sha1};
+use tempfile::SpooledTempFile;
+
+use super::backup::Backup;
+use super::error::StoreError;
+use super::log::{BodySink, LogError, LogReader};
+use crate::wire::Guid;
+use crate::wire::dlist::FileHeader;
+
+/// Messages above this many octets wait in a file until their SHA-1 is known.
+const MEMORY_MAX: usize = 1 << 20;
+
+/// Why a message could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum MessageError {
+    /// The index does not know it.
+    #[error("no such message")]
+    Unknown,
+    /// The index is wrong about its place. The offset is in inflated octets.
+    #[error("message {guid} is not in chunk {chunk_id} at offset {offset}")]
+    Absent {
+        /// Which message.
+        guid: Guid,
+        /// Row of the chunk.
+        chunk_id: i64,
+        /// Of the line.
+        offset: u64,
+    },
+    /// What is stored has another SHA-1. The offset is in inflated octets.
+    #[error(
+        "message {guid} in chunk {chunk_id} at offset {offset} is damaged: its SHA-1 is {found}"
+    )]
+    Damaged {
+        /// Which message.
+        guid: Guid,
+        /// Row of the chunk.
+        chunk_id: i64,
+        /// Of the line.
+        offset: u64,
+        /// SHA-1 of what is stored.
+        found: Guid,
+    },
+    /// The backup cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The octets could not be kept while they were checked.
+    #[error("cannot stage message {guid}: {source}")]
+    Stage {
+        /// Which message.
+        guid: Guid,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A message whose octets hash to its GUID.
+pub struct StoredMessage {
+    octets: SpooledTempFile,
+}
+
+impl StoredMessage {
+    /// Reads the message `guid`. No octet of it can be had before all of them were
+    /// checked; meanwhile they are in memory, or in a nameless file in `staging`
+    /// (`backup_staging_path`, made if it is missing).
+    pub fn read(
+        backup: &Backup,
+        guid: &Guid,
+        staging: &Path,
+    ) -> Result<StoredMessage, MessageError> {
+        let row = backup.index().message(guid).map_err(StoreError::index(backup.path()))?;
+        let row = row.ok_or(MessageError::Unknown)?;
+        let chunk = backup.index().chunk(row.chunk_id).map_err(StoreError::index(backup.path()))?;
+        let (guid, chunk_id, offset) = (*guid, row.chunk_id, row.offset);
+        let absent = MessageError::Absent { guid, chunk_id, offset };
+        let Some(chunk) = chunk else { return Err(absent) };
+        let mut spool = Spool::new(guid, staging);
+        let found = find(backup, chunk.offset, offset, &mut spool)
+            .map_err(StoreError::log(backup.path()))?;
+        match spool.finish().map_err(|source| MessageError::Stage { guid, source })? {
+            Some((octets, content)) if found && content == guid => Ok(StoredMessage { octets }),
+            Some((_, content)) if found => {
+                Err(MessageError::Damaged { guid, chunk_id, offset, found: content })
+            }
+            _ => Err(absent),
+        }
+    }
+
+    /// Writes the octets.
+    pub fn write_to(mut self, out: &mut dyn Write) -> io::Result<()> {
+        self.octets.rewind()?;
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            match self.octets.read(&mut buffer)? {
+                0 => return Ok(()),
+                len => out.write_all(&buffer[..len])?,
+            }
+        }
+    }
+}
+
+/// Reads up to the line at `offset`; whether there is one.
+fn find(
+    backup: &Backup,
+    offset_file: u64,
+    offset: u64,
+    spool: &mut Spool<'_>,
+) -> Result<bool, LogError> {
+    let mut reader = LogReader::open(backup.file(), offset_file)?;
+    while let Some(line) = reader.next_line(spool)? {
+        if line.offset >= offset {
+            return Ok(line.offset == offset);
+        }
+        // The same message, stored again later: the index means that one.
+        spool.take = None;
+    }
+    Ok(false)
+}
+
+/// Keeps the body that claims to be the wanted message.
+struct Spool<'p> {
+    guid: Guid,
+    directory: &'p Path,
+    take: Option<Taken>,
+    /// The body being read is the wanted one.
+    wanted: bool,
+    error: Option<io::Error>,
+}
+
+struct Taken {
+    octets: SpooledTempFile,
+    hash: Sha1,
+}
+
+impl<'p> Spool<'p> {
+    fn new(guid: Guid, directory: &'p Path) -> Spool<'p> {
+        Spool { guid, directory, take: None, wanted: false, error: None }
+    }
+
+    fn keep(&mut self, octets: &[u8]) -> io::Result<()> {
+        let Some(taken) = &mut self.take else { return Ok(()) };
+        taken.hash.update(octets);
+        if taken.octets.stream_position()? as usize + octets.len() > MEMORY_MAX {
+            std::fs::create_dir_all(self.directory)?;
+        }
+        taken.octets.write_all(octets)
+    }
+
+    fn finish(self) -> io::Result<Option<(SpooledTempFile, Guid)>> {
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        Ok(self
+            .take
+            .map(|taken| (taken.octets, Guid::from(<[u8; 20]>::from(taken.hash.finalize())))))
+    }
+}
+
+impl BodySink for Spool<'_> {
+    fn start(&mut self, header: &FileHeader) {
+        self.wanted = header.guid == self.guid;
+        if self.wanted {
+            let octets = tempfile::spooled_tempfile_in(MEMORY_MAX, self.directory);
+            self.take = Some(Taken { octets, hash: Sha1::new() });
+        }
+    }
+
+    fn data(&mut self, octets: &[u8]) {
+        if self.wanted
+            && self.error.is_none()
+            && let Err(error) = self.keep(octets)
+        {
+            self.error = Some(error);
+        }
+    }
+
+    fn end(&mut self) {}
+}
