@@ -5,6 +5,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+/// When summer is in a `TZ` like `CET-1CEST`, which does not say it: the C library's
+/// rule.
+const POSIX_RULE: &str = ",M3.2.0,M11.1.0";
+
 /// The time zone of the process: `TZ`, else the machine's, else UTC.
 pub(super) struct LocalTime {
     zone: TimeZone,
@@ -12,7 +16,9 @@ pub(super) struct LocalTime {
 
 impl LocalTime {
     pub(super) fn new() -> LocalTime {
-        LocalTime { zone: TimeZone::try_system().unwrap_or(TimeZone::UTC) }
+        let rule_less = || TimeZone::posix(&(std::env::var("TZ").ok()? + POSIX_RULE)).ok();
+        let zone = TimeZone::try_system().ok().or_else(rule_less);
+        LocalTime { zone: zone.unwrap_or(TimeZone::UTC) }
     }
 
     /// `unix`: Unix time, seconds. One outside of what calendars hold (years -9999

@@ -180,3 +180,51 @@ impl BodySink for Spool<'_> {
 
     fn end(&mut self) {}
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::lock::Wait;
+
+    fn fixture(name: &str) -> (tempfile::TempDir, Backup) {
+        let dir = tempfile::tempdir().unwrap();
+        let source = format!("tests/fixtures/backups/main/{name}");
+        let path = dir.path().join("data");
+        std::fs::copy(&source, &path).unwrap();
+        std::fs::copy(format!("{source}.index"), dir.path().join("data.index")).unwrap();
+        let backup = Backup::open(&path, Wait::No).unwrap();
+        (dir, backup)
+    }
+
+    /// Every message of a backup with literals, copies and several chunks.
+    #[test]
+    fn every_message_hashes_to_its_guid() {
+        let (dir, backup) = fixture("one/a/alice_EPfRmx");
+        let rows = backup.index().messages().unwrap();
+        assert!(rows.len() > 10);
+        for row in rows {
+            let guid = row.guid.unwrap();
+            let mut octets = Vec::new();
+            let message = StoredMessage::read(&backup, &guid, dir.path()).unwrap();
+            message.write_to(&mut octets).unwrap();
+            assert_eq!(octets.len() as u64, row.size);
+            assert_eq!(Guid::from(<[u8; 20]>::from(Sha1::digest(&octets))), guid);
+        }
+    }
+
+    #[test]
+    fn an_index_that_is_wrong_about_the_place_is_found_out() {
+        let (dir, backup) = fixture("two/b/bob_5xHD5K");
+        let guid = backup.index().messages().unwrap()[0].guid.unwrap();
+        let index = rusqlite::Connection::open(dir.path().join("data.index")).unwrap();
+        let read = || StoredMessage::read(&backup, &guid, dir.path()).err().unwrap();
+        for change in ["offset = 31", "offset = 1000000", "chunk_id = 2, offset = 29"] {
+            index.execute_batch(&format!("UPDATE message SET {change} WHERE id = 1")).unwrap();
+            assert!(matches!(read(), MessageError::Absent { .. }), "{change}");
+        }
+        let unknown = Guid::from([7; 20]);
+        let unknown = StoredMessage::read(&backup, &unknown, dir.path()).err().unwrap();
+        assert!(matches!(unknown, MessageError::Unknown));
+    }
+}

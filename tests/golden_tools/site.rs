@@ -7,7 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use cyrbk::store::Catalog;
+use cyrbk::store::staging::Staging;
+use cyrbk::store::{Catalog, Line, Writer};
+use cyrbk::wire::Body;
+use cyrbk::wire::apply::Apply;
+use cyrbk::wire::dlist::parse_item;
 use nix::unistd::{Gid, Group, Uid, User, chown, geteuid};
 use tempfile::TempDir;
 
@@ -59,7 +63,7 @@ impl Site {
     /// A copy of a fixture set, with its catalog leading into the copy. Backups that
     /// the set lacks are taken from `main`, as they were when its outputs were made.
     pub(crate) fn of_fixture(set: &str) -> Site {
-        let site = Site::empty(None);
+        let site = Site::empty();
         for source in ["main", set] {
             for partition in ["one", "two"] {
                 let from = fixtures().join(source).join(partition);
@@ -77,11 +81,11 @@ impl Site {
         site
     }
 
-    /// No backups. Tools that are started as root become `user`, or stay root.
-    pub(crate) fn empty(user: Option<&str>) -> Site {
+    /// No backups. The tools run as whoever runs the tests.
+    pub(crate) fn empty() -> Site {
         let dir = tempfile::tempdir().unwrap();
         let own = User::from_uid(geteuid()).unwrap().unwrap().name;
-        let site = Site { dir, user: user.map_or(own, str::to_owned) };
+        let site = Site { dir, user: own };
         fs::set_permissions(site.path(), fs::Permissions::from_mode(0o755)).unwrap();
         for name in ["conf", "one", "two", "staging", "bin"] {
             fs::create_dir(site.path().join(name)).unwrap();
@@ -118,6 +122,27 @@ impl Site {
              backup_staging_path: {top}/staging\n{lines}"
         );
         fs::write(self.conf(), text).unwrap();
+    }
+
+    /// A backup of one message, whose header claims to be `guid`. Returns its file.
+    pub(crate) fn store_message(&self, user: &str, guid: &str, octets: &[u8]) -> PathBuf {
+        let path = self.path().join("one").join(user);
+        let head = format!("MESSAGE (%{{default {guid} {}}}\r\n", octets.len());
+        let text = format!("{head})");
+        let (name, value) = parse_item(text.as_bytes()).unwrap();
+        let apply = Apply::read(&name, &value).unwrap();
+        let mut writer = Writer::open(&path, 1_795_000_000).unwrap();
+        let line = Line {
+            text: text.as_bytes(),
+            body_at: &[head.len()],
+            bodies: &[Body::Memory(octets.to_vec())],
+            apply: &apply,
+        };
+        let staging = Staging::new(self.path().join("staging"));
+        writer.append(1_795_000_000, &line, &staging).unwrap();
+        writer.finish(1_795_000_000).unwrap();
+        Catalog::open(self.path().join("conf/backups.db")).set(user.as_bytes(), &path).unwrap();
+        path
     }
 
     /// Runs cyrbk's tool of that name.

@@ -328,3 +328,7 @@ fn compare_lines(
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
