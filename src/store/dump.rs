@@ -3,30 +3,38 @@
 use std::io::{self, Write};
 
 use super::backup::Backup;
-use super::chunk::MemberReader;
-use super::error::{Result, StoreError};
+use super::chunk::{MemberError, MemberReader};
+use super::error::StoreError;
 use super::index::ChunkRow;
 
 /// Octets inflated at a time.
 const BUFFER: usize = 64 * 1024;
 
+/// Why a chunk was not written to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum DumpError {
+    /// It is damaged there.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Its text could not be written.
+    #[error("cannot write: {0}")]
+    Output(io::Error),
+}
+
 /// Writes the inflated text of a chunk to `out`, up to the first damage, which is
-/// then the error. The inner result is that of writing.
+/// then the error.
 pub fn write_chunk(
     backup: &Backup,
     chunk: &ChunkRow,
     out: &mut dyn Write,
-) -> Result<io::Result<()>> {
-    let damaged = |e: super::chunk::MemberError| StoreError::log(backup.path())(e.into());
+) -> Result<(), DumpError> {
+    let damaged = |error: MemberError| StoreError::log(backup.path())(error.into());
     let mut reader = MemberReader::open(backup.file(), chunk.offset).map_err(damaged)?;
     let mut buffer = vec![0; BUFFER];
     loop {
-        let len = reader.read(&mut buffer).map_err(damaged)?;
-        if len == 0 {
-            return Ok(Ok(()));
-        }
-        if let Err(e) = out.write_all(&buffer[..len]) {
-            return Ok(Err(e));
+        match reader.read(&mut buffer).map_err(damaged)? {
+            0 => return Ok(()),
+            len => out.write_all(&buffer[..len]).map_err(DumpError::Output)?,
         }
     }
 }

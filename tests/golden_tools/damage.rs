@@ -97,6 +97,17 @@ fn a_message_that_is_not_its_guid_is_not_dumped() {
     assert_eq!((verify.code, verify.out_text().as_str()), (75, text));
 }
 
+/// Quirk 32: Cyrus's tools crash.
+#[test]
+fn an_empty_file_name_is_no_backup() {
+    let site = Site::empty();
+    let list = site.ours("ctl_backups", &["list", "-f", ""]);
+    assert_eq!((list.code, list.err_text().as_str()), (75, ": Mailbox does not exist\n"));
+    let verify = site.ours("ctl_backups", &["verify", "-f", ""]);
+    let text = "verify : failed (Mailbox does not exist)\n";
+    assert_eq!((verify.code, verify.out_text().as_str()), (75, text));
+}
+
 #[test]
 fn waiting_for_locks() {
     let site = Site::of_fixture("main");

@@ -4,7 +4,7 @@
 //! say that they are skipped; with `CYRBK_REQUIRE_CYRUS=1` that is a failure.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use cyrbk::lock::{Kind, Wait, open_locked};
@@ -169,7 +169,8 @@ fn names_with_domains() {
     let Some(site) = site("main") else { return };
     let lines = [
         "ctl_backups list -m user/dave@virt.example user/bob@example.com user/erin/x@virt.example",
-        "ctl_backups list -m user.bob user.dave@virt.example user..carol DELETED.user.bob.x.6B014EEA",
+        "ctl_backups list -m user.bob user.dave@virt.example DELETED.user.bob.x.6B014EEA",
+        "ctl_backups list -m user..carol",
         "ctl_backups list -D example.com",
         "ctl_backups list -D internal",
         "cyr_backup -m user/dave@virt.example list mailboxes",
@@ -254,11 +255,8 @@ fn data_files_missing_empty_unreadable_and_with_garbage_behind() {
     octets.extend_from_slice(b"garbage that is no gzip member");
     fs::write(&data, octets).unwrap();
     same(&site, &lines);
-    if !geteuid().is_root() || nix::unistd::User::from_name("cyrus").unwrap().is_some() {
-        fs::set_permissions(&data, fs::Permissions::from_mode(0o000)).unwrap();
-        same(&site, &lines);
-        fs::set_permissions(&data, fs::Permissions::from_mode(0o600)).unwrap();
-    }
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o000)).unwrap();
+    same(&site, &lines);
     fs::remove_file(&data).unwrap();
     same(&site, &lines);
 
@@ -340,12 +338,14 @@ fn catalogs_missing_and_damaged() {
     let db = site.path().join("conf/backups.db");
     fs::remove_file(&db).unwrap();
     for line in ["ctl_backups list", "ctl_backups verify alice", "cyr_backup nobody list chunks"] {
-        same(&site, &[line]);
-        assert!(db.exists(), "{line}");
-        fs::remove_file(&db).unwrap();
-        ours(&site, line);
-        assert!(db.exists(), "{line}");
-        fs::remove_file(&db).unwrap();
+        // Each of the two makes an empty one: as the same user, with the same rights.
+        let made = [real as fn(&Site, &str) -> Ran, ours].map(|run| {
+            let ran = run(&site, line);
+            let meta = fs::metadata(&db).unwrap();
+            fs::remove_file(&db).unwrap();
+            (ran.code, ran.out, (meta.uid(), meta.gid(), meta.mode()))
+        });
+        assert_eq!(made[0], made[1], "{line}");
     }
     let lines = [
         "ctl_backups list",

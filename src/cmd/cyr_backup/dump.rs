@@ -7,6 +7,7 @@ use super::{Dump, Failure};
 use crate::cmd::report::store_error;
 use crate::cmd::{Streams, atoi};
 use crate::config::Settings;
+use crate::store::dump::DumpError;
 use crate::store::message::{MessageError, StoredMessage};
 use crate::store::{Backup, StoreError, dump};
 use crate::wire::Guid;
@@ -34,8 +35,11 @@ fn chunk(id: &OsStr, backup: &Backup, streams: &mut Streams<'_>) -> Result<(), F
     }
     let chunk = backup.index().chunk(number).map_err(StoreError::index(backup.path()));
     let chunk = chunk.map_err(text)?.ok_or(Failure::Text(UNKNOWN.into()))?;
-    dump::write_chunk(backup, &chunk, streams.out).map_err(text)??;
-    Ok(())
+    match dump::write_chunk(backup, &chunk, streams.out) {
+        Ok(()) => Ok(()),
+        Err(DumpError::Store(error)) => Err(text(error)),
+        Err(DumpError::Output(error)) => Err(error.into()),
+    }
 }
 
 fn message(
