@@ -1,5 +1,6 @@
 //! Backups written by the real Cyrus, indexed anew by cyrbk, against the index that
 //! an unpatched Cyrus builds from the same data.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use super::serve::{self, ServeArgs};
-use super::{Exit, Mode, Stop, Streams, ctl_backups, cyr_backup, passwd, site};
+use super::{Exit, Mode, Stop, Streams, ctl_backups, cyr_backup, passwd, site, startup};
 use crate::config::{ConfigError, Settings};
 
 const EXAMPLES: &str = "\
@@ -179,17 +179,20 @@ pub(super) fn run(args: &[OsString], streams: &mut Streams<'_>) -> Result<Exit, 
         Command::List(args) => ctl_backups::run(&args.into(), streams),
         Command::Verify(args) => ctl_backups::run(&args.into(), streams),
         Command::Dump(args) => cyr_backup::run(&args.into(), streams),
-        Command::Passwd(args) => conclude(set_password(&args), streams),
+        Command::Passwd(args) => {
+            // As the Cyrus user: the server has to read the file.
+            let settings = startup::start("cyrbk", Some(&args.config.config), streams)?;
+            conclude(set_password(&args, &settings), streams)
+        }
     }
 }
 
-fn set_password(args: &PasswdArgs) -> anyhow::Result<()> {
-    let settings = Settings::load(&args.config.config, "cyrbk")?;
+fn set_password(args: &PasswdArgs, settings: &Settings) -> anyhow::Result<()> {
     let stdin = std::io::stdin();
     let request = passwd::Request {
         user: &args.user,
         file: &settings.password_file,
-        names: &site::name_policy(&settings),
+        names: &site::name_policy(settings),
         remove: args.delete,
     };
     let is_tty = stdin.is_terminal();

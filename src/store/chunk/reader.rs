@@ -60,6 +60,8 @@ pub struct MemberReader<'f> {
     inflate: Decompress,
     crc: crc32fast::Hasher,
     len_plain: u64,
+    /// The last call filled the whole buffer of the caller.
+    is_full: bool,
     /// The last block was read; the trailer comes next.
     inflated: bool,
     checked: bool,
@@ -77,6 +79,7 @@ impl<'f> MemberReader<'f> {
             inflate: Decompress::new(false),
             crc: crc32fast::Hasher::new(),
             len_plain: 0,
+            is_full: false,
             inflated: false,
             checked: false,
         };
@@ -99,9 +102,13 @@ impl<'f> MemberReader<'f> {
     /// length were right. `out` must not be empty.
     pub fn read(&mut self, out: &mut [u8]) -> Result<usize, MemberError> {
         while !self.inflated {
-            self.fill()?;
+            // What filled the caller's buffer may have left output behind.
+            if !self.is_full {
+                self.fill()?;
+            }
             let (before_in, before_out) = (self.inflate.total_in(), self.inflate.total_out());
             let input = &self.buffer[self.used..self.filled];
+            let input_was_empty = input.is_empty();
             let status = self
                 .inflate
                 .decompress(input, out, FlushDecompress::None)
@@ -109,11 +116,12 @@ impl<'f> MemberReader<'f> {
             let consumed = (self.inflate.total_in() - before_in) as usize;
             let produced = (self.inflate.total_out() - before_out) as usize;
             self.advance(consumed);
+            self.is_full = produced == out.len();
             self.crc.update(&out[..produced]);
             self.len_plain += produced as u64;
             if status == Status::StreamEnd {
                 self.inflated = true;
-            } else if consumed == 0 && produced == 0 {
+            } else if consumed == 0 && produced == 0 && !input_was_empty {
                 return Err(MemberError::Corrupt { at: self.at, what: "deflate data make no end" });
             }
             if produced > 0 {

@@ -404,8 +404,8 @@ mod tests {
         for row in index.rows(&format!("{EXCEPTIONS} ORDER BY uid"), [1], record_row).unwrap() {
             other.db.execute(
                 "INSERT INTO cyrbk_record (mailbox_id, uid, last_chunk_id, modseq, last_updated,
-                 flags, internaldate, annotations, expunged, guid, size, hidden) VALUES (5, ?1, 2, ?2,
-                 ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                 flags, internaldate, annotations, expunged, guid, size, hidden)
+                 VALUES (5, ?1, 2, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
                 params![row.uid, row.modseq as i64, row.last_updated, Text(&row.flags),
                     row.internaldate, Text(&row.annotations), row.expunged,
                     row.guid.map(|g| g.to_string()), row.size as i64,

@@ -1,7 +1,7 @@
 //! Rows of an index as untagged lines.
 
 use crate::store::index::{MailboxRow, RecordRow, SeenRow, SieveRow};
-use crate::wire::dlist::{Literals, Printer, Value, parse_value};
+use crate::wire::dlist::{Fields, Literals, Printer, Value, parse_value};
 
 /// Gathers the untagged lines of one reply.
 pub(super) struct Answers {
@@ -49,11 +49,16 @@ impl Answers {
         out.raw(b" OPTIONS ").nstring(row.options.as_deref());
         out.raw(b" SYNC_CRC ").number(row.sync_crc.into());
         out.raw(b" SYNC_CRC_ANNOT ").number(row.sync_crc_annot.into());
+        let extra = match extra.map(parse_value) {
+            Some(Ok(Value::KvList(extra))) => extra.fields(),
+            _ => Fields::default(),
+        };
+        if extra.get("QUOTAROOT").is_none() {
+            out.raw(b" QUOTAROOT NIL");
+        }
         out.raw(b" XCONVMODSEQ ").number(row.xconvmodseq);
-        if let Some(Ok(Value::KvList(extra))) = extra.map(parse_value) {
-            for (key, value) in extra.pairs() {
-                out.raw(b" ").item(&key, &value);
-            }
+        for (key, value) in extra.pairs() {
+            out.raw(b" ").item(key, value);
         }
         self.stored_list(" ANNOTATIONS ", &row.annotations);
         if let Some(records) = records {

@@ -94,7 +94,7 @@ impl<'a> KvList<'a> {
 }
 
 /// The fields of a kvlist. Names are case-sensitive, the first match wins.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Fields<'a> {
     pairs: Vec<(Cow<'a, [u8]>, Value<'a>)>,
 }
