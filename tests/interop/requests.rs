@@ -285,16 +285,11 @@ fn mailboxes() -> Vec<String> {
         ("RECORD", "NIL"),
         ("RECORD", "(x)"),
         ("RECORD", "(())"),
-        ("UNIQUEID", "NIL"),
     ] {
         let mut changed = empty.clone();
         changed.iter_mut().find(|field| field.0 == key).unwrap().1 = value.into();
         values.push(kvlist(&changed));
     }
-    let unknown = [("GUID", "0".repeat(40))];
-    let rest = record[..6].iter().map(|(key, value)| (*key, (*value).to_owned()));
-    let unknown: Vec<_> = rest.chain(unknown).collect();
-    values.push(kvlist(&mailbox(&format!("({})", kvlist(&unknown)))));
     values.push(kvlist(&empty).to_lowercase());
     let mut requests: Vec<String> =
         values.into_iter().map(|value| format!("APPLY MAILBOX {value}\r\n")).collect();
