@@ -73,7 +73,9 @@ pub fn main() -> ExitCode {
     exit::conclude(result, &mut err).into()
 }
 
-fn run(args: &[OsString], streams: &mut Streams<'_>) -> Result<Exit, Stop> {
+/// The program in other hands: words (the first is the name it is called by) and
+/// streams to exit status.
+pub fn run(args: &[OsString], streams: &mut Streams<'_>) -> Result<Exit, Stop> {
     let name = args.first().and_then(|arg| Path::new(arg).file_name());
     if let Some(personality) = name.and_then(personality) {
         return personality.run(args, streams);

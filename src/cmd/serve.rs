@@ -62,12 +62,16 @@ pub fn run(args: &ServeArgs) -> Result<()> {
     raise_descriptor_limit();
     become_cyrus(&settings)?;
     umask(Mode::from_bits_truncate(settings.umask));
-    let server = Server::new(server_settings(&settings), listeners)
-        .context("cannot start the event loop")?;
+    let server = server(&settings, listeners)?;
     for address in server.addresses() {
         eprintln!("listening on {address}");
     }
     server.run().context("the event loop failed")
+}
+
+/// A server for a site, on sockets that are listening.
+pub fn server(settings: &Settings, listeners: Vec<mio::net::TcpListener>) -> Result<Server> {
+    Server::new(server_settings(settings), listeners).context("cannot start the event loop")
 }
 
 /// What would otherwise come up with the first client.
