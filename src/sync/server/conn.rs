@@ -42,6 +42,8 @@ pub(super) struct Conn {
     at_end: bool,
     is_closing: bool,
     pause_until: Option<Instant>,
+    /// When the event loop will look at its deadline.
+    pub(super) timer: Option<Instant>,
     accepted: Instant,
     last_command: Instant,
 }
@@ -67,6 +69,7 @@ impl Conn {
             at_end: false,
             is_closing: false,
             pause_until: None,
+            timer: None,
             accepted: now,
             last_command: now,
         }

@@ -178,9 +178,7 @@ impl Server {
         let now = Instant::now();
         let session = Session::new(Arc::clone(&self.session));
         let lease = Lease::new(Arc::clone(&self.site), peer.clone());
-        let conn = Conn::new(socket, peer, session, lease, now);
-        self.timers.insert((conn.deadline(&self.limits), token));
-        self.conns.insert(token, conn);
+        self.conns.insert(token, Conn::new(socket, peer, session, lease, now));
         self.ready.push_back(token);
         Ok(())
     }
@@ -204,6 +202,10 @@ impl Server {
         while let Some((at, token)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
             self.timers.remove(&(at, token));
             let Some(conn) = self.conns.get_mut(&token) else { continue };
+            if conn.timer != Some(at) {
+                continue;
+            }
+            conn.timer = None;
             if let Some(work) = conn.timeout(now, &self.limits) {
                 self.submit(token, work);
             } else {
@@ -213,11 +215,14 @@ impl Server {
         }
     }
 
-    /// Looks at the connection again when its deadline comes; never in a tight
-    /// loop, should that lie in the past.
+    /// Sees to it that the connection is looked at when its deadline comes: never in
+    /// a tight loop, should that lie in the past. A deadline that has moved away is
+    /// found out when the old timer fires.
     fn set_timer(&mut self, token: usize, now: Instant) {
-        if let Some(conn) = self.conns.get(&token) {
-            let at = conn.deadline(&self.limits).max(now + Duration::from_millis(100));
+        let Some(conn) = self.conns.get_mut(&token) else { return };
+        let at = conn.deadline(&self.limits).max(now + Duration::from_millis(10));
+        if conn.timer.is_none_or(|timer| at < timer) {
+            conn.timer = Some(at);
             self.timers.insert((at, token));
         }
     }
@@ -225,21 +230,13 @@ impl Server {
     fn pump(&mut self, token: usize) {
         let now = Instant::now();
         let Some(conn) = self.conns.get_mut(&token) else { return };
-        let before = conn.deadline(&self.limits);
         match conn.pump(now, &self.limits, &mut self.scratch) {
             Next::Wait => {}
             Next::Again => self.ready.push_back(token),
             Next::Job(work) => self.submit(token, work),
             Next::Close => return self.close(token),
         }
-        // Deadlines mostly move away, and the old entry finds that out; only an
-        // earlier one needs an entry of its own.
-        if let Some(conn) = self.conns.get(&token) {
-            let after = conn.deadline(&self.limits);
-            if after < before {
-                self.timers.insert((after, token));
-            }
-        }
+        self.set_timer(token, now);
     }
 
     fn submit(&mut self, token: usize, work: Work) {
