@@ -5,9 +5,8 @@
 //! line  = ts SP "APPLY" SP name SP value CRLF     ts: Unix time, decimal seconds
 //! ```
 
-use std::fs::File;
-
 use super::chunk::{MemberError, MemberReader};
+use super::disk::Disk;
 use crate::wire::dlist::{FileHeader, SyntaxError, Value, number, parse_item};
 use crate::wire::frame::{Event, Framer, Limits, Poison};
 
@@ -114,15 +113,19 @@ pub struct LogReader<'f> {
 
 impl<'f> LogReader<'f> {
     /// Opens the chunk whose member begins at `offset_file`.
-    pub fn open(file: &'f File, offset_file: u64) -> Result<LogReader<'f>, LogError> {
-        Ok(LogReader {
-            member: MemberReader::open(file, offset_file)?,
+    pub fn open(file: &'f dyn Disk, offset_file: u64) -> Result<LogReader<'f>, LogError> {
+        Ok(LogReader::over(MemberReader::open(file, offset_file)?))
+    }
+
+    pub(super) fn over(member: MemberReader<'f>) -> LogReader<'f> {
+        LogReader {
+            member,
             framer: Framer::new(Limits::LOG),
             buffer: vec![0; BUFFER].into_boxed_slice(),
             used: 0,
             filled: 0,
             ended: false,
-        })
+        }
     }
 
     /// Inflated octets consumed: after a line, the offset of the next one.

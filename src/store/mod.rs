@@ -2,10 +2,12 @@
 //! lines, prints nothing.
 
 pub mod append;
+mod aside;
 pub mod backup;
 pub mod catalog;
 pub mod chunk;
 mod data_file;
+pub mod disk;
 pub mod error;
 pub mod file_hash;
 pub mod index;
@@ -13,6 +15,8 @@ pub mod log;
 pub mod partition;
 pub mod placement;
 mod recover;
+mod replay;
+mod restart;
 pub mod staging;
 mod torn;
 pub mod twoskip;

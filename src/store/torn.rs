@@ -4,14 +4,20 @@
 //! every acknowledged line ends at an empty stored block, `00 00 ff ff`, on an octet
 //! boundary. The same octets can turn up inside compressed data; a candidate counts
 //! only if the member inflates cleanly when it is ended there.
+//!
+//! A torn member has no CRC-32, and a power cut can lose octets in its middle. So
+//! every message must have its GUID; the first that has not ends what is whole.
+//!
+//! An error of the disk is an error here: it does not tell good octets from bad.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
 use flate2::{Decompress, FlushDecompress, Status};
+use sha1::{Digest, Sha1};
 
-use super::chunk::{MEMBER_HEADER, MemberReader};
+use super::chunk::{MEMBER_HEADER, MemberError, MemberReader};
+use super::disk::Disk;
+use crate::wire::Guid;
 use crate::wire::frame::{Event, Framer, Limits};
 
 /// The end of what a flush writes.
@@ -37,19 +43,24 @@ impl Kept {
 }
 
 /// The last complete line of the member at `offset`, if it has any.
-pub(super) fn last_complete_line(file: &File, offset: u64, len: u64) -> io::Result<Option<Kept>> {
-    let Ok(header) = MemberReader::open(file, offset) else {
-        return Ok(None);
+pub(super) fn last_complete_line(
+    file: &dyn Disk,
+    offset: u64,
+    len: u64,
+) -> io::Result<Option<Kept>> {
+    let start = match MemberReader::open_until(file, offset, len) {
+        Ok(member) => member.offset_file(),
+        Err(MemberError::Io { source, .. }) => return Err(source),
+        Err(_) => return Ok(None),
     };
-    let start = header.offset_file();
     let mut walk = Walk::default();
-    let mut pieces = Pieces { file, at: start, len, buffer: Vec::new() };
+    let mut pieces = Pieces::new(file, start, len);
     let mut candidates = Vec::new();
     while let Some(piece) = pieces.next_piece()? {
         if !walk.feed(&piece) {
             break;
         }
-        if piece.ends_with(&FLUSH_MARK) && walk.lines > 1 && walk.framer.at_line_start() {
+        if walk.is_between_lines(&piece) && walk.lines > 1 {
             let crc = walk.crc.clone().finalize();
             candidates.push(Kept { end: pieces.at, crc, len_plain: walk.len_plain });
         }
@@ -63,7 +74,7 @@ pub(super) fn last_complete_line(file: &File, offset: u64, len: u64) -> io::Resu
 }
 
 /// The next offset from `from` on at which a readable member begins.
-pub(super) fn next_member(file: &File, from: u64, len: u64) -> io::Result<Option<u64>> {
+pub(super) fn next_member(file: &dyn Disk, from: u64, len: u64) -> io::Result<Option<u64>> {
     let mark = &MEMBER_HEADER[..3];
     let mut at = from;
     let mut buffer = vec![0; 1 << 16];
@@ -74,8 +85,10 @@ pub(super) fn next_member(file: &File, from: u64, len: u64) -> io::Result<Option
         }
         for i in buffer[..got].windows(mark.len()).enumerate().filter(|(_, w)| *w == mark) {
             let candidate = at + i.0 as u64;
-            if super::recover::totals(file, candidate).is_ok() {
-                return Ok(Some(candidate));
+            match super::replay::totals(file, candidate, len) {
+                Ok(_) => return Ok(Some(candidate)),
+                Err(MemberError::Io { source, .. }) => return Err(source),
+                Err(_) => {}
             }
         }
         at += (got - mark.len() + 1) as u64;
@@ -84,12 +97,14 @@ pub(super) fn next_member(file: &File, from: u64, len: u64) -> io::Result<Option
 }
 
 /// Inflates and frames what it is fed.
-struct Walk {
+pub(super) struct Walk {
     inflate: Decompress,
     framer: Framer,
     crc: crc32fast::Hasher,
-    len_plain: u64,
+    /// Inflated octets so far.
+    pub(super) len_plain: u64,
     lines: u64,
+    body: Option<(Guid, Sha1)>,
     buffer: Vec<u8>,
 }
 
@@ -101,14 +116,20 @@ impl Default for Walk {
             crc: crc32fast::Hasher::new(),
             len_plain: 0,
             lines: 0,
+            body: None,
             buffer: vec![0; 1 << 16],
         }
     }
 }
 
 impl Walk {
+    /// Whether a piece that ends in a flush, just fed, has also ended a line.
+    pub(super) fn is_between_lines(&self, piece: &[u8]) -> bool {
+        piece.ends_with(&FLUSH_MARK) && self.framer.at_line_start()
+    }
+
     /// `false`: damaged, or at an end; nothing more can come.
-    fn feed(&mut self, mut packed: &[u8]) -> bool {
+    pub(super) fn feed(&mut self, mut packed: &[u8]) -> bool {
         loop {
             let (before_in, before_out) = (self.inflate.total_in(), self.inflate.total_out());
             let Ok(status) =
@@ -141,23 +162,40 @@ impl Walk {
                     }
                 }
                 Event::Lost => return false,
-                Event::Continue | Event::BodyStart(_) | Event::Body(_) | Event::BodyEnd => {}
+                Event::BodyStart(header) => self.body = Some((header.guid, Sha1::new())),
+                Event::Body(octets) => {
+                    self.body.iter_mut().for_each(|(_, sha1)| sha1.update(octets));
+                }
+                Event::BodyEnd => {
+                    let is_whole = |(guid, sha1): (Guid, Sha1)| {
+                        guid == Guid::from(<[u8; 20]>::from(sha1.finalize()))
+                    };
+                    if !self.body.take().is_none_or(is_whole) {
+                        return false;
+                    }
+                }
+                Event::Continue => {}
             }
         }
     }
 }
 
 /// Cuts the file into pieces that end at flush marks.
-struct Pieces<'f> {
-    file: &'f File,
+pub(super) struct Pieces<'f> {
+    file: &'f dyn Disk,
     /// Offset behind the last piece.
-    at: u64,
+    pub(super) at: u64,
     len: u64,
     buffer: Vec<u8>,
 }
 
-impl Pieces<'_> {
-    fn next_piece(&mut self) -> io::Result<Option<Vec<u8>>> {
+impl<'f> Pieces<'f> {
+    /// The pieces of `from..len`.
+    pub(super) fn new(file: &'f dyn Disk, from: u64, len: u64) -> Pieces<'f> {
+        Pieces { file, at: from, len, buffer: Vec::new() }
+    }
+
+    pub(super) fn next_piece(&mut self) -> io::Result<Option<Vec<u8>>> {
         let mut searched = 0;
         loop {
             let from = searched;
@@ -191,7 +229,7 @@ impl Pieces<'_> {
 
 /// Whether the deflate data from `start` to `kept.end`, with a last block behind
 /// them, are a whole.
-fn ends_cleanly(file: &File, start: u64, kept: &Kept) -> io::Result<bool> {
+fn ends_cleanly(file: &dyn Disk, start: u64, kept: &Kept) -> io::Result<bool> {
     let mut inflate = Decompress::new(false);
     let mut out = vec![0; 1 << 16];
     let mut packed = vec![0; 1 << 16];

@@ -7,7 +7,7 @@ mod reader;
 mod writer;
 
 pub use reader::{MemberError, MemberReader};
-pub use writer::{MemberTotals, MemberWriter};
+pub use writer::{MemberTotals, MemberWriter, RESTART_EVERY};
 
 /// First line of every chunk.
 pub const CHUNK_HEADER: &[u8] = b"# cyrus backup: chunk start\r\n";
