@@ -37,6 +37,8 @@ pub struct Writer {
     data: DataFile,
     index: Index,
     chunk: Option<OpenChunk>,
+    /// Lines were acknowledged that a power cut could still take.
+    has_unfinished: bool,
     /// Newest time stamp in the file: Cyrus refuses to reindex a file in which
     /// time runs backwards.
     last_ts: i64,
@@ -92,6 +94,7 @@ impl Writer {
             data,
             index,
             chunk: None,
+            has_unfinished: false,
             last_ts,
             is_new,
             poisoned: false,
@@ -106,6 +109,12 @@ impl Writer {
     /// The index, with the rows of the open chunk.
     pub fn index(&self) -> &Index {
         &self.index
+    }
+
+    /// Whether lines were acknowledged since the last [`Writer::finish`] that
+    /// succeeded: a power cut could still take them.
+    pub fn has_unfinished(&self) -> bool {
+        self.has_unfinished
     }
 
     /// Appends a line, its time stamp `now` (Unix time) or later, and enters it into
@@ -127,6 +136,7 @@ impl Writer {
                 .and_then(|()| this.index.apply(at, line.apply))
                 .map_err(StoreError::index(&this.path))?;
             this.data.acknowledge();
+            this.has_unfinished = true;
             Ok(())
         });
         if result.is_err() && was_sound {
@@ -166,7 +176,9 @@ impl Writer {
                 this.index.set_state(&state)?;
                 this.index.commit()
             })()
-            .map_err(StoreError::index(&this.path))
+            .map_err(StoreError::index(&this.path))?;
+            this.has_unfinished = false;
+            Ok(())
         })
     }
 

@@ -7,6 +7,7 @@
 
 use super::chunk::{MemberError, MemberReader};
 use super::disk::Disk;
+use super::index::RestartPoint;
 use crate::wire::dlist::{FileHeader, SyntaxError, Value, number, parse_item};
 use crate::wire::frame::{Event, Framer, Limits, Poison};
 
@@ -115,6 +116,26 @@ impl<'f> LogReader<'f> {
     /// Opens the chunk whose member begins at `offset_file`.
     pub fn open(file: &'f dyn Disk, offset_file: u64) -> Result<LogReader<'f>, LogError> {
         Ok(LogReader::over(MemberReader::open(file, offset_file)?))
+    }
+
+    /// Opens the same chunk at a restart point, see [`Index::restart_point`], or if
+    /// there is none at its beginning: for a caller that wants a line behind it. The
+    /// point is a hint; whoever does not find that line reads the chunk again from its
+    /// beginning. The member's CRC-32 is not checked.
+    ///
+    /// [`Index::restart_point`]: super::index::Index::restart_point
+    pub fn open_near(
+        file: &'f dyn Disk,
+        offset_file: u64,
+        point: Option<RestartPoint>,
+    ) -> Result<LogReader<'f>, LogError> {
+        match point {
+            Some(point) => {
+                let (at, offset) = (point.offset_file, point.offset_plain);
+                Ok(LogReader::over(MemberReader::open_at(file, at, offset)))
+            }
+            None => LogReader::open(file, offset_file),
+        }
     }
 
     pub(super) fn over(member: MemberReader<'f>) -> LogReader<'f> {
