@@ -84,6 +84,12 @@ impl LogLine {
         }
     }
 
+    /// Whether a line, body octets left out, is one that a writer may have written.
+    pub(super) fn is_sound(line: Vec<u8>) -> bool {
+        line.first() == Some(&b'#')
+            || matches!(LogLine::parse(0, line), Ok(Some(line)) if line.item().is_ok())
+    }
+
     fn parse(offset: u64, line: Vec<u8>) -> Result<Option<LogLine>, LogError> {
         let syntax = |what, at| LogError::Syntax { offset, source: SyntaxError { what, at } };
         if line.first() == Some(&b'#') {

@@ -6,6 +6,8 @@ mod aside;
 pub mod backup;
 pub mod catalog;
 pub mod chunk;
+#[cfg(test)]
+mod crash_tests;
 mod data_file;
 pub mod disk;
 pub mod error;

@@ -5,8 +5,10 @@
 //! boundary. The same octets can turn up inside compressed data; a candidate counts
 //! only if the member inflates cleanly when it is ended there.
 //!
-//! A torn member has no CRC-32, and a power cut can lose octets in its middle. So
-//! every message must have its GUID; the first that has not ends what is whole.
+//! A torn member has no CRC-32, and a power cut can lose sectors in its middle, which
+//! then read as zeros. Deflate data seldom notice. So every line must be well formed, every
+//! message must have its GUID, and no other line may come from a sector of zeros; the
+//! first that fails ends what is whole.
 //!
 //! An error of the disk is an error here: it does not tell good octets from bad.
 
@@ -17,11 +19,14 @@ use sha1::{Digest, Sha1};
 
 use super::chunk::{MEMBER_HEADER, MemberError, MemberReader};
 use super::disk::Disk;
+use super::log::LogLine;
 use crate::wire::Guid;
 use crate::wire::frame::{Event, Framer, Limits};
 
 /// The end of what a flush writes.
 const FLUSH_MARK: [u8; 4] = [0, 0, 0xff, 0xff];
+/// What a disk writes whole or not at all.
+const SECTOR: u64 = 512;
 /// An empty last block.
 const LAST_BLOCK: [u8; 2] = [3, 0];
 
@@ -57,7 +62,11 @@ pub(super) fn last_complete_line(
     let mut pieces = Pieces::new(file, start, len);
     let mut candidates = Vec::new();
     while let Some(piece) = pieces.next_piece()? {
+        let messages = walk.messages;
         if !walk.feed(&piece) {
+            break;
+        }
+        if walk.messages == messages && has_lost_sector(&piece, pieces.at) {
             break;
         }
         if walk.is_between_lines(&piece) && walk.lines > 1 {
@@ -104,6 +113,8 @@ pub(super) struct Walk {
     /// Inflated octets so far.
     pub(super) len_plain: u64,
     lines: u64,
+    /// Message bodies that had their GUID.
+    messages: u64,
     body: Option<(Guid, Sha1)>,
     buffer: Vec<u8>,
 }
@@ -116,6 +127,7 @@ impl Default for Walk {
             crc: crc32fast::Hasher::new(),
             len_plain: 0,
             lines: 0,
+            messages: 0,
             body: None,
             buffer: vec![0; 1 << 16],
         }
@@ -157,7 +169,7 @@ impl Walk {
                 Event::More => return true,
                 Event::Line => {
                     self.lines += 1;
-                    if self.framer.take_line().is_err() {
+                    if !self.framer.take_line().is_ok_and(LogLine::is_sound) {
                         return false;
                     }
                 }
@@ -173,6 +185,7 @@ impl Walk {
                     if !self.body.take().is_none_or(is_whole) {
                         return false;
                     }
+                    self.messages += 1;
                 }
                 Event::Continue => {}
             }
@@ -225,6 +238,14 @@ impl<'f> Pieces<'f> {
         self.at += end as u64;
         std::mem::replace(&mut self.buffer, rest)
     }
+}
+
+/// Whether a piece of the file that ends at `end` holds a sector of zeros.
+fn has_lost_sector(piece: &[u8], end: u64) -> bool {
+    let start = end - piece.len() as u64;
+    let first = (start.next_multiple_of(SECTOR) - start) as usize;
+    let sectors = piece.get(first..).unwrap_or_default().chunks_exact(SECTOR as usize);
+    sectors.into_iter().any(|sector| sector.iter().all(|octet| *octet == 0))
 }
 
 /// Whether the deflate data from `start` to `kept.end`, with a last block behind
