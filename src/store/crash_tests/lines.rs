@@ -84,7 +84,7 @@ impl Step {
         writer.append(now, &line, &Staging::new("/nonexistent".into()))
     }
 
-    fn shown(&self) -> String {
+    pub(super) fn shown(&self) -> String {
         format!("{:?}", parse_item(&self.text).unwrap())
     }
 }
@@ -99,7 +99,7 @@ pub(super) fn history(random: &mut Random) -> Vec<Vec<Step>> {
     let [g1, g2, g3, g4] = [&small, &large, &middle, &text].map(|body| guid_of(body));
     vec![
         vec![
-            Step::message(&[small.clone()]),
+            Step::message(std::slice::from_ref(&small)),
             Step::mailbox("a", 1, &[(1, 1, false, g1)]),
             Step::text("SUB %(USERID tom MBOXNAME user.tom.a)"),
         ],

@@ -136,7 +136,7 @@ fn a_power_cut_during_recovery_loses_nothing_promised() {
             drop(Writer::open_on(Box::new(disk.clone()), &path, 1_500).unwrap());
             for (step, again) in disk.take_cuts().iter().enumerate() {
                 let again = CutPoint { promised: cut.promised, ..again.clone() };
-                for outcome in [Outcome::ProcessDies, Outcome::Torn, Outcome::Scattered] {
+                for outcome in [Outcome::ProcessDies, Outcome::Scattered] {
                     let octets = again.image.after(outcome, &mut random);
                     let what = format!("{number}, then {step} {outcome:?}");
                     check_after(&octets, &again, &steps, &what);

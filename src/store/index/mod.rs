@@ -182,6 +182,14 @@ impl Index {
         Ok(self.db.execute_batch("ROLLBACK")?)
     }
 
+    /// Makes the index behave as on a full disk once it has grown by so many pages.
+    #[cfg(test)]
+    pub(in crate::store) fn limit_growth(&self, pages: i64) -> Result<()> {
+        let now: i64 = self.db.query_row("PRAGMA page_count", [], |row| row.get(0))?;
+        let limit = format!("PRAGMA max_page_count = {}", now + pages);
+        Ok(self.db.query_row(&limit, [], |_| Ok(()))?)
+    }
+
     /// Adds the row of a chunk that begins at `offset`.
     pub fn start_chunk(&self, ts: i64, offset: u64, file_sha1: &str) -> Result<i64> {
         self.db

@@ -55,7 +55,7 @@ impl Index {
             .optional()?;
         let is_possible = |state: &State| {
             let hashed = state.checkpoint.hashed;
-            hashed % 64 == 0 && hashed <= state.len_file
+            hashed.is_multiple_of(64) && hashed <= state.len_file
         };
         Ok(row.filter(is_possible))
     }
