@@ -29,6 +29,9 @@ pub(super) struct Lease {
     open: Vec<Held>,
     /// Backups that the latest GET spoke of: messages that nobody reserved are theirs.
     current: Vec<Vec<u8>>,
+    /// A backup with acknowledged lines was let go of without being finished: the next
+    /// RESTART or EXIT cannot promise that they survive a power cut.
+    is_in_doubt: bool,
     staging: Staging,
     exchange: Option<Exchange>,
 }
@@ -45,7 +48,15 @@ type Reply = Result<Answers, Refusal>;
 impl Lease {
     pub(super) fn new(site: SharedSite, peer: Peer) -> Lease {
         let staging = Staging::new(site.staging_path.clone());
-        Lease { site, peer, open: Vec::new(), current: Vec::new(), staging, exchange: None }
+        Lease {
+            site,
+            peer,
+            open: Vec::new(),
+            current: Vec::new(),
+            is_in_doubt: false,
+            staging,
+            exchange: None,
+        }
     }
 
     /// Whether any backup is held open.
@@ -77,9 +88,8 @@ impl Lease {
             Work::Restart => Done::Reply(self.finish_with("OK Restarting")),
             Work::Exit => Done::Reply(self.finish_with("OK Finished")),
             Work::Release => {
-                // Nobody is told; what failed is in the log, and is taken in at
-                // the next open.
-                let _ = self.finish_all();
+                // The client hears of it when it asks for a promise.
+                self.is_in_doubt = self.finish_all().is_err();
                 Done::Released
             }
         }
@@ -362,7 +372,7 @@ impl Lease {
         match self.open[at].writer.append(now(), line, &self.staging) {
             Ok(()) => Ok(()),
             Err(error) => {
-                self.open.remove(at);
+                self.is_in_doubt |= self.open.remove(at).writer.has_unfinished();
                 Err(error.into())
             }
         }
@@ -402,7 +412,11 @@ impl Lease {
         }
         let is_idle = |held: &Held| held.reserved.is_empty() && !self.current.contains(&held.key);
         match self.open.iter().position(is_idle) {
-            Some(at) => finish(self.open.remove(at)),
+            Some(at) => {
+                let finished = finish(self.open.remove(at));
+                self.is_in_doubt |= finished.is_err();
+                finished
+            }
             None => Ok(()),
         }
     }
@@ -414,11 +428,14 @@ impl Lease {
         }
     }
 
-    /// Makes everything durable and lets go of every backup. The first error is
-    /// returned, after all have been tried.
+    /// Makes everything durable that was acknowledged since the last time, and lets
+    /// go of every backup. The first error is returned, after all have been tried.
     fn finish_all(&mut self) -> Result<(), Refusal> {
         self.current.clear();
-        let mut result = Ok(());
+        let mut result = match std::mem::take(&mut self.is_in_doubt) {
+            true => Err(Refusal::Internal),
+            false => Ok(()),
+        };
         for held in self.open.drain(..) {
             let finished = finish(held);
             if result.is_ok() {
