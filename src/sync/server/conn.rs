@@ -139,11 +139,6 @@ impl Conn {
         self.drain_until.get_or_insert(drain_until);
     }
 
-    /// Whether it only waits for its end.
-    pub(super) fn is_closing(&self) -> bool {
-        self.is_closing
-    }
-
     /// When something is due although nothing happens.
     pub(super) fn deadline(&self, limits: &ServerLimits) -> Instant {
         if let Some(until) = self.drain_until {
