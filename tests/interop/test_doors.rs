@@ -231,6 +231,32 @@ fn the_real_master_starts_and_replaces_us() {
     });
 }
 
+#[test]
+fn sigterm_ends_open_chunks() {
+    let Some(cyrus) = Cyrus::find_or_skip("sigterm_ends_open_chunks") else { return };
+    let setup = DoorSetup::new(&cyrus, &[]);
+    let (mut service, port) = setup.serve(&[]);
+    let mut csync = RawCsync::login(port, ADMIN, PASSWORD);
+    let request = b"APPLY SUB %(USERID tom MBOXNAME user.tom)\r\n";
+    assert_eq!(csync.ask(b"GET USER tom\r\n"), "OK Success\r\n");
+    assert_eq!(csync.ask(request), "OK Success\r\n");
+    assert!(service.terminate().success());
+    let tool = |words: &[&str]| {
+        let mut command = cyrus.command("ctl_backups");
+        command.arg("-C").arg(&setup.imapd_conf).args(words);
+        run_with(command, b"", PATIENCE).success().stdout_text()
+    };
+    let verified = tool(&["verify", "-v", "tom"]);
+    assert!(verified.contains("tom"), "{verified}");
+    // A chunk that was never ended could not be read back by the real tools.
+    let stat = tool(&["stat", "tom"]);
+    assert!(stat.contains("tom"), "{stat}");
+    let mut command = cyrus.command("cyr_backup");
+    command.arg("-C").arg(&setup.imapd_conf).args(["tom", "list", "chunks"]);
+    let chunks = run_with(command, b"", PATIENCE).success().stdout_text();
+    assert_eq!(chunks.lines().filter(|line| line.contains("  1 ")).count(), 1, "{chunks}");
+}
+
 /// The processes that master has started.
 fn children(master: &Service) -> Vec<i32> {
     let pid = master.child.id();

@@ -174,6 +174,41 @@ fn who_does_not_read_is_not_read() {
     assert!(started.elapsed() < Duration::from_secs(20));
 }
 
+#[test]
+fn a_session_lets_go_of_the_backup_it_has_used_least() {
+    let Some(cyrus) = Cyrus::find_or_skip("a_session_lets_go_of_the_backup_it_has_used_least")
+    else {
+        return;
+    };
+    let setup = DoorSetup::new(&cyrus, &["cyrbk_max_open_backups: 2"]);
+    let (_service, port) = setup.serve(&[]);
+    let mut greedy = RawCsync::login(port, ADMIN, PASSWORD);
+    for user in ["one", "two", "one", "three"] {
+        assert_eq!(greedy.ask(format!("GET USER {user}\r\n").as_bytes()), "OK Success\r\n");
+    }
+    let mut other = RawCsync::login(port, ADMIN, PASSWORD);
+    let locked = "NO IMAP_MAILBOX_LOCKED Mailbox locked\r\n";
+    for (user, reply) in [("one", locked), ("two", "OK Success\r\n"), ("three", locked)] {
+        assert_eq!(other.ask(format!("GET USER {user}\r\n").as_bytes()), reply, "{user}");
+    }
+}
+
+#[test]
+fn messages_beyond_the_spool_go_to_disk() {
+    let Some(cyrus) = Cyrus::find_or_skip("messages_beyond_the_spool_go_to_disk") else { return };
+    let setup = DoorSetup::new(&cyrus, &["cyrbk_spool_memory: 1M"]);
+    let (service, port) = setup.serve(&[]);
+    let mut csync = RawCsync::login(port, ADMIN, PASSWORD);
+    assert_eq!(csync.ask(b"GET USER tom\r\n"), "OK Success\r\n");
+    let before = memory(service.child.id(), "VmHWM");
+    let message = "0123456789abcdef".repeat(4 << 20);
+    let guid = crate::mail::guid(message.as_bytes());
+    let line = format!("APPLY MESSAGE (%{{default {guid} {}}}\r\n{message})\r\n", message.len());
+    assert_eq!(csync.ask(line.as_bytes()), "OK Success\r\n");
+    let growth = memory(service.child.id(), "VmHWM") - before;
+    assert!(growth < 32 * 1024, "{growth} KiB for a message of {} octets", message.len());
+}
+
 /// `cargo test --test interop idle_connections -- --ignored --nocapture` prints the figures.
 #[test]
 #[ignore = "takes minutes, and 5,000 descriptors"]
