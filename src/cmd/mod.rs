@@ -7,24 +7,29 @@
 //! |---|---|---|
 //! | `ctl_backups` | `getopt`, as Cyrus's | one file each in `ctl_backups/` |
 //! | `cyr_backup` | `getopt`, as Cyrus's | one file each in `cyr_backup/` |
-//! | `backupd`, `restore` | | not implemented yet |
+//! | `backupd` | as Cyrus's services | started by Cyrus's master, or by hand with `-X` |
+//! | `restore` | | not implemented yet |
 //! | anything else: `cyrbk` | clap | those of the others, and its own |
 //!
 //! Parsers differ, commands do not: `cyrbk verify` fills in the same request as
 //! `ctl_backups verify`.
 
+pub mod backupd;
 pub mod ctl_backups;
 pub mod cyr_backup;
 mod cyrbk;
 mod exit;
 mod getopt;
 mod identity;
+mod inherited;
 mod json;
+mod log;
 mod mailbox_name;
 pub mod passwd;
 mod report;
 mod select;
 pub mod serve;
+mod service;
 pub mod site;
 mod startup;
 mod time;
@@ -95,7 +100,7 @@ impl Personality {
         match self {
             Personality::CtlBackups => ctl_backups::main(args, streams),
             Personality::CyrBackup => cyr_backup::main(args, streams),
-            Personality::Backupd => not_implemented("backupd", None, streams),
+            Personality::Backupd => Ok(backupd::run(args)),
             Personality::Restore => not_implemented("restore", None, streams),
         }
     }

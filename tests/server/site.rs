@@ -10,7 +10,9 @@ use cyrbk::store::Catalog;
 use cyrbk::store::placement::{Placement, Policy};
 use cyrbk::sync::SessionSettings;
 use cyrbk::sync::auth::{AuthConfig, Authenticator, NamePolicy, PasswordFile, PasswordSource};
-use cyrbk::sync::server::{Server, ServerLimits, ServerSettings, Site as Store, bind};
+use cyrbk::sync::server::{
+    Manager, Retirement, Server, ServerLimits, ServerSettings, Site as Store, bind,
+};
 use cyrbk::wire::frame::Limits;
 use cyrbk::wire::mboxname::NameRules;
 
@@ -78,6 +80,7 @@ impl Site {
             session: SessionSettings {
                 server_name: "backup.example.com".into(),
                 mechanisms: authenticator.mechanisms(false),
+                mechanisms_private: authenticator.mechanisms(true),
                 limits: options.lines,
                 spool_memory: options.spool_memory,
             },
@@ -90,8 +93,10 @@ impl Site {
                 open_backups_max: 4,
             },
             limits: options.limits,
+            tls: None,
         };
-        let server = Server::new(settings, bind("127.0.0.1:0").unwrap()).unwrap();
+        let sockets = bind("127.0.0.1:0").unwrap();
+        let server = Server::new(settings, sockets, Manager::None, Retirement::default()).unwrap();
         let address = server.addresses()[0];
         std::thread::spawn(move || server.run());
         Site { address, root }

@@ -32,6 +32,8 @@ pub use self::policy::{MAX_NAME_LEN, NameError, NamePolicy};
 pub use self::saslauthd::DEFAULT_PATH as DEFAULT_SASLAUTHD_PATH;
 pub use self::verifier::{MAX_PASSWORD_LEN, PasswordError};
 
+pub(crate) use self::policy::printable;
+
 use self::backend::Backend;
 use self::verifier::ScramHash;
 

@@ -10,13 +10,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use sha1::{Digest, Sha1};
 
 use super::answers::Answers;
+use super::login::Login;
 use super::request::{Get, Refusal, item};
 use super::{Peer, SharedSite};
 use crate::store::index::{Index, MailboxRow};
 use crate::store::staging::Staging;
 use crate::store::{Line, StoreError, Writer};
-use crate::sync::auth::{self, Exchange, Step};
-use crate::sync::{AuthReply, Done, Work};
+use crate::sync::{Done, Work};
 use crate::wire::apply::{Apply, Mailbox};
 use crate::wire::dlist::{Fields, FileHeader, Literals, Printer, Value, lossy};
 use crate::wire::{Body, Guid};
@@ -33,7 +33,7 @@ pub(super) struct Lease {
     /// RESTART or EXIT cannot promise that they survive a power cut.
     is_in_doubt: bool,
     staging: Staging,
-    exchange: Option<Exchange>,
+    login: Login,
 }
 
 struct Held {
@@ -55,7 +55,7 @@ impl Lease {
             current: Vec::new(),
             is_in_doubt: false,
             staging,
-            exchange: None,
+            login: Login::default(),
         }
     }
 
@@ -67,8 +67,14 @@ impl Lease {
     /// Does a job. May block.
     pub(super) fn run(&mut self, work: Work) -> Done {
         match work {
-            Work::Authenticate { mech, initial } => Done::Auth(self.authenticate(&mech, initial)),
-            Work::Respond(response) => Done::Auth(self.respond(&response)),
+            Work::Authenticate { mech, initial, channel } => Done::Auth(self.login.authenticate(
+                &self.site.authenticator,
+                &self.peer,
+                &mech,
+                initial.as_deref(),
+                channel,
+            )),
+            Work::Respond(response) => Done::Auth(self.login.respond(&self.peer, &response)),
             Work::Stage(octets) => Done::Staged(match self.staging.add(&octets) {
                 Ok(()) => true,
                 Err(error) => {
@@ -91,47 +97,6 @@ impl Lease {
                 // The client hears of it when it asks for a promise.
                 self.is_in_doubt = self.finish_all().is_err();
                 Done::Released
-            }
-        }
-    }
-
-    fn authenticate(&mut self, mech: &str, initial: Option<Vec<u8>>) -> AuthReply {
-        let (exchange, step) = self.site.authenticator.start(mech, initial.as_deref(), false);
-        self.exchange = exchange;
-        self.auth_step(mech, step)
-    }
-
-    fn respond(&mut self, response: &[u8]) -> AuthReply {
-        match self.exchange.take() {
-            Some(mut exchange) => {
-                let step = exchange.step(response);
-                self.exchange = Some(exchange);
-                self.auth_step("", step)
-            }
-            None => self.auth_step("", Step::Failure(auth::AuthFailure::BadProtocol)),
-        }
-    }
-
-    fn auth_step(&mut self, mech: &str, step: Step) -> AuthReply {
-        let peer = &self.peer;
-        match step {
-            Step::Challenge(text) => AuthReply::Challenge(auth::encode_base64(&text)),
-            Step::Success(identity) => {
-                self.exchange = None;
-                tracing::info!(
-                    "login: {peer} {} {} User logged in",
-                    identity.authzid,
-                    identity.mech
-                );
-                AuthReply::Success { is_admin: identity.is_admin }
-            }
-            Step::Failure(failure) => {
-                self.exchange = None;
-                tracing::warn!("badlogin: {peer} {mech} [{failure}]");
-                AuthReply::Failure {
-                    status: failure.status_text().to_owned(),
-                    is_delayed: failure.is_delayed(),
-                }
             }
         }
     }
