@@ -185,10 +185,8 @@ mod tests {
 
     #[test]
     fn what_is_not_there_says_so() {
-        for words in [&["restore", "server", "alice", "-a"][..], &["backupd"]] {
-            let (exit, out, err) = run_words(words);
-            assert_eq!((exit, out.as_str()), (Exit::TempFail, ""));
-            assert_eq!(err, format!("{}: not implemented yet\n", words[0]));
-        }
+        let (exit, out, err) = run_words(&["restore", "server", "alice", "-a"]);
+        assert_eq!((exit, out.as_str()), (Exit::TempFail, ""));
+        assert_eq!(err, "restore: not implemented yet\n");
     }
 }
