@@ -72,6 +72,14 @@ impl Step {
         ))
     }
 
+    /// A sieve script of any octets.
+    fn script(content: &[u8]) -> Step {
+        let head = "SIEVE %(USERID tom FILENAME y LAST_UPDATE 5 CONTENT ";
+        let text =
+            [head.as_bytes(), format!("{{{}+}}\r\n", content.len()).as_bytes(), content, b")"];
+        Step { text: text.concat(), ..Step::text("") }
+    }
+
     pub(super) fn append_to(&self, writer: &mut Writer, now: i64) -> Result<()> {
         let item = parse_item(&self.text);
         let apply = match (&self.files, &item) {
@@ -96,7 +104,7 @@ pub(super) fn history(random: &mut Random) -> Vec<Vec<Step>> {
     let large = random.octets(9_000);
     let middle = random.octets(700);
     let text = b"All work and no play makes Jack a dull boy.\r\n".repeat(300);
-    // Many sectors of one line that no GUID guards.
+    // Many sectors of lines that no GUID guards.
     let gone: Vec<_> = (1..90).map(|uid| (uid, 9, true, guid_of(&random.octets(8)))).collect();
     let [g1, g2, g3, g4] = [&small, &large, &middle, &text].map(|body| guid_of(body));
     vec![
@@ -110,6 +118,7 @@ pub(super) fn history(random: &mut Random) -> Vec<Vec<Step>> {
             Step::message(&[text]),
             Step::mailbox("a", 4, &[(1, 5, true, g1), (2, 2, false, g2), (3, 3, false, g1)]),
             Step::mailbox("d", 90, &gone),
+            Step::script(&random.octets(3_000)),
             Step::mailbox("b", 2, &[(1, 1, false, g3), (2, 2, false, g4)]),
             Step::text("SIEVE %(USERID tom FILENAME x LAST_UPDATE 5 CONTENT {7+}\r\nkeep;\r\n)"),
         ],
