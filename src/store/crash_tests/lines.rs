@@ -74,10 +74,11 @@ impl Step {
 
     /// A sieve script of any octets.
     fn script(content: &[u8]) -> Step {
-        let head = "SIEVE %(USERID tom FILENAME y LAST_UPDATE 5 CONTENT ";
-        let text =
-            [head.as_bytes(), format!("{{{}+}}\r\n", content.len()).as_bytes(), content, b")"];
-        Step { text: text.concat(), ..Step::text("") }
+        let mut text = b"SIEVE %(USERID tom FILENAME y LAST_UPDATE 5 CONTENT ".to_vec();
+        text.extend_from_slice(format!("{{{}+}}\r\n", content.len()).as_bytes());
+        text.extend_from_slice(content);
+        text.push(b')');
+        Step { text, ..Step::text("") }
     }
 
     pub(super) fn append_to(&self, writer: &mut Writer, now: i64) -> Result<()> {
