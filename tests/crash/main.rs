@@ -6,6 +6,8 @@
 //! the scheduler lets it. Without an installed Cyrus its part is skipped, and says so;
 //! `CYRBK_REQUIRE_CYRUS=1` makes that a failure.
 
+#![allow(clippy::unwrap_used)]
+
 mod client;
 mod disk;
 mod server;

@@ -15,8 +15,11 @@ pub(crate) const ADMIN: &str = "admin";
 pub(crate) const PASSWORD: &str = "secret";
 /// The same with 4,096 rounds instead of the many of `cyrbk passwd`, which unoptimised
 /// builds are slow at.
-const ADMIN_LINE: &str = "admin:SCRAM-SHA-1$4096:a2lsbC1uaW5lLXNhbHQtMA==$lmeScGGE6V3K/SDSoqXGYB5A1+Y=:3ed4qkmdqKLlcF2+57CBafh1gH4= \
-    SCRAM-SHA-256$4096:a2lsbC1uaW5lLXNhbHQtMA==$iW8hu8VCdpq+iS/3QCH7vqIOzy4qZ1vQ4qXCgc+ndrw=:z7BBr8wS2egD6GixFdhDflhMTwDwY6WSGPpAMiEt/40=";
+const ADMIN_LINE: &str = "admin:SCRAM-SHA-1$4096:a2lsbC1uaW5lLXNhbHQtMA==\
+    $lmeScGGE6V3K/SDSoqXGYB5A1+Y=:3ed4qkmdqKLlcF2+57CBafh1gH4= \
+    SCRAM-SHA-256$4096:a2lsbC1uaW5lLXNhbHQtMA==\
+    $iW8hu8VCdpq+iS/3QCH7vqIOzy4qZ1vQ4qXCgc+ndrw=\
+    :z7BBr8wS2egD6GixFdhDflhMTwDwY6WSGPpAMiEt/40=";
 const CYRBK: &str = env!("CARGO_BIN_EXE_cyrbk");
 
 pub(crate) struct Server {
