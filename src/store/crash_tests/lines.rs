@@ -72,6 +72,15 @@ impl Step {
         ))
     }
 
+    /// A sieve script of any octets.
+    fn script(content: &[u8]) -> Step {
+        let mut text = b"SIEVE %(USERID tom FILENAME y LAST_UPDATE 5 CONTENT ".to_vec();
+        text.extend_from_slice(format!("{{{}+}}\r\n", content.len()).as_bytes());
+        text.extend_from_slice(content);
+        text.push(b')');
+        Step { text, ..Step::text("") }
+    }
+
     pub(super) fn append_to(&self, writer: &mut Writer, now: i64) -> Result<()> {
         let item = parse_item(&self.text);
         let apply = match (&self.files, &item) {
@@ -96,6 +105,8 @@ pub(super) fn history(random: &mut Random) -> Vec<Vec<Step>> {
     let large = random.octets(9_000);
     let middle = random.octets(700);
     let text = b"All work and no play makes Jack a dull boy.\r\n".repeat(300);
+    // Many sectors of lines that no GUID guards.
+    let gone: Vec<_> = (1..90).map(|uid| (uid, 9, true, guid_of(&random.octets(8)))).collect();
     let [g1, g2, g3, g4] = [&small, &large, &middle, &text].map(|body| guid_of(body));
     vec![
         vec![
@@ -107,6 +118,8 @@ pub(super) fn history(random: &mut Random) -> Vec<Vec<Step>> {
             Step::message(&[large, middle]),
             Step::message(&[text]),
             Step::mailbox("a", 4, &[(1, 5, true, g1), (2, 2, false, g2), (3, 3, false, g1)]),
+            Step::mailbox("d", 90, &gone),
+            Step::script(&random.octets(3_000)),
             Step::mailbox("b", 2, &[(1, 1, false, g3), (2, 2, false, g4)]),
             Step::text("SIEVE %(USERID tom FILENAME x LAST_UPDATE 5 CONTENT {7+}\r\nkeep;\r\n)"),
         ],

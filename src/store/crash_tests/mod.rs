@@ -20,8 +20,15 @@ use lines::{Step, check, fast_dir, history};
 use random::Random;
 use sim::{CutPoint, Failing, Image, Outcome, Promised, SimDisk};
 
-const OUTCOMES: [Outcome; 4] =
-    [Outcome::ProcessDies, Outcome::Lost, Outcome::Torn, Outcome::Scattered];
+const OUTCOMES: [Outcome; 7] = [
+    Outcome::ProcessDies,
+    Outcome::Lost,
+    Outcome::Torn,
+    Outcome::Torn,
+    Outcome::Scattered,
+    Outcome::Scattered,
+    Outcome::Scattered,
+];
 
 /// Runs the history over a disk; calls that fail are answered as the server does it:
 /// the writer is dropped, the line or the promise is not given.

@@ -103,8 +103,10 @@ impl Image {
                 }
             }
             Outcome::Scattered => {
+                // Few losses are harder to see than many.
+                let loss = [2, 8, 32][random.below(3)];
                 for change in &self.pending {
-                    change.scatter(&mut octets, random);
+                    change.scatter(&mut octets, loss, random);
                 }
             }
         }
@@ -124,8 +126,8 @@ impl Change {
         }
     }
 
-    /// Sectors that were not written hold what they held, or zeros.
-    fn scatter(&self, octets: &mut Vec<u8>, random: &mut Random) {
+    /// Loses one of `loss` sectors: it holds what it held, or zeros.
+    fn scatter(&self, octets: &mut Vec<u8>, loss: usize, random: &mut Random) {
         match self {
             Change::Cut(_) if random.below(2) == 0 => {}
             Change::Cut(_) => self.make(octets),
@@ -133,7 +135,7 @@ impl Change {
                 let mut from = 0;
                 while from < data.len() {
                     let to = data.len().min(((at + from) / SECTOR + 1) * SECTOR - at);
-                    if random.below(3) > 0 {
+                    if random.below(loss) > 0 {
                         Change::Write(at + from, data[from..to].to_vec()).make(octets);
                     }
                     from = to;

@@ -184,7 +184,7 @@ impl Index {
 
     /// Makes the index behave as on a full disk once it has grown by so many pages.
     #[cfg(test)]
-    pub(in crate::store) fn limit_growth(&self, pages: i64) -> Result<()> {
+    pub(crate) fn limit_growth(&self, pages: i64) -> Result<()> {
         let now: i64 = self.db.query_row("PRAGMA page_count", [], |row| row.get(0))?;
         let limit = format!("PRAGMA max_page_count = {}", now + pages);
         Ok(self.db.query_row(&limit, [], |_| Ok(()))?)

@@ -25,9 +25,10 @@ pub struct State {
 
 pub(super) fn create(db: &Connection) -> std::result::Result<(), SchemaError> {
     Ok(db.execute_batch(
-        "CREATE TABLE IF NOT EXISTS cyrbk_state( id INTEGER PRIMARY KEY CHECK (id = 1), len_file \
-         INTEGER NOT NULL, inode INTEGER NOT NULL, hashed INTEGER NOT NULL, h0 INTEGER NOT NULL, h1 INTEGER NOT NULL, h2 \
-         INTEGER NOT NULL, h3 INTEGER NOT NULL, h4 INTEGER NOT NULL );",
+        "CREATE TABLE IF NOT EXISTS cyrbk_state( id INTEGER PRIMARY KEY CHECK (id = 1), \
+         len_file INTEGER NOT NULL, inode INTEGER NOT NULL, hashed INTEGER NOT NULL, \
+         h0 INTEGER NOT NULL, h1 INTEGER NOT NULL, h2 INTEGER NOT NULL, h3 INTEGER NOT NULL, \
+         h4 INTEGER NOT NULL );",
     )?)
 }
 

@@ -460,3 +460,94 @@ fn reply(result: Reply) -> Done {
 fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs() as i64)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::super::Site;
+    use super::*;
+    use crate::store::Catalog;
+    use crate::store::placement::{Placement, Policy};
+    use crate::sync::auth::{AuthConfig, Authenticator, NamePolicy, PasswordSource};
+
+    fn lease(root: &Path) -> Lease {
+        let partitions = [("one".to_owned(), root.join("one"))].into();
+        let names = NamePolicy {
+            virtdomains: false,
+            defaultdomain: None,
+            loginrealms: Vec::new(),
+            username_tolower: true,
+        };
+        let site = Site {
+            catalog: Catalog::open(root.join("backups.db")),
+            placement: Placement::new(Policy { partitions, umask: 0o077, ..Policy::default() }),
+            names: Default::default(),
+            authenticator: Authenticator::new(AuthConfig {
+                mechs: None,
+                source: PasswordSource::File(root.join("passwd")),
+                admins: Vec::new(),
+                allow_plaintext: true,
+                names,
+                service: "csync".into(),
+                failed_login_pause: Duration::ZERO,
+            }),
+            staging_path: root.join("staging"),
+            open_backups_max: 2,
+        };
+        Lease::new(Arc::new(site), Peer(([127, 0, 0, 1], 1).into()))
+    }
+
+    fn ask(lease: &mut Lease, work: Work) -> String {
+        match lease.run(work) {
+            Done::Reply(reply) => String::from_utf8(reply).unwrap(),
+            _ => panic!("no reply"),
+        }
+    }
+
+    fn subscribe(lease: &mut Lease, user: &str, name: &str) -> String {
+        let text = format!("SUB %(USERID {user} MBOXNAME user.{name})");
+        ask(lease, Work::Apply(text.into_bytes(), Vec::new()))
+    }
+
+    /// Lines until the index is full.
+    fn fill(lease: &mut Lease, user: &str) {
+        lease.open[0].writer.index().limit_growth(0).unwrap();
+        let refused = (0..10_000).find(|number| {
+            let name = format!("{number}{}", "x".repeat(900));
+            !subscribe(lease, user, &name).starts_with("OK")
+        });
+        assert!(refused.is_some_and(|number| number > 0));
+    }
+
+    #[test]
+    fn restart_promises_nothing_after_a_backup_was_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut lease = lease(dir.path());
+        assert!(subscribe(&mut lease, "tom", "first").starts_with("OK"));
+        fill(&mut lease, "tom");
+        assert!(lease.is_empty(), "let go of");
+        assert_eq!(ask(&mut lease, Work::Restart), "NO Unknown error\r\n");
+        // The next open takes in what was acknowledged, and makes it durable.
+        assert!(subscribe(&mut lease, "tom", "second").starts_with("OK"));
+        let held = &lease.open[0];
+        let names = held.writer.index().subscriptions().unwrap();
+        assert!(names.contains(&b"user.first".to_vec()));
+        assert!(names.contains(&b"user.second".to_vec()));
+        assert_eq!(ask(&mut lease, Work::Restart), "OK Restarting\r\n");
+    }
+
+    #[test]
+    fn nor_after_one_could_not_be_finished_unasked() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut lease = lease(dir.path());
+        assert!(subscribe(&mut lease, "tom", "first").starts_with("OK"));
+        lease.open[0].writer.index().rollback().unwrap();
+        assert!(matches!(lease.run(Work::Release), Done::Released));
+        assert_eq!(ask(&mut lease, Work::Exit), "NO Unknown error\r\n");
+        assert_eq!(ask(&mut lease, Work::Exit), "OK Finished\r\n");
+    }
+}
