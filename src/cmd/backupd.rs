@@ -13,7 +13,9 @@ use std::time::Duration;
 use super::{inherited, log, service};
 use crate::config::Settings;
 use crate::sync::Door;
-use crate::sync::server::{Ended, Listener, Manager, Peer, Retirement, Server, Stream};
+use crate::sync::server::{
+    Ended, Listener, Manager, Peer, Retirement, Server, ServerSettings, Stream,
+};
 
 /// Where master's status pipe is.
 const STATUS_FD: RawFd = 3;
@@ -99,6 +101,15 @@ pub fn run(args: &[OsString]) -> u8 {
     }
 }
 
+/// `-s` was never heeded by Cyrus's backupd: a site that has it and no certificate goes on
+/// as it was.
+fn wants_tls_first(options: &Options, server: &ServerSettings) -> bool {
+    if options.tls_first && server.tls.is_none() {
+        tracing::warn!("-s needs tls_server_cert and tls_server_key, and is ignored");
+    }
+    options.tls_first && server.tls.is_some()
+}
+
 /// Under master: its socket, its status pipe, its ways to be replaced.
 fn serve_master(options: &Options, settings: &Settings) -> anyhow::Result<Ended> {
     let take = |number| -> anyhow::Result<OwnedFd> {
@@ -107,9 +118,10 @@ fn serve_master(options: &Options, settings: &Settings) -> anyhow::Result<Ended>
         inherited::close(number);
         Ok(copy)
     };
+    let server_settings = service::server_settings(settings);
     let status = take(STATUS_FD)?;
     let listener = Listener::inherited(take(LISTEN_FD)?)?
-        .with_tls_first(options.tls_first)
+        .with_tls_first(wants_tls_first(options, &server_settings))
         .with_protection(options.ssf > 1);
     let retirement = Retirement {
         connections: Some(options.uses).filter(|&uses| uses > 0),
@@ -117,12 +129,8 @@ fn serve_master(options: &Options, settings: &Settings) -> anyhow::Result<Ended>
         on_hangup: true,
         when_empty: false,
     };
-    let server = Server::new(
-        service::server_settings(settings),
-        vec![listener],
-        Manager::Master(status.into()),
-        retirement,
-    )?;
+    let manager = Manager::Master(status.into());
+    let server = Server::new(server_settings, vec![listener], manager, retirement)?;
     Ok(server.run()?)
 }
 
@@ -131,6 +139,7 @@ fn serve_master(options: &Options, settings: &Settings) -> anyhow::Result<Ended>
 fn serve_stdio(options: &Options, settings: &Settings) -> anyhow::Result<Ended> {
     let retirement = Retirement { when_empty: true, ..Retirement::default() };
     let server_settings = service::server_settings(settings);
+    let tls_first = wants_tls_first(options, &server_settings);
     let has_tls = server_settings.tls.is_some();
     let mut server = Server::new(server_settings, Vec::new(), Manager::None, retirement)?;
     let stdin = io::stdin().as_fd().try_clone_to_owned()?;
@@ -139,8 +148,8 @@ fn serve_stdio(options: &Options, settings: &Settings) -> anyhow::Result<Ended> 
         socket.set_nonblocking(true)?;
         let door = Door {
             is_trusted: false,
-            offers_tls: has_tls && !options.tls_first,
-            tls_first: options.tls_first,
+            offers_tls: has_tls && !tls_first,
+            tls_first,
             is_protected: options.ssf > 1,
         };
         let socket = Stream::Tcp(mio::net::TcpStream::from_std(socket));

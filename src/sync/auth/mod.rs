@@ -53,6 +53,9 @@ pub struct AuthConfig {
     pub admins: Vec<String>,
     /// `allowplaintext`: PLAIN and LOGIN also on a channel that is not private.
     pub allow_plaintext: bool,
+    /// `sasl_minimum_layer`: above 0, nothing at all on a channel that is not private. No
+    /// mechanism here brings a layer of its own.
+    pub minimum_layer: u32,
     /// How user names are understood.
     pub names: NamePolicy,
     /// The SASL service name, `csync`; saslauthd is told it.
@@ -108,6 +111,7 @@ struct Shared {
     mechs: Vec<Mech>,
     admins: Vec<String>,
     allow_plaintext: bool,
+    needs_private: bool,
     names: NamePolicy,
     backend: Backend,
     failed_login_pause: Duration,
@@ -138,6 +142,7 @@ impl Authenticator {
                 mechs,
                 admins: config.admins,
                 allow_plaintext: config.allow_plaintext,
+                needs_private: config.minimum_layer > 0,
                 names: config.names,
                 backend,
                 failed_login_pause: config.failed_login_pause,
@@ -187,7 +192,8 @@ impl Authenticator {
     }
 
     fn admits(&self, mech: Mech, is_private: bool) -> bool {
-        !mech.is_plaintext() || self.shared.allow_plaintext || is_private
+        let is_enough = !mech.is_plaintext() || self.shared.allow_plaintext;
+        is_private || (is_enough && !self.shared.needs_private)
     }
 }
 
