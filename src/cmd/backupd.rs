@@ -80,16 +80,16 @@ pub fn run(args: &[OsString]) -> u8 {
             return EXIT_CONFIG;
         }
     };
-    log::start(&settings, log::Target::Syslog { ident });
+    log::start(&settings, log::Target::Syslog { ident: ident.clone() });
     if let Err(error) = service::check(&settings) {
         tracing::error!("{error:#}");
         return EXIT_CONFIG;
     }
     service::raise_descriptor_limit();
     let ended = if options.stdio {
-        serve_stdio(&options, &settings)
+        serve_stdio(&options, &settings, &ident)
     } else {
-        serve_master(&options, &settings)
+        serve_master(&options, &settings, &ident)
     };
     match ended {
         Ok(Ended::Retired) => 0,
@@ -111,14 +111,14 @@ fn wants_tls_first(options: &Options, server: &ServerSettings) -> bool {
 }
 
 /// Under master: its socket, its status pipe, its ways to be replaced.
-fn serve_master(options: &Options, settings: &Settings) -> anyhow::Result<Ended> {
+fn serve_master(options: &Options, settings: &Settings, ident: &str) -> anyhow::Result<Ended> {
     let take = |number| -> anyhow::Result<OwnedFd> {
         let copy = inherited::duplicate(number)
             .map_err(|e| anyhow::anyhow!("descriptor {number}, which master leaves open: {e}"))?;
         inherited::close(number);
         Ok(copy)
     };
-    let server_settings = service::server_settings(settings);
+    let server_settings = service::server_settings(settings, ident);
     let status = take(STATUS_FD)?;
     let listener = Listener::inherited(take(LISTEN_FD)?)?
         .with_tls_first(wants_tls_first(options, &server_settings))
@@ -136,9 +136,9 @@ fn serve_master(options: &Options, settings: &Settings) -> anyhow::Result<Ended>
 
 /// One session. A network socket on standard input is a client like any other; whoever
 /// holds anything else may do everything.
-fn serve_stdio(options: &Options, settings: &Settings) -> anyhow::Result<Ended> {
+fn serve_stdio(options: &Options, settings: &Settings, ident: &str) -> anyhow::Result<Ended> {
     let retirement = Retirement { when_empty: true, ..Retirement::default() };
-    let server_settings = service::server_settings(settings);
+    let server_settings = service::server_settings(settings, ident);
     let tls_first = wants_tls_first(options, &server_settings);
     let has_tls = server_settings.tls.is_some();
     let mut server = Server::new(server_settings, Vec::new(), Manager::None, retirement)?;

@@ -41,7 +41,7 @@ pub fn run(args: &ServeArgs) -> Result<()> {
     service::check(&settings)?;
     let listeners = listeners(args, &settings)?;
     service::raise_descriptor_limit();
-    let server_settings = service::server_settings(&settings);
+    let server_settings = service::server_settings(&settings, SERVICE);
     let server = Server::new(server_settings, listeners, Manager::Systemd, Retirement::default())?;
     for address in server.addresses() {
         eprintln!("listening on {address}");

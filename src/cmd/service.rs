@@ -7,7 +7,7 @@ use super::site;
 use crate::config::{DbBackend, Settings};
 use crate::sync::SessionSettings;
 use crate::sync::auth::Authenticator;
-use crate::sync::server::{ServerLimits, ServerSettings, Site};
+use crate::sync::server::{ServerLimits, ServerSettings, Site, TelemetryFolder};
 use crate::wire::frame::Limits;
 
 /// Messages in one line; clients send at most 1,024.
@@ -26,8 +26,8 @@ pub(super) fn check(settings: &Settings) -> Result<()> {
     Ok(())
 }
 
-/// The server that the settings describe.
-pub(super) fn server_settings(settings: &Settings) -> ServerSettings {
+/// The server that the settings describe, under its name in cyrus.conf.
+pub(super) fn server_settings(settings: &Settings, service: &str) -> ServerSettings {
     let authenticator = Authenticator::new(site::auth_config(settings));
     let limits = &settings.limits;
     let line = to_usize(limits.max_line);
@@ -63,6 +63,10 @@ pub(super) fn server_settings(settings: &Settings) -> ServerSettings {
             ..ServerLimits::default()
         },
         tls: site::tls_files(settings),
+        telemetry: TelemetryFolder {
+            path: settings.configdirectory.join("log"),
+            service: service.to_owned(),
+        },
     }
 }
 

@@ -55,6 +55,8 @@ pub enum Action {
     /// Compress both directions from here on, what the client sent behind its command
     /// included.
     StartDeflate,
+    /// The client is this user: whatever is sent and received from here on is theirs.
+    LoggedIn(String),
     /// Wait for the login pause before the next action.
     Pause,
     /// Do this, and give the result to [`Session::handle_done`].
@@ -390,7 +392,7 @@ impl Session {
                 self.phase = Phase::Challenged;
                 self.send(&format!("+ {text}"));
             }
-            AuthReply::Success { is_admin, .. } => {
+            AuthReply::Success { user, is_admin } => {
                 self.phase = if is_admin { Phase::Ready } else { Phase::Denied };
                 self.framer.set_limits(if is_admin {
                     self.settings.limits
@@ -401,6 +403,7 @@ impl Session {
                     true => "OK Success (tls protection)",
                     false => "OK Success (no protection)",
                 });
+                self.actions.push_back(Action::LoggedIn(user));
             }
             AuthReply::Failure { status, is_delayed } => {
                 if is_delayed {

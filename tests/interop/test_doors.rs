@@ -285,15 +285,7 @@ fn one_session_runs_on_standard_input_and_output() {
     assert!(run("EXIT\r\n").stdout_text().ends_with("OK Finished\r\n"));
     assert!(run("").stdout_text().starts_with("* OK "));
     // As inetd starts it, with a network socket for both, the client is a stranger.
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let (server, _) = listener.accept().unwrap();
-    let mut command = backupd_x(&setup);
-    let server = std::os::fd::OwnedFd::from(server);
-    command.stdin(server.try_clone().unwrap()).stdout(server);
-    let mut service = Service::spawn(command);
-    client.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut client = BufReader::new(client);
+    let (mut service, mut client) = inetd(backupd_x(&setup));
     assert!(read_through(&mut client, "* OK").starts_with("* SASL PLAIN\r\n* STARTTLS\r\n"));
     assert_eq!(ask(&mut client, "GET USER tom"), "NO Please authenticate first\r\n");
     assert_eq!(ask(&mut client, "EXIT"), "OK Finished\r\n");
@@ -306,6 +298,58 @@ fn one_session_runs_on_standard_input_and_output() {
     command.arg("-C").arg(&setup.imapd_conf);
     command.env("CYRUS_SERVICE", "backupd").env("CYRUS_ID", "1");
     assert_eq!(run_with(command, b"", PATIENCE).code(), 1);
+}
+
+/// Starts a program with a network connection for standard input and output.
+fn inetd(mut command: Command) -> (Service, BufReader<std::net::TcpStream>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let server = std::os::fd::OwnedFd::from(listener.accept().unwrap().0);
+    command.stdin(server.try_clone().unwrap()).stdout(server);
+    (Service::spawn(command), BufReader::new(client))
+}
+
+#[test]
+fn a_layer_outside_makes_plain_safe() {
+    let Some(cyrus) = Cyrus::find_or_skip("a_layer_outside_makes_plain_safe") else { return };
+    for (changes, ssf, offered) in [
+        (&["allowplaintext: no"][..], "0", false),
+        // 1 is integrity: others can read along.
+        (&["allowplaintext: no"], "1", false),
+        (&["allowplaintext: no"], "2", true),
+        (&["sasl_minimum_layer: 1"], "0", false),
+        (&["sasl_minimum_layer: 1"], "2", true),
+    ] {
+        let setup = DoorSetup::new(&cyrus, changes);
+        let mut command = backupd_x(&setup);
+        command.args(["-p", ssf]);
+        let (_service, mut client) = inetd(command);
+        let banner = read_through(&mut client, "* OK");
+        assert_eq!(banner.contains("* SASL PLAIN"), offered, "{changes:?} -p {ssf}: {banner}");
+        let login = format!("AUTHENTICATE PLAIN {}", sasl_plain(ADMIN, PASSWORD));
+        let wanted = match offered {
+            true => "OK Success (no protection)\r\n",
+            false => "NO encryption needed to use mechanism\r\n",
+        };
+        assert_eq!(ask(&mut client, &login), wanted, "{changes:?} -p {ssf}");
+    }
+}
+
+#[test]
+fn watched_users_leave_a_transcript() {
+    let Some(cyrus) = Cyrus::find_or_skip("watched_users_leave_a_transcript") else { return };
+    let setup = DoorSetup::new(&cyrus, &[]);
+    let folder = setup.workspace.make_dir("conf/log/admin");
+    let (service, port) = setup.serve(&[]);
+    let mut csync = RawCsync::login(port, ADMIN, PASSWORD);
+    assert_eq!(csync.ask(b"GET USER tom\r\n"), "OK Success\r\n");
+    assert_eq!(csync.ask(b"EXIT\r\n"), "OK Finished\r\n");
+    let file = folder.join(format!("backupd-{}", service.child.id()));
+    let text = std::fs::read_to_string(file).unwrap();
+    let said: Vec<&str> = text.lines().filter_map(|l| l.split(['<', '>']).nth(2)).collect();
+    assert_eq!(said, ["GET USER tom", "OK Success", "EXIT", "OK Finished"], "{text}");
+    assert!(!text.contains("PLAIN"), "{text}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::time::Instant;
 use rustls::ServerConfig;
 
 use super::lease::Lease;
+use super::telemetry::Telemetry;
 use super::{NOTICE, Peer, ServerLimits, Stream};
 use crate::sync::transport::{Buffer, TlsPeer, Transport, TransportError};
 use crate::sync::{Action, Done, Session, Work};
@@ -25,6 +26,8 @@ pub(super) enum Next {
     Again,
     /// A job for a worker; the lease goes along.
     Job(Work),
+    /// The client is known now; go on at once.
+    LoggedIn(String),
     /// It is over: close the socket. The lease is still to be finished.
     Close,
 }
@@ -52,6 +55,7 @@ pub(super) struct Conn {
     pause_until: Option<Instant>,
     accepted: Instant,
     last_command: Instant,
+    telemetry: Option<Telemetry>,
 }
 
 impl Conn {
@@ -81,7 +85,13 @@ impl Conn {
             pause_until: None,
             accepted: now,
             last_command: now,
+            telemetry: None,
         }
+    }
+
+    /// Writes down what is said from now on.
+    pub(super) fn watch(&mut self, telemetry: Option<Telemetry>) {
+        self.telemetry = telemetry;
     }
 
     /// Begins the handshake.
@@ -212,6 +222,7 @@ impl Conn {
                     self.last_command = now;
                     return Ok(Next::Job(work));
                 }
+                Some(Action::LoggedIn(user)) => return Ok(Next::LoggedIn(user)),
                 Some(action) => {
                     self.act(action, now, limits)?;
                     continue;
@@ -243,7 +254,12 @@ impl Conn {
         limits: &ServerLimits,
     ) -> Result<(), TransportError> {
         match action {
-            Action::Send(octets) => self.transport.send(&octets),
+            Action::Send(octets) => {
+                if let Some(telemetry) = &mut self.telemetry {
+                    telemetry.sent(&octets);
+                }
+                self.transport.send(&octets);
+            }
             Action::Pause => self.pause_until = Some(now + limits.login_pause),
             Action::StartTls if !self.input.is_empty() => {
                 // Whoever put it there wants it to be taken for what was encrypted.
@@ -257,8 +273,8 @@ impl Conn {
                 self.transport.start_deflate(early.rest())?;
             }
             Action::Close => self.shut_down(now + limits.drain_time),
-            // Only while closing: nobody waits for it any more.
-            Action::Submit(_) => {}
+            // Taken by the caller, or nobody waits for it any more.
+            Action::Submit(_) | Action::LoggedIn(_) => {}
         }
         Ok(())
     }
@@ -284,8 +300,11 @@ impl Conn {
         if !self.input.is_empty() {
             let mut rest = self.input.rest();
             self.session.handle_input(&mut rest);
-            let left = rest.len();
-            self.input.skip(self.input.len() - left);
+            let taken = self.input.len() - rest.len();
+            if let Some(telemetry) = &mut self.telemetry {
+                telemetry.received(&self.input.rest()[..taken]);
+            }
+            self.input.skip(taken);
             return Ok(Input::Fed);
         }
         if *turn == 0 {
@@ -338,6 +357,9 @@ impl Conn {
     fn feed(&mut self, octets: &[u8]) {
         let mut rest = octets;
         self.session.handle_input(&mut rest);
+        if let Some(telemetry) = &mut self.telemetry {
+            telemetry.received(&octets[..octets.len() - rest.len()]);
+        }
         self.input.push(rest);
     }
 

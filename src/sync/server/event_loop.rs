@@ -17,7 +17,10 @@ use super::listen::Listener;
 use super::manager::{Manager, Retirement};
 use super::origins::Origins;
 use super::workers::{Finished, Job, Workers};
-use super::{NOTICE, Peer, ServerLimits, ServerSettings, SharedSite, Stream, TlsError, TlsFiles};
+use super::{
+    NOTICE, Peer, ServerLimits, ServerSettings, SharedSite, Stream, TelemetryFolder, TlsError,
+    TlsFiles,
+};
 use crate::sync::{Door, Session, SessionSettings, Work};
 
 const WAKER: Token = Token(0);
@@ -57,6 +60,7 @@ pub struct Server {
     site: SharedSite,
     limits: ServerLimits,
     tls_files: Option<TlsFiles>,
+    telemetry: TelemetryFolder,
     tls: Option<Arc<ServerConfig>>,
     manager: Manager,
     retirement: Retirement,
@@ -109,6 +113,7 @@ impl Server {
             origins: Origins::new(&settings.limits),
             limits: settings.limits,
             tls_files: settings.tls,
+            telemetry: settings.telemetry,
             tls,
             manager,
             retirement,
@@ -356,6 +361,10 @@ impl Server {
             Next::Wait => {}
             Next::Again => self.ready.push_back(token),
             Next::Job(work) => self.submit(token, work),
+            Next::LoggedIn(user) => {
+                conn.watch(self.telemetry.open(&user, token));
+                self.ready.push_back(token);
+            }
             Next::Close => return self.close(token),
         }
         // Deadlines mostly move away, and the old entry finds that out; only an
