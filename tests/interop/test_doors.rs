@@ -300,13 +300,14 @@ fn one_session_runs_on_standard_input_and_output() {
     assert_eq!(run_with(command, b"", PATIENCE).code(), 1);
 }
 
-/// Starts a program with a network connection for standard input and output.
+/// Starts a program with a network connection for standard input, output and error.
 fn inetd(mut command: Command) -> (Service, BufReader<std::net::TcpStream>) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
     let server = std::os::fd::OwnedFd::from(listener.accept().unwrap().0);
-    command.stdin(server.try_clone().unwrap()).stdout(server);
+    let copy = || server.try_clone().unwrap();
+    command.stdin(copy()).stdout(copy()).stderr(copy());
     (Service::spawn(command), BufReader::new(client))
 }
 
