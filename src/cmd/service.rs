@@ -36,6 +36,7 @@ pub(super) fn server_settings(settings: &Settings, service: &str) -> ServerSetti
             server_name: settings.servername.clone(),
             mechanisms: authenticator.mechanisms(false),
             mechanisms_private: authenticator.mechanisms(true),
+            offers_external: authenticator.offers_external(),
             limits: Limits {
                 line,
                 literal: settings.maxliteral.min(limits.max_line),

@@ -24,6 +24,8 @@ pub struct SessionSettings {
     pub mechanisms: Vec<&'static str>,
     /// Mechanisms on a private channel.
     pub mechanisms_private: Vec<&'static str>,
+    /// Whether clients with a certificate may authenticate by EXTERNAL.
+    pub offers_external: bool,
     /// Bounds on the lines of an authenticated client.
     pub limits: Limits,
     /// Octets of message bodies held in memory for one line.
@@ -87,6 +89,8 @@ pub struct Session {
     phase: Phase,
     door: Door,
     is_tls: bool,
+    /// Who the client is by its certificate.
+    identity: Option<String>,
     is_compressed: bool,
     /// A `Work` is in flight.
     is_awaiting: bool,
@@ -108,6 +112,7 @@ impl Session {
             phase: if door.is_trusted { Phase::Ready } else { Phase::Unknown },
             door,
             is_tls: false,
+            identity: None,
             is_compressed: false,
             is_awaiting: false,
             is_awaiting_tls: door.tls_first,
@@ -190,7 +195,9 @@ impl Session {
     }
 
     /// The TLS handshake is complete: greets the client, again if it was greeted before.
-    pub fn handle_tls(&mut self) {
+    /// `identity` is who the client is by its certificate.
+    pub fn handle_tls(&mut self, identity: Option<String>) {
+        self.identity = identity;
         self.is_awaiting_tls = false;
         self.is_tls = true;
         self.banner();
@@ -203,7 +210,11 @@ impl Session {
 
     /// What surrounds the dialogue.
     fn channel(&self) -> Channel {
-        Channel { is_tls: self.is_tls, is_private: self.is_tls || self.door.is_protected }
+        Channel {
+            is_tls: self.is_tls,
+            is_private: self.is_tls || self.door.is_protected,
+            identity: self.identity.clone(),
+        }
     }
 
     /// A fault that ends the session.
@@ -224,6 +235,9 @@ impl Session {
                 true => &settings.mechanisms_private,
                 false => &settings.mechanisms,
             };
+            let has_external = settings.offers_external && self.identity.is_some();
+            let external = has_external.then_some(&"EXTERNAL");
+            let mechanisms: Vec<&str> = mechanisms.iter().chain(external).copied().collect();
             if !mechanisms.is_empty() {
                 self.send(&format!("* SASL {}", mechanisms.join(" ")));
             }

@@ -4,53 +4,16 @@ use std::io::{BufReader, Write};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::ServerName;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
-
 use crate::cyrus::{Cyrus, clean_command};
-use crate::door_server::{DoorSetup, ask, banner, read_through};
-use crate::mail;
+use crate::door_server::{DoorSetup, TLS, ask, assert_replicates, banner, hang_up, read_through};
 use crate::managesieve::sasl_plain;
 use crate::process::{Service, run_with, wait_for};
 use crate::raw_csync::RawCsync;
-use crate::site::{ADMIN, Channel, PASSWORD, Site};
+use crate::site::{ADMIN, PASSWORD};
 
 const PATIENCE: Duration = Duration::from_secs(30);
-const TLS: [&str; 2] = ["tls_server_cert: ROOT/cert.pem", "tls_server_key: ROOT/key.pem"];
-
-/// Panics unless a user's mail goes through the door at `port`, and nothing is left to be sent then.
-fn assert_replicates(cyrus: &Cyrus, port: u16, args: &[&str]) {
-    assert_user_replicates(cyrus, port, "tom", args);
-}
-
-fn assert_user_replicates(cyrus: &Cyrus, port: u16, user: &str, args: &[&str]) {
-    let site = Site::start(cyrus, &[user], &[Channel::new("door", port, true)]);
-    site.imap(ADMIN).create(&format!("user.{user}"));
-    site.imap(user).append("INBOX", "", 1_000_000_000, &mail::note(1).bytes);
-    let run = site.sync("door", &[args, &["-u", user]].concat()).success();
-    run.assert_sent("APPLY MESSAGE");
-    let again = site.sync("door", &[args, &["-u", user]].concat()).success();
-    assert_eq!(again.applied(), Vec::<String>::new(), "{}", again.output);
-}
-
-#[test]
-fn the_client_comes_in_over_starttls() {
-    let Some(cyrus) = Cyrus::find_or_skip("the_client_comes_in_over_starttls") else { return };
-    let setup = DoorSetup::new(&cyrus, &[&TLS[..], &["allowplaintext: no"]].concat());
-    let (_service, port) = setup.serve(&[]);
-    let (banner, _) = banner(port);
-    assert!(banner.starts_with("* STARTTLS\r\n* COMPRESS DEFLATE\r\n* OK "), "{banner}");
-    assert_replicates(&cyrus, port, &[]);
-    // -z insists on compression, which is announced under TLS as well.
-    assert_user_replicates(&cyrus, port, "tim", &["-z"]);
-    let log = setup.log();
-    assert!(log.contains("login: [127.0.0.1] admin PLAIN+TLS User logged in"), "{log}");
-    assert!(log.contains("starttls: [127.0.0.1] TLSv1.3 with cipher "), "{log}");
-}
 
 #[test]
 fn the_client_compresses() {
@@ -71,100 +34,6 @@ fn the_client_logs_in_by_scram() {
         let line = format!("login: [127.0.0.1] admin {mech} User logged in");
         assert!(setup.log().contains(&line), "{}", setup.log());
     }
-}
-
-/// A client's configuration that trusts the server's certificate as it is on disk now.
-fn trusting(setup: &DoorSetup) -> Arc<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    let cert = setup.workspace.path().join("cert.pem");
-    roots.add(rustls::pki_types::CertificateDer::from_pem_file(cert).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap();
-    Arc::new(config.with_root_certificates(roots).with_no_client_auth())
-}
-
-type TlsStream = StreamOwned<ClientConnection, std::net::TcpStream>;
-
-fn connect_tls(port: u16, config: &Arc<ClientConfig>) -> BufReader<TlsStream> {
-    let stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let name = ServerName::try_from("localhost").unwrap();
-    let client = ClientConnection::new(Arc::clone(config), name).unwrap();
-    BufReader::new(StreamOwned::new(client, stream))
-}
-
-#[test]
-fn tls_may_come_first_and_certificates_change() {
-    let Some(cyrus) = Cyrus::find_or_skip("tls_may_come_first_and_certificates_change") else {
-        return;
-    };
-    let setup = DoorSetup::new(&cyrus, &[&TLS[..], &["allowplaintext: no"]].concat());
-    let port = crate::workspace::free_port();
-    let address = format!("127.0.0.1:{port}");
-    let (service, _) = setup.serve(&["--tls-listen", &address]);
-    let config = trusting(&setup);
-    let mut tls = connect_tls(port, &config);
-    let banner = read_through(&mut tls, "* OK");
-    assert!(banner.starts_with("* SASL PLAIN\r\n* COMPRESS DEFLATE\r\n* OK "), "{banner}");
-    let login = format!("AUTHENTICATE PLAIN {}", sasl_plain(ADMIN, PASSWORD));
-    assert_eq!(ask(&mut tls, "STARTTLS"), "BAD IMAP_PROTOCOL_ERROR Unrecognized command\r\n");
-    assert_eq!(ask(&mut tls, &login), "OK Success (tls protection)\r\n");
-
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    setup.workspace.write("cert.pem", &made.cert.pem());
-    setup.workspace.write("key.pem", &made.signing_key.serialize_pem());
-    hang_up(&service);
-    setup.wait_for_log("certificates read again");
-    let mut tls = connect_tls(port, &trusting(&setup));
-    assert!(read_through(&mut tls, "* OK").contains("* OK "));
-    // A certificate that cannot be used changes nothing.
-    setup.workspace.write("cert.pem", "nonsense");
-    hang_up(&service);
-    setup.wait_for_log("certificates stay as they were");
-    setup.workspace.write("cert.pem", &made.cert.pem());
-    let mut tls = connect_tls(port, &trusting(&setup));
-    assert!(read_through(&mut tls, "* OK").contains("* OK "));
-}
-
-fn hang_up(service: &Service) {
-    let pid = nix::unistd::Pid::from_raw(service.child.id().cast_signed());
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGHUP).unwrap();
-}
-
-#[test]
-fn starttls_keeps_its_rules() {
-    let Some(cyrus) = Cyrus::find_or_skip("starttls_keeps_its_rules") else { return };
-    let setup = DoorSetup::new(&cyrus, &TLS);
-    let (_service, port) = setup.serve(&[]);
-    let login = format!("AUTHENTICATE PLAIN {}", sasl_plain(ADMIN, PASSWORD));
-    let extra = "BAD Unexpected extra arguments to Starttls\r\n";
-    let (_, mut stream) = banner(port);
-    assert_eq!(ask(&mut stream, "STARTTLS x"), extra);
-    assert_eq!(ask(&mut stream, &login), "OK Success (no protection)\r\n");
-    let late = "BAD Can't Starttls after authentication\r\n";
-    assert_eq!(ask(&mut stream, "starttls"), late);
-    // What came in the clear behind the command is not taken for what was encrypted.
-    let (_, mut stream) = banner(port);
-    stream.get_mut().write_all(b"STARTTLS\r\nNOOP\r\n").unwrap();
-    let replies = read_through(&mut stream, "nothing");
-    let fatal = "OK Begin TLS negotiation now\r\n* Fatal error: octets behind STARTTLS\r\n";
-    assert_eq!(replies, fatal);
-    // Nor is it if it comes later.
-    let (_, mut stream) = banner(port);
-    assert_eq!(ask(&mut stream, "STARTTLS"), "OK Begin TLS negotiation now\r\n");
-    stream.get_mut().write_all(b"NOOP\r\n").unwrap();
-    let mut alert = Vec::new();
-    std::io::Read::read_to_end(&mut stream, &mut alert).unwrap();
-    assert_eq!(alert.first(), Some(&21), "{alert:?}");
-    // Without certificates there is no such command.
-    let setup = DoorSetup::new(&cyrus, &[]);
-    let (_service, port) = setup.serve(&[]);
-    let (greeting, mut stream) = banner(port);
-    assert!(!greeting.contains("STARTTLS"), "{greeting}");
-    let unknown = "BAD IMAP_PROTOCOL_ERROR Unrecognized command\r\n";
-    assert_eq!(ask(&mut stream, "STARTTLS"), unknown);
 }
 
 #[test]

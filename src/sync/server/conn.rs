@@ -6,9 +6,11 @@ use std::time::Instant;
 
 use rustls::ServerConfig;
 
+use super::certificate::common_name;
 use super::lease::Lease;
 use super::telemetry::Telemetry;
 use super::{NOTICE, Peer, ServerLimits, Stream};
+use crate::sync::auth::printable;
 use crate::sync::transport::{Buffer, TlsPeer, Transport, TransportError};
 use crate::sync::{Action, Done, Session, Work};
 
@@ -346,11 +348,15 @@ impl Conn {
     /// The handshake is complete.
     fn greet(&mut self, tls: &TlsPeer) {
         let TlsPeer { version, cipher, certificate } = tls;
-        let authentication = if certificate.is_some() { "client certificate" } else { "no" };
+        let identity = certificate.as_deref().and_then(common_name);
         let peer = &self.peer;
-        tracing::info!(target: NOTICE,
-            "starttls: {peer} {version} with cipher {cipher} {authentication} authentication");
-        self.session.handle_tls();
+        let client = match (&identity, certificate) {
+            (Some(name), _) => format!("authenticated as {}", printable(name)),
+            (None, Some(_)) => "client certificate without a name".to_owned(),
+            (None, None) => "no authentication".to_owned(),
+        };
+        tracing::info!(target: NOTICE, "starttls: {peer} {version} with cipher {cipher} {client}");
+        self.session.handle_tls(identity);
     }
 
     /// Gives input to the session, and keeps what it cannot take now.

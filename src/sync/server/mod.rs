@@ -2,6 +2,7 @@
 //! may block, and the leases in which sessions hold their backups.
 
 mod answers;
+mod certificate;
 mod conn;
 mod event_loop;
 mod lease;
