@@ -149,7 +149,7 @@ pub(crate) fn ask<S: Read + Write>(reader: &mut BufReader<S>, line: &str) -> Str
     reply
 }
 
-/// Panics unless a user's mail goes through the door at `port`, and nothing is left to be sent then.
+/// Panics unless a user's mail goes through the door at `port`, and nothing is left to be sent.
 pub(crate) fn assert_replicates(cyrus: &Cyrus, port: u16, args: &[&str]) {
     assert_user_replicates(cyrus, port, "tom", args);
 }

@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use crate::cyrus::{Cyrus, clean_command};
 use crate::door_server::{DoorSetup, TLS, ask, assert_replicates, banner, hang_up, read_through};
+use crate::mail;
 use crate::managesieve::sasl_plain;
 use crate::process::{Service, run_with, wait_for};
 use crate::raw_csync::RawCsync;
-use crate::site::{ADMIN, PASSWORD};
+use crate::site::{ADMIN, Channel, PASSWORD, Site};
+use crate::workspace::free_port;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -236,7 +238,14 @@ fn whoever_reaches_the_unix_socket_is_administrator() {
     assert!(banner.starts_with("* OK ") && banner.lines().count() == 1, "{banner}");
     assert_eq!(ask(&mut stream, "GET USER tom"), "OK Success\r\n");
     assert_eq!(ask(&mut stream, "EXIT"), "OK Finished\r\n");
+    // The channel's port is nobody's; the client takes the socket for its server.
+    let site = Site::start(&cyrus, &["tom"], &[Channel::new("door", free_port(), true)]);
+    site.imap(ADMIN).create("user.tom");
+    site.imap("tom").append("INBOX", "", 1_000_000_000, &mail::note(1).bytes);
+    let run = site.sync("door", &["-S", path.to_str().unwrap(), "-u", "tom"]).success();
+    run.assert_sent("APPLY MESSAGE");
     assert!(service.terminate().success());
+    assert!(!setup.log().contains("login:"), "{}", setup.log());
 }
 
 #[test]
@@ -254,7 +263,7 @@ fn systemd_hands_over_sockets_and_is_told() {
     let notify = UnixDatagram::bind(&notify_path).unwrap();
     setup.workspace.give_away(&notify_path);
     notify.set_read_timeout(Some(PATIENCE)).unwrap();
-    let port = crate::workspace::free_port();
+    let port = free_port();
     let mut command = clean_command(activate);
     command.arg("-l").arg(format!("127.0.0.1:{port}"));
     command.arg(format!("--setenv=NOTIFY_SOCKET={}", notify_path.display()));

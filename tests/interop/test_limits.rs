@@ -1,4 +1,4 @@
-//! Every limit at its edge, and what an idle connection costs. The server alone, no Cyrus beside it.
+//! Every limit at its edge, and what an idle connection costs. The server alone, no Cyrus.
 
 use std::io::{BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
