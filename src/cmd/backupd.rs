@@ -101,6 +101,13 @@ pub fn run(args: &[OsString]) -> u8 {
     }
 }
 
+/// The settings under the name that master has for this service.
+fn server_settings(settings: &Settings, ident: &str) -> ServerSettings {
+    let mut server_settings = service::server_settings(settings);
+    ident.clone_into(&mut server_settings.telemetry.service);
+    server_settings
+}
+
 /// `-s` was never heeded by Cyrus's backupd: a site that has it and no certificate goes on
 /// as it was.
 fn wants_tls_first(options: &Options, server: &ServerSettings) -> bool {
@@ -118,7 +125,7 @@ fn serve_master(options: &Options, settings: &Settings, ident: &str) -> anyhow::
         inherited::close(number);
         Ok(copy)
     };
-    let server_settings = service::server_settings(settings, ident);
+    let server_settings = server_settings(settings, ident);
     let status = take(STATUS_FD)?;
     let listener = Listener::inherited(take(LISTEN_FD)?)?
         .with_tls_first(wants_tls_first(options, &server_settings))
@@ -138,7 +145,7 @@ fn serve_master(options: &Options, settings: &Settings, ident: &str) -> anyhow::
 /// holds anything else may do everything.
 fn serve_stdio(options: &Options, settings: &Settings, ident: &str) -> anyhow::Result<Ended> {
     let retirement = Retirement { when_empty: true, ..Retirement::default() };
-    let server_settings = service::server_settings(settings, ident);
+    let server_settings = server_settings(settings, ident);
     let tls_first = wants_tls_first(options, &server_settings);
     let has_tls = server_settings.tls.is_some();
     let mut server = Server::new(server_settings, Vec::new(), Manager::None, retirement)?;

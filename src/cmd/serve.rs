@@ -41,7 +41,7 @@ pub fn run(args: &ServeArgs) -> Result<()> {
     service::check(&settings)?;
     let listeners = listeners(args, &settings)?;
     service::raise_descriptor_limit();
-    let server_settings = service::server_settings(&settings, SERVICE);
+    let server_settings = service::server_settings(&settings);
     let server = Server::new(server_settings, listeners, Manager::Systemd, Retirement::default())?;
     for address in server.addresses() {
         eprintln!("listening on {address}");
@@ -60,6 +60,7 @@ fn listeners(args: &ServeArgs, settings: &Settings) -> Result<Vec<Listener>> {
         };
         for spec in &plain {
             listeners.extend(bind(spec)?);
+            give_to_cyrus(spec, settings)?;
         }
         for spec in &tls {
             listeners.extend(bind(spec)?.into_iter().map(|l| l.with_tls_first(true)));
@@ -72,6 +73,19 @@ fn listeners(args: &ServeArgs, settings: &Settings) -> Result<Vec<Listener>> {
         bail!("TLS needs tls_server_cert and tls_server_key in {}", args.config.display());
     }
     Ok(listeners)
+}
+
+/// A Unix socket that root has made is for the Cyrus user, whom the server becomes.
+fn give_to_cyrus(spec: &str, settings: &Settings) -> Result<()> {
+    if !(spec.starts_with('/') && nix::unistd::geteuid().is_root()) {
+        return Ok(());
+    }
+    let name = std::env::var("CYRUS_USER").unwrap_or_else(|_| settings.cyrus_user.clone());
+    if let Some(user) = nix::unistd::User::from_name(&name)? {
+        std::os::unix::fs::chown(spec, Some(user.uid.as_raw()), None)
+            .with_context(|| format!("cannot give {spec} to {name}"))?;
+    }
+    Ok(())
 }
 
 /// The sockets of socket activation.

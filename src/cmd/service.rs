@@ -26,8 +26,11 @@ pub(super) fn check(settings: &Settings) -> Result<()> {
     Ok(())
 }
 
-/// The server that the settings describe, under its name in cyrus.conf.
-pub(super) fn server_settings(settings: &Settings, service: &str) -> ServerSettings {
+/// The name in cyrus.conf, unless it says another one.
+pub(super) const SERVICE: &str = "backupd";
+
+/// The server that the settings describe.
+pub(super) fn server_settings(settings: &Settings) -> ServerSettings {
     let authenticator = Authenticator::new(site::auth_config(settings));
     let limits = &settings.limits;
     let line = to_usize(limits.max_line);
@@ -66,7 +69,7 @@ pub(super) fn server_settings(settings: &Settings, service: &str) -> ServerSetti
         tls: site::tls_files(settings),
         telemetry: TelemetryFolder {
             path: settings.configdirectory.join("log"),
-            service: service.to_owned(),
+            service: SERVICE.to_owned(),
         },
     }
 }
