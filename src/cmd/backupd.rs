@@ -16,7 +16,9 @@ use super::identity::become_cyrus;
 use super::{Exit, inherited, log, service};
 use crate::config::Settings;
 use crate::sync::Door;
-use crate::sync::server::{Ended, Listener, Manager, Peer, Retirement, Server, Stream};
+use crate::sync::server::{
+    Ended, Listener, Manager, Peer, Retirement, Server, ServerSettings, Stream,
+};
 
 /// Where master's status pipe is.
 const STATUS_FD: RawFd = 3;
@@ -74,7 +76,7 @@ pub(super) fn run(args: &[OsString]) -> Exit {
             return Exit::Config;
         }
     };
-    log::start(&settings, log::Target::Syslog { ident });
+    log::start(&settings, log::Target::Syslog { ident: ident.clone() });
     if let Err(error) = service::check(&settings) {
         tracing::error!("{error:#}");
         return Exit::Config;
@@ -87,9 +89,9 @@ pub(super) fn run(args: &[OsString]) -> Exit {
     }
     umask(Mode::from_bits_truncate(settings.umask));
     let ended = if options.stdio {
-        serve_stdio(&options, &settings)
+        serve_stdio(&options, &settings, &ident)
     } else {
-        serve_master(&options, &settings)
+        serve_master(&options, &settings, &ident)
     };
     match ended {
         Ok(Ended::Retired) => Exit::Ok,
@@ -102,17 +104,34 @@ pub(super) fn run(args: &[OsString]) -> Exit {
     }
 }
 
+/// The settings under the name that master has for this service.
+fn server_settings(settings: &Settings, ident: &str) -> ServerSettings {
+    let mut server_settings = service::server_settings(settings);
+    ident.clone_into(&mut server_settings.telemetry.service);
+    server_settings
+}
+
+/// `-s` was never heeded by Cyrus's backupd: a site that has it and no certificate goes on
+/// as it was.
+fn wants_tls_first(options: &Options, server: &ServerSettings) -> bool {
+    if options.tls_first && server.tls.is_none() {
+        tracing::warn!("-s needs tls_server_cert and tls_server_key, and is ignored");
+    }
+    options.tls_first && server.tls.is_some()
+}
+
 /// Under master: its socket, its status pipe, its ways to be replaced.
-fn serve_master(options: &Options, settings: &Settings) -> anyhow::Result<Ended> {
+fn serve_master(options: &Options, settings: &Settings, ident: &str) -> anyhow::Result<Ended> {
     let take = |number| -> anyhow::Result<OwnedFd> {
         let copy = inherited::duplicate(number)
             .map_err(|e| anyhow::anyhow!("descriptor {number}, which master leaves open: {e}"))?;
         inherited::close(number);
         Ok(copy)
     };
+    let server_settings = server_settings(settings, ident);
     let status = take(STATUS_FD)?;
     let listener = Listener::inherited(take(LISTEN_FD)?)?
-        .with_tls_first(options.tls_first)
+        .with_tls_first(wants_tls_first(options, &server_settings))
         .with_protection(options.ssf > 1);
     let retirement = Retirement {
         connections: Some(options.uses).filter(|&uses| uses > 0),
@@ -120,20 +139,17 @@ fn serve_master(options: &Options, settings: &Settings) -> anyhow::Result<Ended>
         on_hangup: true,
         when_empty: false,
     };
-    let server = Server::new(
-        service::server_settings(settings),
-        vec![listener],
-        Manager::Master(status.into()),
-        retirement,
-    )?;
+    let manager = Manager::Master(status.into());
+    let server = Server::new(server_settings, vec![listener], manager, retirement)?;
     Ok(server.run()?)
 }
 
 /// One session. A network socket on standard input is a client like any other; whoever
 /// holds anything else may do everything.
-fn serve_stdio(options: &Options, settings: &Settings) -> anyhow::Result<Ended> {
+fn serve_stdio(options: &Options, settings: &Settings, ident: &str) -> anyhow::Result<Ended> {
     let retirement = Retirement { when_empty: true, ..Retirement::default() };
-    let server_settings = service::server_settings(settings);
+    let server_settings = server_settings(settings, ident);
+    let tls_first = wants_tls_first(options, &server_settings);
     let has_tls = server_settings.tls.is_some();
     let mut server = Server::new(server_settings, Vec::new(), Manager::None, retirement)?;
     let stdin = io::stdin().as_fd().try_clone_to_owned()?;
@@ -142,8 +158,8 @@ fn serve_stdio(options: &Options, settings: &Settings) -> anyhow::Result<Ended> 
         socket.set_nonblocking(true)?;
         let door = Door {
             is_trusted: false,
-            offers_tls: has_tls && !options.tls_first,
-            tls_first: options.tls_first,
+            offers_tls: has_tls && !tls_first,
+            tls_first,
             is_protected: options.ssf > 1,
         };
         let socket = Stream::Tcp(mio::net::TcpStream::from_std(socket));

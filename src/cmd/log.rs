@@ -4,6 +4,7 @@
 //! journal reads both: its `/dev/log`, and standard error with the level in front.
 
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -65,7 +66,21 @@ fn sink(settings: &Settings, target: Target) -> Option<Sink> {
             tag: tag(settings, prefix.as_deref(), &ident),
         }));
     }
+    // inetd leaves the client on standard error as well.
+    if is_same_socket(&io::stdin(), &io::stderr()) {
+        return Some(Sink::Nothing);
+    }
     std::env::var_os("JOURNAL_STREAM").is_some().then_some(Sink::Journal)
+}
+
+fn is_same_socket(one: &impl AsFd, other: &impl AsFd) -> bool {
+    match (rustix::fs::fstat(one), rustix::fs::fstat(other)) {
+        (Ok(one), Ok(other)) => {
+            let is_socket = rustix::fs::FileType::from_raw_mode(one.st_mode).is_socket();
+            is_socket && (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+        }
+        _ => false,
+    }
 }
 
 /// `prefix/ident`; Debian's prefix `cyrus` stays unless the configuration says something
@@ -104,6 +119,7 @@ fn severity(event: &Metadata<'_>) -> u8 {
 #[derive(Debug)]
 enum Sink {
     Journal,
+    Nothing,
     Syslog(Syslog),
 }
 
@@ -164,6 +180,7 @@ impl Drop for Line<'_> {
         let text: String =
             text.trim_end().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         match self.sink {
+            Sink::Nothing => {}
             Sink::Journal => {
                 let _ = writeln!(io::stderr(), "<{}>{text}", self.severity);
             }
@@ -196,6 +213,15 @@ mod tests {
         ] {
             assert_eq!(tag(&settings(text), prefix, "backupd"), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn a_client_on_standard_error_is_noticed() {
+        let (one, other) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert!(is_same_socket(&one, &one.try_clone().unwrap()));
+        assert!(!is_same_socket(&one, &other));
+        let file = tempfile::tempfile().unwrap();
+        assert!(!is_same_socket(&file, &file));
     }
 
     #[test]

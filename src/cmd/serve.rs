@@ -71,6 +71,7 @@ fn listeners(args: &ServeArgs, settings: &Settings) -> Result<Vec<Listener>> {
         };
         for spec in &plain {
             listeners.extend(bind(spec)?);
+            give_to_cyrus(spec, settings)?;
         }
         for spec in &tls {
             listeners.extend(bind(spec)?.into_iter().map(|l| l.with_tls_first(true)));
@@ -83,6 +84,19 @@ fn listeners(args: &ServeArgs, settings: &Settings) -> Result<Vec<Listener>> {
         bail!("TLS needs tls_server_cert and tls_server_key in {}", args.config.display());
     }
     Ok(listeners)
+}
+
+/// A Unix socket that root has made is for the Cyrus user, whom the server becomes.
+fn give_to_cyrus(spec: &str, settings: &Settings) -> Result<()> {
+    if !(spec.starts_with('/') && nix::unistd::geteuid().is_root()) {
+        return Ok(());
+    }
+    let name = std::env::var("CYRUS_USER").unwrap_or_else(|_| settings.cyrus_user.clone());
+    if let Some(user) = nix::unistd::User::from_name(&name)? {
+        std::os::unix::fs::chown(spec, Some(user.uid.as_raw()), None)
+            .with_context(|| format!("cannot give {spec} to {name}"))?;
+    }
+    Ok(())
 }
 
 /// The sockets of socket activation.

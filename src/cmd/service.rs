@@ -7,7 +7,7 @@ use super::site;
 use crate::config::{DbBackend, Settings};
 use crate::sync::SessionSettings;
 use crate::sync::auth::Authenticator;
-use crate::sync::server::{ServerLimits, ServerSettings, Site};
+use crate::sync::server::{ServerLimits, ServerSettings, Site, TelemetryFolder};
 use crate::wire::frame::Limits;
 
 /// Messages in one line; clients send at most 1,024.
@@ -26,6 +26,9 @@ pub(super) fn check(settings: &Settings) -> Result<()> {
     Ok(())
 }
 
+/// The name in cyrus.conf, unless it says another one.
+pub(super) const SERVICE: &str = "backupd";
+
 /// The server that the settings describe.
 pub(super) fn server_settings(settings: &Settings) -> ServerSettings {
     let authenticator = Authenticator::new(site::auth_config(settings));
@@ -36,6 +39,7 @@ pub(super) fn server_settings(settings: &Settings) -> ServerSettings {
             server_name: settings.servername.clone(),
             mechanisms: authenticator.mechanisms(false),
             mechanisms_private: authenticator.mechanisms(true),
+            offers_external: authenticator.offers_external(),
             limits: Limits {
                 line,
                 literal: settings.maxliteral.min(limits.max_line),
@@ -63,6 +67,10 @@ pub(super) fn server_settings(settings: &Settings) -> ServerSettings {
             ..ServerLimits::default()
         },
         tls: site::tls_files(settings),
+        telemetry: TelemetryFolder {
+            path: settings.configdirectory.join("log"),
+            service: SERVICE.to_owned(),
+        },
     }
 }
 

@@ -70,6 +70,7 @@ pub fn auth_config(settings: &Settings) -> AuthConfig {
         source,
         admins: settings.admins.clone(),
         allow_plaintext: settings.allowplaintext,
+        minimum_layer: sasl.minimum_layer,
         names: name_policy(settings),
         service: "csync".into(),
         failed_login_pause: settings.failedloginpause,

@@ -24,6 +24,8 @@ pub struct SessionSettings {
     pub mechanisms: Vec<&'static str>,
     /// Mechanisms on a private channel.
     pub mechanisms_private: Vec<&'static str>,
+    /// Whether clients with a certificate may authenticate by EXTERNAL.
+    pub offers_external: bool,
     /// Bounds on the lines of an authenticated client.
     pub limits: Limits,
     /// Octets of message bodies held in memory for one line.
@@ -55,6 +57,8 @@ pub enum Action {
     /// Compress both directions from here on, what the client sent behind its command
     /// included.
     StartDeflate,
+    /// The client is this user: whatever is sent and received from here on is theirs.
+    LoggedIn(String),
     /// Wait for the login pause before the next action.
     Pause,
     /// Do this, and give the result to [`Session::handle_done`].
@@ -85,6 +89,8 @@ pub struct Session {
     phase: Phase,
     door: Door,
     is_tls: bool,
+    /// Who the client is by its certificate.
+    identity: Option<String>,
     is_compressed: bool,
     /// A `Work` is in flight.
     is_awaiting: bool,
@@ -106,6 +112,7 @@ impl Session {
             phase: if door.is_trusted { Phase::Ready } else { Phase::Unknown },
             door,
             is_tls: false,
+            identity: None,
             is_compressed: false,
             is_awaiting: false,
             is_awaiting_tls: door.tls_first,
@@ -188,7 +195,9 @@ impl Session {
     }
 
     /// The TLS handshake is complete: greets the client, again if it was greeted before.
-    pub fn handle_tls(&mut self) {
+    /// `identity` is who the client is by its certificate.
+    pub fn handle_tls(&mut self, identity: Option<String>) {
+        self.identity = identity;
         self.is_awaiting_tls = false;
         self.is_tls = true;
         self.banner();
@@ -201,7 +210,11 @@ impl Session {
 
     /// What surrounds the dialogue.
     fn channel(&self) -> Channel {
-        Channel { is_tls: self.is_tls, is_private: self.is_tls || self.door.is_protected }
+        Channel {
+            is_tls: self.is_tls,
+            is_private: self.is_tls || self.door.is_protected,
+            identity: self.identity.clone(),
+        }
     }
 
     /// A fault that ends the session.
@@ -222,6 +235,9 @@ impl Session {
                 true => &settings.mechanisms_private,
                 false => &settings.mechanisms,
             };
+            let has_external = settings.offers_external && self.identity.is_some();
+            let external = has_external.then_some(&"EXTERNAL");
+            let mechanisms: Vec<&str> = mechanisms.iter().chain(external).copied().collect();
             if !mechanisms.is_empty() {
                 self.send(&format!("* SASL {}", mechanisms.join(" ")));
             }
@@ -390,7 +406,7 @@ impl Session {
                 self.phase = Phase::Challenged;
                 self.send(&format!("+ {text}"));
             }
-            AuthReply::Success { is_admin, .. } => {
+            AuthReply::Success { user, is_admin } => {
                 self.phase = if is_admin { Phase::Ready } else { Phase::Denied };
                 self.framer.set_limits(if is_admin {
                     self.settings.limits
@@ -401,6 +417,7 @@ impl Session {
                     true => "OK Success (tls protection)",
                     false => "OK Success (no protection)",
                 });
+                self.actions.push_back(Action::LoggedIn(user));
             }
             AuthReply::Failure { status, is_delayed } => {
                 if is_delayed {
@@ -416,5 +433,125 @@ fn refusal(failure: &auth::AuthFailure) -> AuthReply {
     AuthReply::Failure {
         status: failure.status_text().to_owned(),
         is_delayed: failure.is_delayed(),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn session(door: Door) -> Session {
+        let settings = SessionSettings {
+            server_name: "host".into(),
+            mechanisms: vec!["SCRAM-SHA-1"],
+            mechanisms_private: vec!["SCRAM-SHA-1", "PLAIN"],
+            offers_external: true,
+            limits: Limits { line: 1000, literal: 1000, body: 1000, bodies: 10 },
+            spool_memory: 1000,
+        };
+        Session::new(Arc::new(settings), door)
+    }
+
+    /// What is sent until something else is to be done, and that.
+    fn sent(session: &mut Session) -> (String, Option<Action>) {
+        let mut text = String::new();
+        loop {
+            match session.poll_action() {
+                Some(Action::Send(octets)) => text += std::str::from_utf8(&octets).unwrap(),
+                other => {
+                    let banner = env!("CARGO_PKG_VERSION");
+                    return (text.replace(banner, "X").replace("\r\n", "|"), other);
+                }
+            }
+        }
+    }
+
+    fn say(session: &mut Session, mut line: &[u8]) -> (String, Option<Action>) {
+        session.handle_input(&mut line);
+        sent(session)
+    }
+
+    const OK: &str = "* OK host Cyrus backup server cyrbk X|";
+
+    #[test]
+    fn each_door_has_its_banner() {
+        for (door, banner) in [
+            (Door::default(), "* SASL SCRAM-SHA-1|* COMPRESS DEFLATE|"),
+            (
+                Door { offers_tls: true, ..Door::default() },
+                "* SASL SCRAM-SHA-1|* STARTTLS|* COMPRESS DEFLATE|",
+            ),
+            (
+                Door { is_protected: true, ..Door::default() },
+                "* SASL SCRAM-SHA-1 PLAIN|* COMPRESS DEFLATE|",
+            ),
+            (Door { is_trusted: true, ..Door::default() }, ""),
+        ] {
+            let mut session = session(door);
+            assert_eq!(sent(&mut session), (format!("{banner}{OK}"), None), "{door:?}");
+            assert_eq!(session.is_ready(), door.is_trusted);
+        }
+    }
+
+    #[test]
+    fn nothing_is_said_or_heard_before_tls() {
+        let mut session = session(Door { tls_first: true, ..Door::default() });
+        assert!(session.is_awaiting_tls() && !session.wants_input());
+        assert_eq!(say(&mut session, b"NOOP\r\n"), (String::new(), None));
+        session.handle_tls(None);
+        let banner = format!("* SASL SCRAM-SHA-1 PLAIN|* COMPRESS DEFLATE|{OK}");
+        assert_eq!(sent(&mut session), (banner, None));
+    }
+
+    #[test]
+    fn starttls_leads_to_another_banner() {
+        let mut session = session(Door { offers_tls: true, ..Door::default() });
+        sent(&mut session);
+        let mut input = &b"STARTTLS\r\nNOOP\r\n"[..];
+        session.handle_input(&mut input);
+        // Whoever owns the session can see what came too early.
+        assert_eq!(input, b"NOOP\r\n");
+        let begin = "OK Begin TLS negotiation now|".to_owned();
+        assert_eq!(sent(&mut session), (begin, Some(Action::StartTls)));
+        assert!(!session.wants_input());
+        session.handle_tls(Some("admin".into()));
+        let banner = format!("* SASL SCRAM-SHA-1 PLAIN EXTERNAL|* COMPRESS DEFLATE|{OK}");
+        assert_eq!(sent(&mut session), (banner, None));
+        let twice = "BAD Already did a successful Starttls|".to_owned();
+        assert_eq!(say(&mut session, b"STARTTLS\r\n"), (twice, None));
+        let (_, login) = say(&mut session, b"AUTHENTICATE EXTERNAL =\r\n");
+        let channel =
+            Channel { is_tls: true, is_private: true, identity: Some("admin".to_owned()) };
+        let (mech, initial) = ("EXTERNAL".to_owned(), Some(Vec::new()));
+        assert_eq!(login, Some(Action::Submit(Work::Authenticate { mech, initial, channel })));
+    }
+
+    #[test]
+    fn compression_begins_behind_its_answer() {
+        let mut session = session(Door { offers_tls: true, ..Door::default() });
+        sent(&mut session);
+        let reply = say(&mut session, b"COMPRESS deflate\r\n");
+        assert_eq!(reply, ("OK deflate active|".to_owned(), Some(Action::StartDeflate)));
+        let twice = "NO Compression already active: DEFLATE|".to_owned();
+        assert_eq!(say(&mut session, b"COMPRESS DEFLATE\r\n"), (twice, None));
+        let late = "BAD Can't Starttls after compression|".to_owned();
+        assert_eq!(say(&mut session, b"STARTTLS\r\n"), (late, None));
+    }
+
+    #[test]
+    fn who_is_no_administrator_is_denied_everything() {
+        let mut session = session(Door::default());
+        sent(&mut session);
+        session.handle_done(Done::Auth(AuthReply::Success {
+            user: "tom".to_owned(),
+            is_admin: false,
+        }));
+        let ok = "OK Success (no protection)|".to_owned();
+        assert_eq!(sent(&mut session), (ok, Some(Action::LoggedIn("tom".to_owned()))));
+        for line in ["NOOP", "EXIT", "COMPRESS DEFLATE", "STARTTLS", "GET USER tom"] {
+            let denied = "NO Permission denied|".to_owned();
+            assert_eq!(say(&mut session, format!("{line}\r\n").as_bytes()), (denied, None));
+        }
     }
 }

@@ -31,12 +31,14 @@ pub enum Work {
 }
 
 /// What surrounds a dialogue.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Channel {
     /// TLS is active.
     pub is_tls: bool,
     /// Nobody can listen: TLS, or something that the administrator vouches for.
     pub is_private: bool,
+    /// Who the client is by its certificate.
+    pub identity: Option<String>,
 }
 
 /// The result of a [`Work`].

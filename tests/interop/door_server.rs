@@ -10,11 +10,15 @@ use std::time::Duration;
 
 use crate::backup_server::CYRBK;
 use crate::cyrus::{Cyrus, clean_command};
+use crate::mail;
 use crate::process::{Service, run_with, wait_for};
-use crate::site::{ADMIN, PASSWORD, server_conf, start_master};
+use crate::site::{ADMIN, Channel, PASSWORD, Site, server_conf, start_master};
 use crate::workspace::{Workspace, free_port};
 
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Options for the certificate that every setup has.
+pub(crate) const TLS: [&str; 2] =
+    ["tls_server_cert: ROOT/cert.pem", "tls_server_key: ROOT/key.pem"];
 
 /// A directory with a configuration, an account for the administrator and a certificate; no
 /// server yet.
@@ -54,7 +58,11 @@ impl DoorSetup {
     pub(crate) fn backupd(&self) -> PathBuf {
         let path = self.workspace.path().join("backupd");
         if !path.exists() {
-            fs::copy(CYRBK, &path).unwrap();
+            // By another process: a file that is open for writing anywhere in this one when a
+            // child is forked cannot be executed.
+            let mut copy = clean_command(Path::new("cp"));
+            copy.arg(CYRBK).arg(&path);
+            let _ = run_with(copy, b"", PATIENCE).success();
         }
         path
     }
@@ -139,4 +147,25 @@ pub(crate) fn ask<S: Read + Write>(reader: &mut BufReader<S>, line: &str) -> Str
     let mut reply = String::new();
     reader.read_line(&mut reply).unwrap();
     reply
+}
+
+/// Panics unless a user's mail goes through the door at `port`, and nothing is left to be sent.
+pub(crate) fn assert_replicates(cyrus: &Cyrus, port: u16, args: &[&str]) {
+    assert_user_replicates(cyrus, port, "tom", args);
+}
+
+pub(crate) fn assert_user_replicates(cyrus: &Cyrus, port: u16, user: &str, args: &[&str]) {
+    let site = Site::start(cyrus, &[user], &[Channel::new("door", port, true)]);
+    site.imap(ADMIN).create(&format!("user.{user}"));
+    site.imap(user).append("INBOX", "", 1_000_000_000, &mail::note(1).bytes);
+    let run = site.sync("door", &[args, &["-u", user]].concat()).success();
+    run.assert_sent("APPLY MESSAGE");
+    let again = site.sync("door", &[args, &["-u", user]].concat()).success();
+    assert_eq!(again.applied(), Vec::<String>::new(), "{}", again.output);
+}
+
+/// SIGHUP to a service alone, not to what it has started.
+pub(crate) fn hang_up(service: &Service) {
+    let pid = nix::unistd::Pid::from_raw(service.child.id().cast_signed());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGHUP).unwrap();
 }

@@ -35,3 +35,4 @@ mod test_login;
 mod test_probe;
 mod test_replication;
 mod test_replies;
+mod test_tls;

@@ -4,53 +4,18 @@ use std::io::{BufReader, Write};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::ServerName;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
-
 use crate::cyrus::{Cyrus, clean_command};
-use crate::door_server::{DoorSetup, ask, banner, read_through};
+use crate::door_server::{DoorSetup, TLS, ask, assert_replicates, banner, hang_up, read_through};
 use crate::mail;
 use crate::managesieve::sasl_plain;
 use crate::process::{Service, run_with, wait_for};
 use crate::raw_csync::RawCsync;
 use crate::site::{ADMIN, Channel, PASSWORD, Site};
+use crate::workspace::free_port;
 
 const PATIENCE: Duration = Duration::from_secs(30);
-const TLS: [&str; 2] = ["tls_server_cert: ROOT/cert.pem", "tls_server_key: ROOT/key.pem"];
-
-/// Panics unless a user's mail goes through the door at `port`, and nothing is left to be sent then.
-fn assert_replicates(cyrus: &Cyrus, port: u16, args: &[&str]) {
-    assert_user_replicates(cyrus, port, "tom", args);
-}
-
-fn assert_user_replicates(cyrus: &Cyrus, port: u16, user: &str, args: &[&str]) {
-    let site = Site::start(cyrus, &[user], &[Channel::new("door", port, true)]);
-    site.imap(ADMIN).create(&format!("user.{user}"));
-    site.imap(user).append("INBOX", "", 1_000_000_000, &mail::note(1).bytes);
-    let run = site.sync("door", &[args, &["-u", user]].concat()).success();
-    run.assert_sent("APPLY MESSAGE");
-    let again = site.sync("door", &[args, &["-u", user]].concat()).success();
-    assert_eq!(again.applied(), Vec::<String>::new(), "{}", again.output);
-}
-
-#[test]
-fn the_client_comes_in_over_starttls() {
-    let Some(cyrus) = Cyrus::find_or_skip("the_client_comes_in_over_starttls") else { return };
-    let setup = DoorSetup::new(&cyrus, &[&TLS[..], &["allowplaintext: no"]].concat());
-    let (_service, port) = setup.serve(&[]);
-    let (banner, _) = banner(port);
-    assert!(banner.starts_with("* STARTTLS\r\n* COMPRESS DEFLATE\r\n* OK "), "{banner}");
-    assert_replicates(&cyrus, port, &[]);
-    // -z insists on compression, which is announced under TLS as well.
-    assert_user_replicates(&cyrus, port, "tim", &["-z"]);
-    let log = setup.log();
-    assert!(log.contains("login: [127.0.0.1] admin PLAIN+TLS User logged in"), "{log}");
-    assert!(log.contains("starttls: [127.0.0.1] TLSv1.3 with cipher "), "{log}");
-}
 
 #[test]
 fn the_client_compresses() {
@@ -71,100 +36,6 @@ fn the_client_logs_in_by_scram() {
         let line = format!("login: [127.0.0.1] admin {mech} User logged in");
         assert!(setup.log().contains(&line), "{}", setup.log());
     }
-}
-
-/// A client's configuration that trusts the server's certificate as it is on disk now.
-fn trusting(setup: &DoorSetup) -> Arc<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    let cert = setup.workspace.path().join("cert.pem");
-    roots.add(rustls::pki_types::CertificateDer::from_pem_file(cert).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap();
-    Arc::new(config.with_root_certificates(roots).with_no_client_auth())
-}
-
-type TlsStream = StreamOwned<ClientConnection, std::net::TcpStream>;
-
-fn connect_tls(port: u16, config: &Arc<ClientConfig>) -> BufReader<TlsStream> {
-    let stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let name = ServerName::try_from("localhost").unwrap();
-    let client = ClientConnection::new(Arc::clone(config), name).unwrap();
-    BufReader::new(StreamOwned::new(client, stream))
-}
-
-#[test]
-fn tls_may_come_first_and_certificates_change() {
-    let Some(cyrus) = Cyrus::find_or_skip("tls_may_come_first_and_certificates_change") else {
-        return;
-    };
-    let setup = DoorSetup::new(&cyrus, &[&TLS[..], &["allowplaintext: no"]].concat());
-    let port = crate::workspace::free_port();
-    let address = format!("127.0.0.1:{port}");
-    let (service, _) = setup.serve(&["--tls-listen", &address]);
-    let config = trusting(&setup);
-    let mut tls = connect_tls(port, &config);
-    let banner = read_through(&mut tls, "* OK");
-    assert!(banner.starts_with("* SASL PLAIN\r\n* COMPRESS DEFLATE\r\n* OK "), "{banner}");
-    let login = format!("AUTHENTICATE PLAIN {}", sasl_plain(ADMIN, PASSWORD));
-    assert_eq!(ask(&mut tls, "STARTTLS"), "BAD IMAP_PROTOCOL_ERROR Unrecognized command\r\n");
-    assert_eq!(ask(&mut tls, &login), "OK Success (tls protection)\r\n");
-
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    setup.workspace.write("cert.pem", &made.cert.pem());
-    setup.workspace.write("key.pem", &made.signing_key.serialize_pem());
-    hang_up(&service);
-    setup.wait_for_log("certificates read again");
-    let mut tls = connect_tls(port, &trusting(&setup));
-    assert!(read_through(&mut tls, "* OK").contains("* OK "));
-    // A certificate that cannot be used changes nothing.
-    setup.workspace.write("cert.pem", "nonsense");
-    hang_up(&service);
-    setup.wait_for_log("certificates stay as they were");
-    setup.workspace.write("cert.pem", &made.cert.pem());
-    let mut tls = connect_tls(port, &trusting(&setup));
-    assert!(read_through(&mut tls, "* OK").contains("* OK "));
-}
-
-fn hang_up(service: &Service) {
-    let pid = nix::unistd::Pid::from_raw(service.child.id().cast_signed());
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGHUP).unwrap();
-}
-
-#[test]
-fn starttls_keeps_its_rules() {
-    let Some(cyrus) = Cyrus::find_or_skip("starttls_keeps_its_rules") else { return };
-    let setup = DoorSetup::new(&cyrus, &TLS);
-    let (_service, port) = setup.serve(&[]);
-    let login = format!("AUTHENTICATE PLAIN {}", sasl_plain(ADMIN, PASSWORD));
-    let extra = "BAD Unexpected extra arguments to Starttls\r\n";
-    let (_, mut stream) = banner(port);
-    assert_eq!(ask(&mut stream, "STARTTLS x"), extra);
-    assert_eq!(ask(&mut stream, &login), "OK Success (no protection)\r\n");
-    let late = "BAD Can't Starttls after authentication\r\n";
-    assert_eq!(ask(&mut stream, "starttls"), late);
-    // What came in the clear behind the command is not taken for what was encrypted.
-    let (_, mut stream) = banner(port);
-    stream.get_mut().write_all(b"STARTTLS\r\nNOOP\r\n").unwrap();
-    let replies = read_through(&mut stream, "nothing");
-    let fatal = "OK Begin TLS negotiation now\r\n* Fatal error: octets behind STARTTLS\r\n";
-    assert_eq!(replies, fatal);
-    // Nor is it if it comes later.
-    let (_, mut stream) = banner(port);
-    assert_eq!(ask(&mut stream, "STARTTLS"), "OK Begin TLS negotiation now\r\n");
-    stream.get_mut().write_all(b"NOOP\r\n").unwrap();
-    let mut alert = Vec::new();
-    std::io::Read::read_to_end(&mut stream, &mut alert).unwrap();
-    assert_eq!(alert.first(), Some(&21), "{alert:?}");
-    // Without certificates there is no such command.
-    let setup = DoorSetup::new(&cyrus, &[]);
-    let (_service, port) = setup.serve(&[]);
-    let (greeting, mut stream) = banner(port);
-    assert!(!greeting.contains("STARTTLS"), "{greeting}");
-    let unknown = "BAD IMAP_PROTOCOL_ERROR Unrecognized command\r\n";
-    assert_eq!(ask(&mut stream, "STARTTLS"), unknown);
 }
 
 #[test]
@@ -285,15 +156,7 @@ fn one_session_runs_on_standard_input_and_output() {
     assert!(run("EXIT\r\n").stdout_text().ends_with("OK Finished\r\n"));
     assert!(run("").stdout_text().starts_with("* OK "));
     // As inetd starts it, with a network socket for both, the client is a stranger.
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let (server, _) = listener.accept().unwrap();
-    let mut command = backupd_x(&setup);
-    let server = std::os::fd::OwnedFd::from(server);
-    command.stdin(server.try_clone().unwrap()).stdout(server);
-    let mut service = Service::spawn(command);
-    client.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut client = BufReader::new(client);
+    let (mut service, mut client) = inetd(backupd_x(&setup));
     assert!(read_through(&mut client, "* OK").starts_with("* SASL PLAIN\r\n* STARTTLS\r\n"));
     assert_eq!(ask(&mut client, "GET USER tom"), "NO Please authenticate first\r\n");
     assert_eq!(ask(&mut client, "EXIT"), "OK Finished\r\n");
@@ -306,6 +169,59 @@ fn one_session_runs_on_standard_input_and_output() {
     command.arg("-C").arg(&setup.imapd_conf);
     command.env("CYRUS_SERVICE", "backupd").env("CYRUS_ID", "1");
     assert_eq!(run_with(command, b"", PATIENCE).code(), 1);
+}
+
+/// Starts a program with a network connection for standard input, output and error.
+fn inetd(mut command: Command) -> (Service, BufReader<std::net::TcpStream>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let server = std::os::fd::OwnedFd::from(listener.accept().unwrap().0);
+    let copy = || server.try_clone().unwrap();
+    command.stdin(copy()).stdout(copy()).stderr(copy());
+    (Service::spawn(command), BufReader::new(client))
+}
+
+#[test]
+fn a_layer_outside_makes_plain_safe() {
+    let Some(cyrus) = Cyrus::find_or_skip("a_layer_outside_makes_plain_safe") else { return };
+    for (changes, ssf, offered) in [
+        (&["allowplaintext: no"][..], "0", false),
+        // 1 is integrity: others can read along.
+        (&["allowplaintext: no"], "1", false),
+        (&["allowplaintext: no"], "2", true),
+        (&["sasl_minimum_layer: 1"], "0", false),
+        (&["sasl_minimum_layer: 1"], "2", true),
+    ] {
+        let setup = DoorSetup::new(&cyrus, changes);
+        let mut command = backupd_x(&setup);
+        command.args(["-p", ssf]);
+        let (_service, mut client) = inetd(command);
+        let banner = read_through(&mut client, "* OK");
+        assert_eq!(banner.contains("* SASL PLAIN"), offered, "{changes:?} -p {ssf}: {banner}");
+        let login = format!("AUTHENTICATE PLAIN {}", sasl_plain(ADMIN, PASSWORD));
+        let wanted = match offered {
+            true => "OK Success (no protection)\r\n",
+            false => "NO encryption needed to use mechanism\r\n",
+        };
+        assert_eq!(ask(&mut client, &login), wanted, "{changes:?} -p {ssf}");
+    }
+}
+
+#[test]
+fn watched_users_leave_a_transcript() {
+    let Some(cyrus) = Cyrus::find_or_skip("watched_users_leave_a_transcript") else { return };
+    let setup = DoorSetup::new(&cyrus, &[]);
+    let folder = setup.workspace.make_dir("conf/log/admin");
+    let (service, port) = setup.serve(&[]);
+    let mut csync = RawCsync::login(port, ADMIN, PASSWORD);
+    assert_eq!(csync.ask(b"GET USER tom\r\n"), "OK Success\r\n");
+    assert_eq!(csync.ask(b"EXIT\r\n"), "OK Finished\r\n");
+    let file = folder.join(format!("backupd-{}", service.child.id()));
+    let text = std::fs::read_to_string(file).unwrap();
+    let said: Vec<&str> = text.lines().filter_map(|l| l.split(['<', '>']).nth(2)).collect();
+    assert_eq!(said, ["GET USER tom", "OK Success", "EXIT", "OK Finished"], "{text}");
+    assert!(!text.contains("PLAIN"), "{text}");
 }
 
 #[test]
@@ -322,7 +238,14 @@ fn whoever_reaches_the_unix_socket_is_administrator() {
     assert!(banner.starts_with("* OK ") && banner.lines().count() == 1, "{banner}");
     assert_eq!(ask(&mut stream, "GET USER tom"), "OK Success\r\n");
     assert_eq!(ask(&mut stream, "EXIT"), "OK Finished\r\n");
+    // The channel's port is nobody's; the client takes the socket for its server.
+    let site = Site::start(&cyrus, &["tom"], &[Channel::new("door", free_port(), true)]);
+    site.imap(ADMIN).create("user.tom");
+    site.imap("tom").append("INBOX", "", 1_000_000_000, &mail::note(1).bytes);
+    let run = site.sync("door", &["-S", path.to_str().unwrap(), "-u", "tom"]).success();
+    run.assert_sent("APPLY MESSAGE");
     assert!(service.terminate().success());
+    assert!(!setup.log().contains("login:"), "{}", setup.log());
 }
 
 #[test]
@@ -340,7 +263,7 @@ fn systemd_hands_over_sockets_and_is_told() {
     let notify = UnixDatagram::bind(&notify_path).unwrap();
     setup.workspace.give_away(&notify_path);
     notify.set_read_timeout(Some(PATIENCE)).unwrap();
-    let port = crate::workspace::free_port();
+    let port = free_port();
     let mut command = clean_command(activate);
     command.arg("-l").arg(format!("127.0.0.1:{port}"));
     command.arg(format!("--setenv=NOTIFY_SOCKET={}", notify_path.display()));

@@ -1,4 +1,4 @@
-//! Every limit at its edge, and what an idle connection costs. The server alone, no Cyrus beside it.
+//! Every limit at its edge, and what an idle connection costs. The server alone, no Cyrus.
 
 use std::io::{BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -126,7 +126,7 @@ fn failed_log_ins_delay_only_themselves() {
     let setup = DoorSetup::new(&cyrus, &["failedloginpause: 2s"]);
     let (_service, port) = setup.serve(&[]);
     let wrong = format!("AUTHENTICATE PLAIN {}\r\n", sasl_plain(ADMIN, "wrong"));
-    let mut guessers: Vec<_> = (0..50).map(|_| banner(port).1).collect();
+    let mut guessers: Vec<_> = (0..8).map(|_| banner(port).1).collect();
     let started = Instant::now();
     for guesser in &mut guessers {
         guesser.get_mut().write_all(wrong.as_bytes()).unwrap();
@@ -209,18 +209,47 @@ fn messages_beyond_the_spool_go_to_disk() {
     assert!(growth < 32 * 1024, "{growth} KiB for a message of {} octets", message.len());
 }
 
-/// `cargo test --test interop idle_connections -- --ignored --nocapture` prints the figures.
+/// A saslauthd that never says no.
+fn believe_everybody(path: &std::path::Path) {
+    let listener = std::os::unix::net::UnixListener::bind(path).unwrap();
+    let all = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(path, all).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            for _ in ["user", "password", "service", "realm"] {
+                let mut len = [0; 2];
+                stream.read_exact(&mut len).unwrap();
+                let mut word = vec![0; usize::from(u16::from_be_bytes(len))];
+                stream.read_exact(&mut word).unwrap();
+            }
+            stream.write_all(b"\0\x02OK").unwrap();
+        }
+    });
+}
+
+/// `cargo test --test interop idle_connections -- --nocapture` prints the figures.
 #[test]
-#[ignore = "takes minutes, and 5,000 descriptors"]
 fn idle_connections_cost_little() {
     let Some(cyrus) = Cyrus::find_or_skip("idle_connections_cost_little") else { return };
     const COUNT: u64 = 5_000;
     let (_, hard) =
         nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap();
     nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+    if hard < COUNT + 500 {
+        eprintln!("SKIPPED: idle_connections_cost_little: `ulimit -Hn` is {hard}");
+        return;
+    }
     for is_compressed in [false, true] {
-        let options = ["cyrbk_max_connections: 9999", "cyrbk_max_connections_per_address: 9999"];
+        let options = [
+            "cyrbk_max_connections: 9999",
+            "cyrbk_max_connections_per_address: 9999",
+            // Our own password file takes its time.
+            "sasl_pwcheck_method: saslauthd",
+            "sasl_saslauthd_path: ROOT/mux",
+        ];
         let setup = DoorSetup::new(&cyrus, &options);
+        believe_everybody(&setup.workspace.path().join("mux"));
         let (service, port) = setup.serve(&[]);
         drop(RawCsync::login(port, ADMIN, PASSWORD));
         let pid = service.child.id();

@@ -6,8 +6,11 @@ use std::time::Instant;
 
 use rustls::ServerConfig;
 
+use super::certificate::common_name;
 use super::lease::Lease;
+use super::telemetry::Telemetry;
 use super::{NOTICE, Peer, ServerLimits, Stream};
+use crate::sync::auth::printable;
 use crate::sync::transport::{Buffer, TlsPeer, Transport, TransportError};
 use crate::sync::{Action, Done, Session, Work};
 
@@ -25,6 +28,8 @@ pub(super) enum Next {
     Again,
     /// A job for a worker; the lease goes along.
     Job(Work),
+    /// The client is known now; go on at once.
+    LoggedIn(String),
     /// It is over: close the socket. The lease is still to be finished.
     Close,
 }
@@ -54,6 +59,7 @@ pub(super) struct Conn {
     pub(super) timer: Option<Instant>,
     accepted: Instant,
     last_command: Instant,
+    telemetry: Option<Telemetry>,
 }
 
 impl Conn {
@@ -84,7 +90,13 @@ impl Conn {
             timer: None,
             accepted: now,
             last_command: now,
+            telemetry: None,
         }
+    }
+
+    /// Writes down what is said from now on.
+    pub(super) fn watch(&mut self, telemetry: Option<Telemetry>) {
+        self.telemetry = telemetry;
     }
 
     /// Begins the handshake.
@@ -215,6 +227,7 @@ impl Conn {
                     self.last_command = now;
                     return Ok(Next::Job(work));
                 }
+                Some(Action::LoggedIn(user)) => return Ok(Next::LoggedIn(user)),
                 Some(action) => {
                     self.act(action, now, limits)?;
                     continue;
@@ -246,7 +259,12 @@ impl Conn {
         limits: &ServerLimits,
     ) -> Result<(), TransportError> {
         match action {
-            Action::Send(octets) => self.transport.send(&octets),
+            Action::Send(octets) => {
+                if let Some(telemetry) = &mut self.telemetry {
+                    telemetry.sent(&octets);
+                }
+                self.transport.send(&octets);
+            }
             Action::Pause => self.pause_until = Some(now + limits.login_pause),
             Action::StartTls if !self.input.is_empty() => {
                 // Whoever put it there wants it to be taken for what was encrypted.
@@ -260,8 +278,8 @@ impl Conn {
                 self.transport.start_deflate(early.rest())?;
             }
             Action::Close => self.shut_down(now + limits.drain_time),
-            // Only while closing: nobody waits for it any more.
-            Action::Submit(_) => {}
+            // Taken by the caller, or nobody waits for it any more.
+            Action::Submit(_) | Action::LoggedIn(_) => {}
         }
         Ok(())
     }
@@ -287,8 +305,11 @@ impl Conn {
         if !self.input.is_empty() {
             let mut rest = self.input.rest();
             self.session.handle_input(&mut rest);
-            let left = rest.len();
-            self.input.skip(self.input.len() - left);
+            let taken = self.input.len() - rest.len();
+            if let Some(telemetry) = &mut self.telemetry {
+                telemetry.received(&self.input.rest()[..taken]);
+            }
+            self.input.skip(taken);
             return Ok(Input::Fed);
         }
         if *turn == 0 {
@@ -330,17 +351,24 @@ impl Conn {
     /// The handshake is complete.
     fn greet(&mut self, tls: &TlsPeer) {
         let TlsPeer { version, cipher, certificate } = tls;
-        let authentication = if certificate.is_some() { "client certificate" } else { "no" };
+        let identity = certificate.as_deref().and_then(common_name);
         let peer = &self.peer;
-        tracing::info!(target: NOTICE,
-            "starttls: {peer} {version} with cipher {cipher} {authentication} authentication");
-        self.session.handle_tls();
+        let client = match (&identity, certificate) {
+            (Some(name), _) => format!("authenticated as {}", printable(name)),
+            (None, Some(_)) => "client certificate without a name".to_owned(),
+            (None, None) => "no authentication".to_owned(),
+        };
+        tracing::info!(target: NOTICE, "starttls: {peer} {version} with cipher {cipher} {client}");
+        self.session.handle_tls(identity);
     }
 
     /// Gives input to the session, and keeps what it cannot take now.
     fn feed(&mut self, octets: &[u8]) {
         let mut rest = octets;
         self.session.handle_input(&mut rest);
+        if let Some(telemetry) = &mut self.telemetry {
+            telemetry.received(&octets[..octets.len() - rest.len()]);
+        }
         self.input.push(rest);
     }
 

@@ -17,7 +17,10 @@ use super::listen::Listener;
 use super::manager::{Manager, Retirement};
 use super::origins::Origins;
 use super::workers::{Finished, Job, Workers};
-use super::{NOTICE, Peer, ServerLimits, ServerSettings, SharedSite, Stream, TlsError, TlsFiles};
+use super::{
+    NOTICE, Peer, ServerLimits, ServerSettings, SharedSite, Stream, TelemetryFolder, TlsError,
+    TlsFiles,
+};
 use crate::sync::{Door, Session, SessionSettings, Work};
 
 const WAKER: Token = Token(0);
@@ -25,6 +28,8 @@ const SIGNALS: Token = Token(1);
 const FIRST_LISTENER: usize = 2;
 /// Octets decoded at a time.
 const SCRATCH: usize = 256 * 1024;
+/// Threads that check passwords.
+const DOORMEN_MAX: usize = 16;
 /// How long accepting rests when the process has no more descriptors.
 const ACCEPT_REST: Duration = Duration::from_millis(200);
 
@@ -57,11 +62,15 @@ pub struct Server {
     site: SharedSite,
     limits: ServerLimits,
     tls_files: Option<TlsFiles>,
+    telemetry: TelemetryFolder,
     tls: Option<Arc<ServerConfig>>,
     manager: Manager,
     retirement: Retirement,
     workers: Workers,
-    finished: Receiver<Finished>,
+    /// For log-ins alone: however many guess passwords, and however slow saslauthd is,
+    /// backups are not kept waiting.
+    doormen: Workers,
+    finished: [Receiver<Finished>; 2],
     conns: HashMap<usize, Conn>,
     origins: Origins,
     next_token: usize,
@@ -98,7 +107,9 @@ impl Server {
             let token = Token(FIRST_LISTENER + i);
             poll.registry().register(&mut listener.socket, token, Interest::READABLE)?;
         }
-        let (workers, finished) = Workers::new(settings.limits.workers_max, waker);
+        let workers_max = settings.limits.workers_max;
+        let (workers, finished) = Workers::new(workers_max, Arc::clone(&waker));
+        let (doormen, admitted) = Workers::new((workers_max / 4).clamp(1, DOORMEN_MAX), waker);
         Ok(Server {
             next_token: FIRST_LISTENER + listeners.len(),
             poll,
@@ -109,11 +120,13 @@ impl Server {
             origins: Origins::new(&settings.limits),
             limits: settings.limits,
             tls_files: settings.tls,
+            telemetry: settings.telemetry,
             tls,
             manager,
             retirement,
             workers,
-            finished,
+            doormen,
+            finished: [finished, admitted],
             conns: HashMap::new(),
             accepted: 0,
             idle_since: None,
@@ -306,7 +319,8 @@ impl Server {
     }
 
     fn take_finished(&mut self) {
-        while let Ok(Finished { conn: token, lease, done }) = self.finished.try_recv() {
+        let finished = self.finished.iter().flat_map(Receiver::try_iter);
+        for Finished { conn: token, lease, done } in finished {
             // A connection is kept until its job is done.
             if let Some(conn) = self.conns.get_mut(&token) {
                 conn.done(Instant::now(), lease, done);
@@ -360,6 +374,10 @@ impl Server {
             Next::Wait => {}
             Next::Again => self.ready.push_back(token),
             Next::Job(work) => self.submit(token, work),
+            Next::LoggedIn(user) => {
+                conn.watch(self.telemetry.open(&user, token));
+                self.ready.push_back(token);
+            }
             Next::Close => return self.close(token),
         }
         self.set_timer(token, now);
@@ -367,7 +385,11 @@ impl Server {
 
     fn submit(&mut self, token: usize, work: Work) {
         if let Some(lease) = self.conns.get_mut(&token).and_then(Conn::start_job) {
-            self.workers.submit(Job { conn: token, lease, work });
+            let pool = match work {
+                Work::Authenticate { .. } | Work::Respond(_) => &self.doormen,
+                _ => &self.workers,
+            };
+            pool.submit(Job { conn: token, lease, work });
         }
     }
 

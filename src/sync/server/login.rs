@@ -23,7 +23,12 @@ impl Login {
         initial: Option<&[u8]>,
         channel: Channel,
     ) -> AuthReply {
-        let (exchange, step) = authenticator.start(mech, initial, channel.is_private);
+        let (exchange, step) = match &channel.identity {
+            Some(identity) if mech.eq_ignore_ascii_case("EXTERNAL") => {
+                authenticator.start_external(identity, initial)
+            }
+            _ => authenticator.start(mech, initial, channel.is_private),
+        };
         *self = Login { exchange, mech: mech.to_ascii_uppercase(), channel };
         self.take(peer, step)
     }
@@ -48,8 +53,8 @@ impl Login {
                 AuthReply::Success { user: identity.authzid, is_admin: identity.is_admin }
             }
             Step::Failure(failure) => {
-                let detail = sasl_error(&failure);
-                tracing::warn!(target: NOTICE, "badlogin: {peer} {} [{detail}{failure}]", self.mech);
+                let (mech, error) = (&self.mech, sasl_error(&failure));
+                tracing::warn!(target: NOTICE, "badlogin: {peer} {mech} [{error}{failure}]");
                 *self = Login::default();
                 AuthReply::Failure {
                     status: failure.status_text().to_owned(),

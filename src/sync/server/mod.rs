@@ -2,6 +2,7 @@
 //! may block, and the leases in which sessions hold their backups.
 
 mod answers;
+mod certificate;
 mod conn;
 mod event_loop;
 mod lease;
@@ -11,6 +12,7 @@ mod manager;
 mod origins;
 mod request;
 mod stream;
+mod telemetry;
 mod tls;
 mod workers;
 
@@ -28,6 +30,7 @@ pub use event_loop::{Ended, Server, StartError};
 pub use listen::{ListenError, Listener, bind};
 pub use manager::{Manager, Retirement};
 pub use stream::{Peer, Stream};
+pub use telemetry::TelemetryFolder;
 pub use tls::{ClientCerts, TlsError, TlsFiles};
 
 /// The target of log events that are NOTICE in syslog, a level that `tracing` lacks.
@@ -43,6 +46,8 @@ pub struct ServerSettings {
     pub limits: ServerLimits,
     /// Certificates; without them there is no TLS.
     pub tls: Option<TlsFiles>,
+    /// For users that are to be watched.
+    pub telemetry: TelemetryFolder,
 }
 
 /// The backups of a site and who may write to them.
