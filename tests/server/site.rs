@@ -11,7 +11,7 @@ use cyrbk::store::placement::{Placement, Policy};
 use cyrbk::sync::SessionSettings;
 use cyrbk::sync::auth::{AuthConfig, Authenticator, NamePolicy, PasswordFile, PasswordSource};
 use cyrbk::sync::server::{
-    Manager, Retirement, Server, ServerLimits, ServerSettings, Site as Store, bind,
+    Manager, Retirement, Server, ServerLimits, ServerSettings, Site as Store, TelemetryFolder, bind,
 };
 use cyrbk::wire::frame::Limits;
 use cyrbk::wire::mboxname::NameRules;
@@ -96,7 +96,7 @@ impl Site {
             },
             limits: options.limits,
             tls: None,
-            telemetry: None,
+            telemetry: TelemetryFolder { path: root.path().join("log"), service: "backupd".into() },
         };
         let sockets = bind("127.0.0.1:0").unwrap();
         let server = Server::new(settings, sockets, Manager::None, Retirement::default()).unwrap();
