@@ -2,7 +2,7 @@
 //! message and every mailbox record that was answered OK is there afterwards, and the real
 //! Cyrus tools accept what is on disk.
 //!
-//! `CYRBK_CRASH_SECONDS` (30) says for how long, `CYRBK_CRASH_SEED` repeats a run as far as
+//! `CYRBK_CRASH_SECONDS` (20) says for how long, `CYRBK_CRASH_SEED` repeats a run as far as
 //! the scheduler lets it. Without an installed Cyrus its part is skipped, and says so;
 //! `CYRBK_REQUIRE_CYRUS=1` makes that a failure.
 
@@ -49,7 +49,7 @@ fn setting(name: &str, default: u64) -> u64 {
 fn nothing_acknowledged_is_lost_when_the_server_is_killed() {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
     let seed = setting("CYRBK_CRASH_SEED", now % 1_000_000);
-    let until = Instant::now() + Duration::from_secs(setting("CYRBK_CRASH_SECONDS", 30));
+    let until = Instant::now() + Duration::from_secs(setting("CYRBK_CRASH_SECONDS", 20));
     eprintln!("CYRBK_CRASH_SEED={seed}");
     let mut random = Random::new(seed);
     let server = Server::new();
