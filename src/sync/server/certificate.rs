@@ -20,18 +20,18 @@ const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 /// it is not text. `der` was verified before: anybody may have written it otherwise.
 pub(super) fn common_name(der: &[u8]) -> Option<String> {
     let certificate = &mut &*der;
-    let tbs = &mut &*expect(&mut expect(certificate, SEQUENCE)?, SEQUENCE)?;
+    let tbs = &mut expect(&mut expect(certificate, SEQUENCE)?, SEQUENCE)?;
     if tbs.first() == Some(&VERSION) {
         element(tbs)?;
     }
     for _ in ["serialNumber", "signature", "issuer", "validity"] {
         element(tbs)?;
     }
-    let subject = &mut &*expect(tbs, SEQUENCE)?;
+    let subject = &mut expect(tbs, SEQUENCE)?;
     while !subject.is_empty() {
-        let names = &mut &*expect(subject, SET)?;
+        let names = &mut expect(subject, SET)?;
         while !names.is_empty() {
-            let name = &mut &*expect(names, SEQUENCE)?;
+            let name = &mut expect(names, SEQUENCE)?;
             if expect(name, OBJECT_IDENTIFIER)? == COMMON_NAME {
                 let (tag, value) = element(name)?;
                 let text = STRINGS.contains(&tag).then_some(value)?;
