@@ -19,22 +19,21 @@ const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 /// The first common name of the subject, as Cyrus takes it; `None` if there is none, or if
 /// it is not text. `der` was verified before: anybody may have written it otherwise.
 pub(super) fn common_name(der: &[u8]) -> Option<String> {
-    let mut input = der;
-    let mut certificate = expect(&mut input, SEQUENCE)?;
-    let mut tbs = expect(&mut certificate, SEQUENCE)?;
+    let certificate = &mut &*der;
+    let tbs = &mut expect(&mut expect(certificate, SEQUENCE)?, SEQUENCE)?;
     if tbs.first() == Some(&VERSION) {
-        element(&mut tbs)?;
+        element(tbs)?;
     }
     for _ in ["serialNumber", "signature", "issuer", "validity"] {
-        element(&mut tbs)?;
+        element(tbs)?;
     }
-    let mut subject = expect(&mut tbs, SEQUENCE)?;
+    let subject = &mut expect(tbs, SEQUENCE)?;
     while !subject.is_empty() {
-        let mut names = expect(&mut subject, SET)?;
+        let names = &mut expect(subject, SET)?;
         while !names.is_empty() {
-            let mut name = expect(&mut names, SEQUENCE)?;
-            if expect(&mut name, OBJECT_IDENTIFIER)? == COMMON_NAME {
-                let (tag, value) = element(&mut name)?;
+            let name = &mut expect(names, SEQUENCE)?;
+            if expect(name, OBJECT_IDENTIFIER)? == COMMON_NAME {
+                let (tag, value) = element(name)?;
                 let text = STRINGS.contains(&tag).then_some(value)?;
                 return String::from_utf8(text.to_vec()).ok();
             }
