@@ -62,14 +62,24 @@ pub(super) fn take_in_for_reader(
     index: &Index,
     now: i64,
 ) -> Result<()> {
-    let state = index.state().map_err(StoreError::index(path))?;
     let len = disk.len_file().map_err(StoreError::io(path))?;
-    if state.is_none_or(|state| state.len_file == len) {
+    let known = known_to_ours(index).map_err(StoreError::index(path))?;
+    if known.is_none_or(|known| known == len) {
         return Ok(());
     }
     match take_in(disk, path, index, now)? {
         Fit::Fits(_) => Ok(()),
         Fit::Misfit(what) => Err(StoreError::Inconsistent { path: path.to_owned(), what }),
+    }
+}
+
+/// Octets that an index of cyrbk's own speaks for: none if its first session was never
+/// finished. `None` for an index of Cyrus's.
+fn known_to_ours(index: &Index) -> std::result::Result<Option<u64>, IndexError> {
+    match index.state()? {
+        Some(state) => Ok(Some(state.len_file)),
+        None if index.is_ours()? && index.last_chunk()?.is_none() => Ok(Some(0)),
+        None => Ok(None),
     }
 }
 

@@ -271,3 +271,17 @@ fn an_index_that_cannot_grow_is_never_answered_ok() {
     }
     panic!("the limit was never high enough");
 }
+
+#[test]
+fn a_reader_sees_a_first_session_that_was_never_finished() {
+    let dir = fast_dir();
+    let path = dir.path().join("data");
+    let steps = history(&mut Random::new(5)).concat();
+    let mut writer = Writer::open(&path, 1_000).unwrap();
+    steps.iter().for_each(|step| step.append_to(&mut writer, 1_000).unwrap());
+    let expected = writer.index().messages().unwrap().len();
+    assert!(expected > 0);
+    drop(writer);
+    let backup = Backup::open(&path, Wait::No).unwrap();
+    assert_eq!(backup.index().messages().unwrap().len(), expected);
+}

@@ -35,7 +35,7 @@ pub(super) fn create(db: &Connection) -> std::result::Result<(), SchemaError> {
 impl Index {
     /// The state, if cyrbk has written to this index.
     pub fn state(&self) -> Result<Option<State>> {
-        if !self.db.table_exists(None, "cyrbk_state")? {
+        if !self.is_ours()? {
             return Ok(None);
         }
         let row = self
@@ -59,6 +59,11 @@ impl Index {
             hashed.is_multiple_of(64) && hashed <= state.len_file
         };
         Ok(row.filter(is_possible))
+    }
+
+    /// Whether cyrbk made this index, or has written to it.
+    pub fn is_ours(&self) -> Result<bool> {
+        Ok(self.db.table_exists(None, "cyrbk_state")?)
     }
 
     /// Remembers the state; part of the running transaction.
