@@ -12,10 +12,12 @@ use crate::cmd::getopt::{self, Argument, Long, OptionError, Spec};
 pub enum Command {
     /// `list`
     List(List),
+    /// `show`
+    Show(Show),
     /// `dump`
     Dump(Dump),
-    /// A command that Cyrus's tool has and this one has not yet.
-    NotImplemented(&'static str),
+    /// `json`
+    Json(JsonWhat),
 }
 
 /// What `list` lists.
@@ -35,6 +37,46 @@ pub enum Dump {
     Chunk(OsString),
     /// A message, by its GUID as typed.
     Message(OsString),
+    /// All messages of a mailbox.
+    Mailbox {
+        /// Its uniqueid, or its external name.
+        name: OsString,
+        /// In which form.
+        form: MailboxForm,
+        /// Those too that were expunged.
+        expunged: bool,
+    },
+}
+
+/// How `dump mailbox` writes messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MailboxForm {
+    /// One mbox, to standard output.
+    Mbox,
+    /// Files in this directory, one for each message.
+    Eml(OsString),
+}
+
+/// What `show` shows, by the names typed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Show {
+    /// Chunks, by their numbers.
+    Chunks(Vec<OsString>),
+    /// Mailboxes, by uniqueid or external name.
+    Mailboxes(Vec<OsString>),
+    /// Messages, by their GUIDs.
+    Messages(Vec<OsString>),
+}
+
+/// What `json` tells of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum JsonWhat {
+    Chunks,
+    Mailboxes,
+    Messages,
+    /// Of these messages, by their GUIDs.
+    Headers(Vec<OsString>),
 }
 
 /// A request.
@@ -77,6 +119,9 @@ Usage:
     cyr_backup [options] [mode] backup json messages
     cyr_backup [options] [mode] backup json headers guid...
 
+More than Cyrus has:
+    cyr_backup [options] [mode] backup dump mailbox mboxname | uniqueid
+
 Commands:
     list                # one line for each item
     show                # everything about some items
@@ -86,6 +131,10 @@ Commands:
 Options:
     -C file             # configuration file (default: /etc/imapd.conf)
     -v, --verbose       # tell how the last chunk is checked; twice: in detail
+
+Options of dump mailbox:
+    --eml=directory     # a file for each message, <uid>.eml, instead of an mbox
+    --expunged          # expunged messages too
 
 Modes, what the backup is named by:
     -f, --filename      # its data file
@@ -99,6 +148,10 @@ const fn flag(name: &'static str, short: u8) -> Long {
     Long { name, argument: Argument::None, short }
 }
 
+/// Options that have no letter.
+const EML: u8 = 1;
+const EXPUNGED: u8 = 2;
+
 const SPEC: Spec = Spec {
     short: "C:fmuv",
     long: &[
@@ -106,6 +159,8 @@ const SPEC: Spec = Spec {
         flag("mailbox", b'm'),
         flag("userid", b'u'),
         flag("verbose", b'v'),
+        Long { name: "eml", argument: Argument::Required, short: EML },
+        flag("expunged", EXPUNGED),
     ],
 };
 
@@ -114,6 +169,7 @@ pub(super) fn parse(args: &[OsString]) -> Result<Options, Misuse> {
     let posixly_correct = std::env::var_os("POSIXLY_CORRECT").is_some();
     let words = getopt::sort(args, &SPEC, posixly_correct);
     let (mut config, mut mode, mut verbosity) = (None, None, 0);
+    let (mut form, mut with_expunged) = (MailboxForm::Mbox, false);
     for option in words.options {
         let option = option.map_err(Misuse::Option)?;
         let new_mode = match option.letter {
@@ -122,6 +178,14 @@ pub(super) fn parse(args: &[OsString]) -> Result<Options, Misuse> {
             b'u' => Mode::Userids,
             b'C' => {
                 config = option.value.map(PathBuf::from);
+                continue;
+            }
+            EML => {
+                form = MailboxForm::Eml(option.value.unwrap_or_default());
+                continue;
+            }
+            EXPUNGED => {
+                with_expunged = true;
                 continue;
             }
             _ => {
@@ -136,7 +200,15 @@ pub(super) fn parse(args: &[OsString]) -> Result<Options, Misuse> {
     let [backup, command, what, operands @ ..] = &words.operands[..] else {
         return Err(Misuse::Words);
     };
-    let command = read_command(command, what, operands).ok_or(Misuse::Words)?;
+    let mut command = read_command(command, what, operands).ok_or(Misuse::Words)?;
+    let is_plain = form == MailboxForm::Mbox && !with_expunged;
+    match &mut command {
+        Command::Dump(Dump::Mailbox { form: f, expunged, .. }) => {
+            (*f, *expunged) = (form, with_expunged);
+        }
+        _ if !is_plain => return Err(Misuse::Words),
+        _ => {}
+    }
     let mode = mode.unwrap_or_default();
     Ok(Options { config, mode, verbosity, backup: backup.clone(), command })
 }
@@ -149,13 +221,17 @@ fn read_command(command: &OsStr, what: &OsStr, operands: &[OsString]) -> Option<
         (b"list", b"all", []) => Command::List(List::All),
         (b"dump", b"chunk", [id]) => Command::Dump(Dump::Chunk(id.clone())),
         (b"dump", b"message", [guid]) => Command::Dump(Dump::Message(guid.clone())),
-        (b"dump", b"mailbox", [_]) => Command::NotImplemented("dump mailbox"),
-        (b"show", b"chunks" | b"mailboxes" | b"messages", [_, ..]) => {
-            Command::NotImplemented("show")
+        (b"dump", b"mailbox", [name]) => {
+            let (form, expunged) = (MailboxForm::Mbox, false);
+            Command::Dump(Dump::Mailbox { name: name.clone(), form, expunged })
         }
-        (b"json", b"chunks" | b"mailboxes" | b"messages", []) | (b"json", b"headers", [_, ..]) => {
-            Command::NotImplemented("json")
-        }
+        (b"show", b"chunks", ids @ [_, ..]) => Command::Show(Show::Chunks(ids.to_vec())),
+        (b"show", b"mailboxes", names @ [_, ..]) => Command::Show(Show::Mailboxes(names.to_vec())),
+        (b"show", b"messages", guids @ [_, ..]) => Command::Show(Show::Messages(guids.to_vec())),
+        (b"json", b"chunks", []) => Command::Json(JsonWhat::Chunks),
+        (b"json", b"mailboxes", []) => Command::Json(JsonWhat::Mailboxes),
+        (b"json", b"messages", []) => Command::Json(JsonWhat::Messages),
+        (b"json", b"headers", guids @ [_, ..]) => Command::Json(JsonWhat::Headers(guids.to_vec())),
         _ => return None,
     })
 }
@@ -197,6 +273,9 @@ mod tests {
             "alice dump message",
             "alice json chunks x",
             "alice json headers",
+            "alice dump mailbox",
+            "alice dump message x --expunged",
+            "--eml=/tmp alice list all",
             "-u -m alice list all",
             "-ff alice list all",
         ] {
