@@ -20,7 +20,7 @@ fn flip(path: &Path, at: u64) {
     file.write_all_at(&[octet[0] ^ 0x10], at).unwrap();
 }
 
-fn guid(octets: &[u8]) -> String {
+pub(crate) fn guid(octets: &[u8]) -> String {
     Sha1::digest(octets).iter().map(|octet| format!("{octet:02x}")).collect()
 }
 

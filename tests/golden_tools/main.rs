@@ -7,5 +7,6 @@
 
 mod damage;
 mod live;
+mod live_more;
 mod recorded;
 mod site;

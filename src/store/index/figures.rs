@@ -30,12 +30,12 @@ impl Index {
         Ok(self.db.query_row(query, [since], |row| row.get::<_, i64>(0))? as u64)
     }
 
-    /// The messages of a mailbox as Cyrus's tools list them: its rows in their order.
+    /// The messages of a mailbox as Cyrus's tools list them: first those that were stored first.
     pub fn records_in_row_order(&self, mailbox_id: i64) -> Result<Vec<RecordRow>> {
         self.rows(
             "SELECT r.last_chunk_id, r.uid, r.modseq, r.last_updated, r.flags, r.internaldate,
              r.annotations, r.expunged, m.guid, m.size FROM mailbox_message r
-             JOIN message m ON m.id = r.message_id WHERE r.mailbox_id = ?1 ORDER BY r.id",
+             JOIN message m ON m.id = r.message_id WHERE r.mailbox_id = ?1 ORDER BY r.message_id",
             [mailbox_id],
             record_row,
         )
