@@ -21,7 +21,7 @@ pub(super) struct Field {
 }
 
 /// Fields in the order of their first appearance. Names that differ in case are two.
-/// Values are unfolded, and trimmed at both ends.
+/// Values are unfolded; white space in front of them goes, behind them it stays.
 pub(super) fn fields(message: &[u8]) -> Vec<Field> {
     let mut fields: Vec<Field> = Vec::new();
     let mut at_name: HashMap<Vec<u8>, usize> = HashMap::new();
@@ -53,7 +53,7 @@ pub(super) fn fields(message: &[u8]) -> Vec<Field> {
         last = Some(i);
     }
     for value in fields.iter_mut().flat_map(|field| &mut field.values) {
-        *value = value.trim_ascii().to_vec();
+        *value = value.trim_ascii_start().to_vec();
     }
     fields
 }
@@ -83,7 +83,7 @@ mod tests {
     fn fields_are_unfolded_and_gathered() {
         let message = "A: one\r\n two\r\n\tthree \r\na: x\r\nB:\r\nA:2\r\nno colon\r\n \
                        lost\r\nC: last\r\n\r\nD: body\r\n";
-        assert_eq!(text(message), "A=one two\tthree|2;a=x;B=;C=last");
+        assert_eq!(text(message), "A=one two\tthree |2;a=x;B=;C=last");
         assert_eq!(text("A: bare\nB: lines\n folded"), "A=bare;B=lines folded");
         assert_eq!(text("\r\nA: body\r\n"), "");
         assert_eq!(text(""), "");

@@ -63,7 +63,7 @@ impl Look<'_> {
             return Ok(Some(row));
         }
         let name = mailbox_name::internal(&self.settings.names, operand);
-        self.index(|index| index.mailbox_named(&name))
+        self.index(|index| index.latest_mailbox_named(&name))
     }
 
     /// By GUID in either case; `None` if the word is none.
