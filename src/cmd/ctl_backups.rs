@@ -4,11 +4,14 @@
 //! backups, opens each under its lock, and says what their outcomes mean together.
 
 mod bulk;
+mod delete;
 mod list;
 mod lock;
 mod options;
 mod progress;
+mod reconstruct;
 mod reindex;
+mod relocate;
 mod stat;
 mod verify;
 
@@ -28,9 +31,11 @@ use super::report::write_labelled;
 use super::select::{Selected, Target, select};
 use super::startup;
 use super::time::now;
-use super::{Exit, Stop, Streams, not_implemented};
+use super::{Exit, Mode, Stop, Streams, not_implemented, site};
 use crate::config::Settings;
 use crate::lock::Wait;
+use crate::store::catalog::SHARED_USERID;
+use crate::store::relocate::MoveError;
 
 /// Name of the tool, and prefix of its options in the configuration.
 const NAME: &str = "ctl_backups";
@@ -61,11 +66,14 @@ pub(super) fn run(options: &Options, streams: &mut Streams<'_>) -> Result<Exit, 
     let settings = startup::start(NAME, options.config.as_deref(), streams)?;
     match options.command {
         Command::List => list::run(options, &settings, streams),
+        Command::Delete => delete::run(options, &settings, streams),
         Command::Lock => lock::run(options, &settings, streams),
+        Command::Move => relocate::run(options, &settings, streams),
+        Command::Reconstruct => reconstruct::run(options, &settings, streams),
         Command::Reindex => reindex::run(options, &settings, streams),
         Command::Stat => stat::run(options, &settings, streams),
         Command::Verify => verify::run(options, &settings, streams),
-        other => not_implemented(NAME, Some(other.word()), streams),
+        Command::Compact => not_implemented(NAME, Some("compact"), streams),
     }
 }
 
@@ -105,13 +113,11 @@ fn for_each(
     let jobs = options.jobs_for(&selected);
     let many = selected.len() > 1;
     // A single one is told of as it happens, and ends at once if asked to.
-    let interrupted =
-        if many { bulk::interruption()? } else { Arc::new(AtomicBool::new(false)) };
+    let interrupted = if many { bulk::interruption()? } else { Arc::new(AtomicBool::new(false)) };
     if jobs > 1 {
         let progress = Progress::start(selected.len(), streams);
-        let result = bulk::in_parallel(
-            &selected, jobs, &visit, &interrupted, &progress, streams, &mut done,
-        );
+        let result =
+            bulk::in_parallel(&selected, jobs, &visit, &interrupted, &progress, streams, &mut done);
         progress.end();
         result?;
     } else {
@@ -123,6 +129,21 @@ fn for_each(
     }
     let failed = tally.failed() || last == Outcome::Unknown || is_interrupted;
     Ok(if failed { Exit::TempFail } else { Exit::Ok })
+}
+
+/// The key of a backup's entry in the catalog.
+fn entry_of(settings: &Settings, options: &Options, target: &Target) -> Result<Vec<u8>, MoveError> {
+    match (&target.userid, options.mode) {
+        (Some(userid), _) => Ok(userid.clone()),
+        (None, Some(Mode::Files)) => {
+            let mut entries = site::catalog(settings).list()?.into_iter();
+            let path = std::path::absolute(&target.path).unwrap_or_else(|_| target.path.clone());
+            let entry = entries.find(|entry| entry.path == path);
+            entry.map(|entry| entry.userid).ok_or(MoveError::Unknown)
+        }
+        // The shared backup has no name.
+        (None, _) => Ok(SHARED_USERID.to_vec()),
+    }
 }
 
 /// What was expunged at or before this Unix time need not be kept; -1: everything is.

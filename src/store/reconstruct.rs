@@ -126,10 +126,8 @@ pub fn plan(entries: &[Entry], files: &[Surveyed]) -> Vec<Verdict> {
                     of_files.extend(plan.claim(&file.path, evidence));
                 }
             }
-            Err(error) => of_files.push(Verdict::Unreadable {
-                path: file.path.clone(),
-                why: error.to_string(),
-            }),
+            Err(error) => of_files
+                .push(Verdict::Unreadable { path: file.path.clone(), why: error.to_string() }),
         }
     }
     let unreadable: BTreeSet<&Path> = files

@@ -86,8 +86,7 @@ pub fn run(
 
 /// The lock goes with `file`, which is closed on return.
 fn build(file: File, path: &Path, now: i64) -> Result<()> {
-    let index =
-        Index::open(&index_path(path), Open::Create).map_err(StoreError::index(path))?;
+    let index = Index::open(&index_path(path), Open::Create).map_err(StoreError::index(path))?;
     recover::take_in(file, path, &index, now).map(drop)
 }
 

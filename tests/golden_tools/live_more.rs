@@ -15,7 +15,9 @@ use crate::site::{Ran, Site};
 #[test]
 fn stat_lines() {
     let Some(site) = site("main") else { return };
-    for conf in ["", "backup_retention: 0\n", "backup_retention: 1s\n", "backup_retention: 20000d\n"] {
+    for conf in
+        ["", "backup_retention: 0\n", "backup_retention: 1s\n", "backup_retention: 20000d\n"]
+    {
         site.configure(conf);
         same(
             &site,

@@ -23,8 +23,7 @@ const AHEAD: usize = 4;
 const INTERRUPTED: i32 = 130;
 
 /// What is done with one item.
-pub(super) type Visit<'v, T> =
-    dyn Fn(&T, &mut Streams<'_>) -> Result<Outcome, Stop> + Sync + 'v;
+pub(super) type Visit<'v, T> = dyn Fn(&T, &mut Streams<'_>) -> Result<Outcome, Stop> + Sync + 'v;
 
 /// What was written while one item was worked on.
 struct Told {
@@ -180,7 +179,6 @@ impl Gate {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::io::Write;
     use std::sync::atomic::AtomicUsize;
     use std::time::Duration;
 
@@ -243,7 +241,11 @@ mod tests {
         let started = AtomicUsize::new(0);
         let visit = |i: &usize, _: &mut Streams<'_>| {
             started.fetch_add(1, Ordering::SeqCst);
-            if *i == 5 { Err(Stop::Output(io::ErrorKind::BrokenPipe.into())) } else { Ok(Outcome::Done) }
+            if *i == 5 {
+                Err(Stop::Output(io::ErrorKind::BrokenPipe.into()))
+            } else {
+                Ok(Outcome::Done)
+            }
         };
         assert!(run(&items, &visit, &mut |_, _| true).0.is_err());
         assert!(started.load(Ordering::SeqCst) < 100);

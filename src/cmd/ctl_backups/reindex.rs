@@ -32,7 +32,8 @@ pub(super) fn run(
                 ("ok".into(), Outcome::Done)
             }
             Ok(done) => {
-                let text = format!("failed (damaged in {} places, the rest is indexed)", done.damaged);
+                let text =
+                    format!("failed (damaged in {} places, the rest is indexed)", done.damaged);
                 (text, Outcome::Failed)
             }
             Err(StoreError::Locked(_)) => ("locked".into(), Outcome::Locked),

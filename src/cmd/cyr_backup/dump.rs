@@ -16,11 +16,7 @@ use crate::wire::Guid;
 /// Nothing of that name is in the backup.
 pub(super) const UNKNOWN: &str = "Item does not exist";
 
-pub(super) fn run(
-    what: &Dump,
-    look: &Look<'_>,
-    streams: &mut Streams<'_>,
-) -> Result<(), Failure> {
+pub(super) fn run(what: &Dump, look: &Look<'_>, streams: &mut Streams<'_>) -> Result<(), Failure> {
     match what {
         Dump::Chunk(id) => chunk(id, look.backup, streams),
         Dump::Message(guid) => message(guid, look.backup, look.settings, streams),

@@ -71,7 +71,9 @@ fn there_and_back_again() {
     let site = Site::new();
     assert!(matches!(site.to("two").unwrap(), Moved::Done { .. }));
     site.check("two", "one");
-    assert!(matches!(site.to("two").unwrap(), Moved::Already { removed, .. } if removed.is_empty()));
+    assert!(
+        matches!(site.to("two").unwrap(), Moved::Already { removed, .. } if removed.is_empty())
+    );
     site.to("one").unwrap();
     site.check("one", "two");
 }
@@ -129,7 +131,9 @@ fn nothing_strange_is_overwritten_or_removed() {
     let old = site.path("one/c/carol_cesxQB");
     fs::remove_file(&old).unwrap();
     File::create(&old).unwrap().write_all(b"not ours").unwrap();
-    assert!(matches!(site.to("two").unwrap(), Moved::Already { removed, .. } if removed.is_empty()));
+    assert!(
+        matches!(site.to("two").unwrap(), Moved::Already { removed, .. } if removed.is_empty())
+    );
     assert_eq!(fs::read(&old).unwrap(), b"not ours");
 }
 
