@@ -20,6 +20,7 @@ pub mod reconstruct;
 mod recover;
 pub mod reindex;
 pub mod relocate;
+pub mod replay;
 pub mod staging;
 pub mod stat;
 pub mod survey;

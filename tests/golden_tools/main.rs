@@ -8,5 +8,7 @@
 mod damage;
 mod live;
 mod live_more;
+mod many;
+mod more;
 mod recorded;
 mod site;

@@ -15,6 +15,18 @@ pub struct Place {
 }
 
 impl Index {
+    /// Whether [`Index::true_records`] can be relied upon: cyrbk has written this index,
+    /// and nobody else after.
+    pub fn knows_truth(&self) -> Result<bool> {
+        let query = "SELECT COUNT(*) = 2 FROM sqlite_master WHERE type = 'table'
+            AND name IN ('cyrbk_state', 'cyrbk_record')";
+        if !self.db.query_row(query, [], |row| row.get::<_, bool>(0))? {
+            return Ok(false);
+        }
+        let len_file = self.state()?.map_or(0, |state| state.len_file);
+        Ok(self.last_chunk()?.is_none_or(|chunk| chunk.offset < len_file))
+    }
+
     /// Inflated octets of all chunks.
     pub fn sum_of_lengths(&self) -> Result<u64> {
         let query = "SELECT COALESCE(SUM(length), 0) FROM chunk";
