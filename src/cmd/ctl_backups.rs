@@ -27,6 +27,7 @@ pub use options::{Command, LockAction, Options};
 use progress::{Progress, Tally};
 
 use super::json::Json;
+use super::people::{Colour, harmless, paint};
 use super::report::write_labelled;
 use super::select::{Selected, Target, select};
 use super::startup;
@@ -36,6 +37,7 @@ use crate::config::Settings;
 use crate::lock::Wait;
 use crate::store::catalog::SHARED_USERID;
 use crate::store::relocate::MoveError;
+use crate::wire::dlist::lossy;
 
 /// Name of the tool, and prefix of its options in the configuration.
 const NAME: &str = "ctl_backups";
@@ -162,6 +164,10 @@ fn write_outcome(
     let command = options.command.word();
     if !options.json {
         write!(out, "{command} ")?;
+        if options.for_people {
+            let label = lossy(target.label());
+            return writeln!(out, "{}: {}", harmless(&label), paint(colour_of(status), status));
+        }
         return write_labelled(out, target.label(), status);
     }
     let object = Json::object([
@@ -171,6 +177,14 @@ fn write_outcome(
         ("status", Some(Json::Text(status.into()))),
     ]);
     object.write(out)
+}
+
+fn colour_of(status: &str) -> Colour {
+    match status {
+        "ok" => Colour::Good,
+        "skipped" | "locked" | "not done" => Colour::Faint,
+        _ => Colour::Bad,
+    }
 }
 
 impl Options {

@@ -10,11 +10,12 @@ mod json;
 mod list;
 mod options;
 mod show;
+mod summary;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 
-pub use options::{Command, Dump, JsonWhat, List, MailboxForm, Options, Show};
+pub use options::{Command, Dump, JsonWhat, List, MailboxForm, Options, Show, SummaryForm};
 
 use super::report::{VerifyReport, store_error, write_labelled};
 use super::select::{Selected, one};
@@ -80,6 +81,7 @@ fn show(options: &Options, settings: &Settings, streams: &mut Streams<'_>) -> Re
     match &options.command {
         Command::List(what) => list::run(*what, &backup, streams),
         Command::Show(what) => show::run(what, &look, streams.out),
+        Command::Summary(what, form) => summary::run(what, *form, &look, streams),
         Command::Dump(what) => dump::run(what, &look, streams),
         Command::Json(what) => json::run(what, &look, streams.out),
     }

@@ -22,6 +22,7 @@ mod identity;
 mod json;
 mod mailbox_name;
 pub mod passwd;
+mod people;
 mod report;
 mod select;
 pub mod serve;

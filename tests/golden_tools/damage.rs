@@ -164,7 +164,7 @@ fn one_implementation_behind_all_faces() {
         command.args(words).arg("-C").arg(site.conf());
         wait(command)
     };
-    let same: [(&[&str], &str, &[&str]); 7] = [
+    let same: [(&[&str], &str, &[&str]); 15] = [
         (&["list"], "ctl_backups", &["list"]),
         (&["list", "--json", "bob", "nobody"], "ctl_backups", &["-j", "list", "bob", "nobody"]),
         (&["list", "--prefix", "b"], "ctl_backups", &["list", "-P", "b"]),
@@ -172,6 +172,18 @@ fn one_implementation_behind_all_faces() {
         (&["verify", "--json", "--all"], "ctl_backups", &["-j", "-A", "verify"]),
         (&["ctl_backups", "verify", "nobody"], "ctl_backups", &["verify", "nobody"]),
         (&["cyr_backup", "carol", "list", "all"], "cyr_backup", &["carol", "list", "all"]),
+        (&["stat", "--all"], "ctl_backups", &["-A", "stat"]),
+        (&["stat", "--json", "bob"], "ctl_backups", &["-j", "stat", "bob"]),
+        (&["reindex", "-v", "bob", "nobody"], "ctl_backups", &["-v", "reindex", "bob", "nobody"]),
+        (&["lock", "bob", "--execute", "exit 1"], "ctl_backups", &["lock", "-x", "exit 1", "bob"]),
+        (&["reconstruct", "-v"], "ctl_backups", &["reconstruct", "-v"]),
+        (&["move", "--dry-run", "bob", "one"], "ctl_backups", &["move", "--dry-run", "bob", "one"]),
+        (
+            &["export", "carol", "user/carol"],
+            "cyr_backup",
+            &["carol", "dump", "mailbox", "user/carol"],
+        ),
+        (&["delete", "nobody", "-F"], "ctl_backups", &["delete", "-F", "nobody"]),
     ];
     for (words, tool, tool_words) in same {
         assert_eq!(run(words), site.ours(tool, tool_words), "{words:?}");

@@ -228,3 +228,31 @@ fn lines_that_begin_with_from_are_quoted() {
     let live = records.lines().filter(|line| line.starts_with("   ")).skip(1).count();
     assert_eq!(froms, live, "{records}");
 }
+
+#[test]
+fn messages_at_a_glance() {
+    let site = Site::of_fixture("main");
+    let guid = "1c31ab48183a2d35cde3646f1fec99ecb6790f17";
+    let ran = site.ours("cyr_backup", &["carol", "show", "messages", guid, "--summary"]);
+    assert_eq!((ran.code, ran.err_text().as_str()), (0, ""));
+    let line = format!(
+        "2002-09-02 03:43:51  {:<28}  {:<48}  {guid}\n",
+        "\"Mr. FoRK\" <fork_list@hot...", "Re: Java is for kiddies"
+    );
+    assert_eq!(ran.out_text(), line);
+    let words = ["carol", "show", "mailboxes", "user/carol", "--summary"];
+    let ran = site.ours("cyr_backup", &words);
+    assert!(ran.out_text().starts_with("user.carol\n       1 "), "{}", ran.out_text());
+    // What the sender wrote does not steer the terminal.
+    let odd = b"Subject: a\x1b[2Jb\r\nFrom: =?utf-8?q?=1B]0;x=07?=\r\n\r\n";
+    let odd_guid = crate::damage::guid(odd);
+    site.store_message("odd", &odd_guid, odd);
+    let ran = site.ours("cyr_backup", &["odd", "show", "messages", &odd_guid, "--summary"]);
+    assert!(!ran.out.contains(&0x1b) && !ran.out.contains(&7), "{}", ran.out_text());
+    let mut command = site.command(env!("CARGO_BIN_EXE_cyrbk").as_ref());
+    command.args(["show", "--json", "-C"]).arg(site.conf());
+    command.args(["carol", "messages", "in", "user/carol/Work"]);
+    let json = wait(command);
+    assert_eq!(json.code, 0, "{}", json.err_text());
+    assert_eq!(json.out_text().matches("\"subject\": ").count(), 8);
+}

@@ -81,6 +81,8 @@ pub struct Options {
     pub dry_run: bool,
     /// `--keep-files`: `delete` only forgets the backup.
     pub keep_files: bool,
+    /// Output is for people: columns that line up, colour.
+    pub for_people: bool,
 }
 
 /// The words make no sense; [`USAGE`] says which would.
@@ -212,6 +214,7 @@ impl Options {
             jobs: None,
             dry_run: false,
             keep_files: false,
+            for_people: false,
         }
     }
 

@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::{Options, Outcome, for_each, retained_since};
 use crate::cmd::json::Json;
+use crate::cmd::people::{harmless, octets};
 use crate::cmd::report::{percent, quick_check, write_labelled};
 use crate::cmd::select::Target;
 use crate::cmd::time::LocalTime;
@@ -12,6 +13,7 @@ use crate::cmd::{Exit, Stop, Streams};
 use crate::config::Settings;
 use crate::store::Backup;
 use crate::store::stat::{Stat, stat};
+use crate::wire::dlist::lossy;
 
 /// Stands for a time that no chunk has.
 const UNKNOWN: &str = "[unknown]";
@@ -25,7 +27,7 @@ pub(super) fn run(
     for_each(options, settings, streams, |target, streams| {
         match read(options, settings, target) {
             Ok(figures) => {
-                write_figures(options.json, target, &figures, &time, streams.out)?;
+                write_figures(options, target, &figures, &time, streams.out)?;
                 Ok(Outcome::Done)
             }
             Err(text) => {
@@ -47,7 +49,7 @@ fn read(options: &Options, settings: &Settings, target: &Target) -> Result<Stat,
 }
 
 fn write_figures(
-    json: bool,
+    options: &Options,
     target: &Target,
     stat: &Stat,
     time: &LocalTime,
@@ -58,7 +60,7 @@ fn write_figures(
     let when = |ts: Option<i64>| ts.map_or(UNKNOWN.into(), |ts| time.format(ts));
     let start = when(stat.last_chunk.as_ref().map(|chunk| chunk.ts_start));
     let end = when(stat.last_chunk.as_ref().map(|chunk| chunk.ts_end));
-    if json {
+    if options.json {
         let object = Json::object([
             ("userid", target.userid.as_deref().and_then(Json::octets)),
             ("fname", Json::octets(target.path.as_os_str().as_bytes())),
@@ -71,6 +73,14 @@ fn write_figures(
             ("last_end_time", Some(Json::Text(end))),
         ]);
         return object.write(out);
+    }
+    if options.for_people {
+        let label = lossy(target.label());
+        let (label, live) = (harmless(&label), octets(live));
+        let (compression, utilisation) = (percent(ratio(packed)), percent(ratio(stat.len_live)));
+        let (packed, plain) = (octets(packed), octets(plain));
+        write!(out, "{label:<32}  {packed:>8} packed ({compression:>5}%)  {plain:>8} text")?;
+        return writeln!(out, "  {live:>8} live ({utilisation:>5}%)  {end}");
     }
     out.write_all(target.label())?;
     let (compression, utilisation) = (percent(ratio(packed)), percent(ratio(live)));

@@ -14,6 +14,8 @@ pub enum Command {
     List(List),
     /// `show`
     Show(Show),
+    /// `show --summary`: date, sender and subject. Of no chunks.
+    Summary(Show, SummaryForm),
     /// `dump`
     Dump(Dump),
     /// `json`
@@ -57,6 +59,15 @@ pub enum MailboxForm {
     Eml(OsString),
 }
 
+/// How a summary is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SummaryForm {
+    /// A line for each message.
+    Text,
+    /// One array.
+    Json,
+}
+
 /// What `show` shows, by the names typed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Show {
@@ -92,6 +103,13 @@ pub struct Options {
     pub backup: OsString,
     /// What to show of it.
     pub command: Command,
+}
+
+impl Options {
+    /// A request without any option.
+    pub fn new(backup: OsString, command: Command) -> Options {
+        Options { config: None, mode: Mode::Userids, verbosity: 0, backup, command }
+    }
 }
 
 /// Why the words make no sense; [`USAGE`] says which would.
@@ -136,6 +154,9 @@ Options of dump mailbox:
     --eml=directory     # a file for each message, <uid>.eml, instead of an mbox
     --expunged          # expunged messages too
 
+Options of show mailboxes and show messages:
+    --summary           # date, sender and subject of each message, decoded
+
 Modes, what the backup is named by:
     -f, --filename      # its data file
     -m, --mailbox       # a mailbox of its user
@@ -151,6 +172,7 @@ const fn flag(name: &'static str, short: u8) -> Long {
 /// Options that have no letter.
 const EML: u8 = 1;
 const EXPUNGED: u8 = 2;
+const SUMMARY: u8 = 3;
 
 const SPEC: Spec = Spec {
     short: "C:fmuv",
@@ -161,6 +183,7 @@ const SPEC: Spec = Spec {
         flag("verbose", b'v'),
         Long { name: "eml", argument: Argument::Required, short: EML },
         flag("expunged", EXPUNGED),
+        flag("summary", SUMMARY),
     ],
 };
 
@@ -170,6 +193,7 @@ pub(super) fn parse(args: &[OsString]) -> Result<Options, Misuse> {
     let words = getopt::sort(args, &SPEC, posixly_correct);
     let (mut config, mut mode, mut verbosity) = (None, None, 0);
     let (mut form, mut with_expunged) = (MailboxForm::Mbox, false);
+    let mut as_summary = false;
     for option in words.options {
         let option = option.map_err(Misuse::Option)?;
         let new_mode = match option.letter {
@@ -188,6 +212,10 @@ pub(super) fn parse(args: &[OsString]) -> Result<Options, Misuse> {
                 with_expunged = true;
                 continue;
             }
+            SUMMARY => {
+                as_summary = true;
+                continue;
+            }
             _ => {
                 verbosity += 1;
                 continue;
@@ -200,15 +228,20 @@ pub(super) fn parse(args: &[OsString]) -> Result<Options, Misuse> {
     let [backup, command, what, operands @ ..] = &words.operands[..] else {
         return Err(Misuse::Words);
     };
-    let mut command = read_command(command, what, operands).ok_or(Misuse::Words)?;
+    let command = read_command(command, what, operands).ok_or(Misuse::Words)?;
     let is_plain = form == MailboxForm::Mbox && !with_expunged;
-    match &mut command {
-        Command::Dump(Dump::Mailbox { form: f, expunged, .. }) => {
-            (*f, *expunged) = (form, with_expunged);
+    let command = match command {
+        Command::Dump(Dump::Mailbox { name, .. }) if !as_summary => {
+            Command::Dump(Dump::Mailbox { name, form, expunged: with_expunged })
         }
-        _ if !is_plain => return Err(Misuse::Words),
-        _ => {}
-    }
+        Command::Show(what @ (Show::Mailboxes(_) | Show::Messages(_)))
+            if as_summary && is_plain =>
+        {
+            Command::Summary(what, SummaryForm::Text)
+        }
+        command if is_plain && !as_summary => command,
+        _ => return Err(Misuse::Words),
+    };
     let mode = mode.unwrap_or_default();
     Ok(Options { config, mode, verbosity, backup: backup.clone(), command })
 }
@@ -276,6 +309,8 @@ mod tests {
             "alice dump mailbox",
             "alice dump message x --expunged",
             "--eml=/tmp alice list all",
+            "--summary alice list all",
+            "--summary alice show chunks 1",
             "-u -m alice list all",
             "-ff alice list all",
         ] {
