@@ -2,13 +2,18 @@
 //! lines, prints nothing.
 
 pub mod append;
+mod aside;
 pub mod backup;
 pub mod catalog;
 pub mod chunk;
+#[cfg(test)]
+mod crash_tests;
 mod data_file;
 pub mod delete;
+pub mod disk;
 pub mod dump;
 pub mod error;
+pub mod exact;
 pub mod export;
 pub mod file_hash;
 pub mod index;
@@ -20,7 +25,8 @@ pub mod reconstruct;
 mod recover;
 pub mod reindex;
 pub mod relocate;
-pub mod replay;
+mod replay;
+mod restart;
 pub mod staging;
 pub mod stat;
 pub mod survey;

@@ -14,8 +14,7 @@ use super::backup::{index_path, with_suffix};
 use super::chunk::MemberError;
 use super::data_file::{self, sync_directory_of};
 use super::error::{Result, StoreError};
-use super::index::{Index, Open};
-use super::{recover, torn};
+use super::{aside, recover, replay, torn};
 use crate::lock::Wait;
 
 /// What a stretch of the data file is.
@@ -71,13 +70,13 @@ pub fn run(
     if let Err(error) = build(file, path, now) {
         return match old.put_back() {
             Ok(()) => Err(error),
-            Err(source) => Err(StoreError::Io { path: old.aside, source }),
+            Err(source) => Err(StoreError::Io { path: old.index, source }),
         };
     }
     let kept = if keep_previous || damaged > 0 {
-        old.present.then_some(old.aside)
+        old.kept
     } else {
-        old.remove().map_err(StoreError::io(old.aside.clone()))?;
+        old.remove().map_err(StoreError::io(index_path(path)))?;
         None
     };
     sync_directory_of(path).map_err(StoreError::io(path))?;
@@ -86,8 +85,7 @@ pub fn run(
 
 /// The lock goes with `file`, which is closed on return.
 fn build(file: File, path: &Path, now: i64) -> Result<()> {
-    let index = Index::open(&index_path(path), Open::Create).map_err(StoreError::index(path))?;
-    recover::take_in(file, path, &index, now).map(drop)
+    recover::open(Box::new(file), path, now).map(drop)
 }
 
 /// Tells what the file consists of, and counts the damaged stretches.
@@ -95,10 +93,10 @@ fn scan(file: &File, path: &Path, sink: &mut dyn FnMut(Stretch)) -> Result<u64> 
     let len = file.metadata().map_err(StoreError::io(path))?.len();
     let (mut offset, mut damaged) = (0, 0);
     while offset < len {
-        offset = match recover::totals(file, offset) {
-            Ok((end, ..)) => {
+        offset = match replay::totals(file, offset, len) {
+            Ok(totals) => {
                 sink(Stretch::Member { offset });
-                end
+                totals.end
             }
             Err(MemberError::Io { source, .. }) => return Err(StoreError::io(path)(source)),
             Err(source) => {
@@ -122,40 +120,41 @@ fn scan(file: &File, path: &Path, sink: &mut dyn FnMut(Stretch)) -> Result<u64> 
     Ok(damaged)
 }
 
-/// The old index under another name.
+/// The old index under another name, if there was one.
 struct Aside {
     index: PathBuf,
-    aside: PathBuf,
-    present: bool,
+    kept: Option<PathBuf>,
 }
 
 impl Aside {
-    /// A rollback journal goes with its index: it must not be applied to the new one.
     fn put(path: &Path, now: i64) -> io::Result<Aside> {
         let index = index_path(path);
-        let mut time = now;
-        let mut aside = with_suffix(&index, &format!(".{time}"));
-        while aside.try_exists()? {
-            time += 1;
-            aside = with_suffix(&index, &format!(".{time}"));
+        let kept = match aside::put_index_aside(path, now) {
+            Ok(kept) => Some(kept),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            Err(e) => return Err(e),
+        };
+        if kept.is_none() {
+            // It must not be applied to the new index.
+            remove(&journal(&index))?;
         }
-        let present = rename(&index, &aside)?;
-        rename(&journal(&index), &journal(&aside))?;
-        sync_directory_of(path)?;
-        Ok(Aside { index, aside, present })
+        Ok(Aside { index, kept })
     }
 
     fn put_back(&self) -> io::Result<()> {
         remove(&self.index)?;
         remove(&journal(&self.index))?;
-        rename(&journal(&self.aside), &journal(&self.index))?;
-        rename(&self.aside, &self.index)?;
+        if let Some(kept) = &self.kept {
+            rename(&journal(kept), &journal(&self.index))?;
+            rename(kept, &self.index)?;
+        }
         sync_directory_of(&self.index)
     }
 
-    fn remove(&self) -> io::Result<()> {
-        remove(&self.aside)?;
-        remove(&journal(&self.aside))
+    fn remove(self) -> io::Result<()> {
+        let Some(kept) = self.kept else { return Ok(()) };
+        remove(&kept)?;
+        remove(&journal(&kept))
     }
 }
 
@@ -163,12 +162,11 @@ fn journal(index: &Path) -> PathBuf {
     with_suffix(index, "-journal")
 }
 
-/// Whether there was anything to rename.
-fn rename(from: &Path, to: &Path) -> io::Result<bool> {
+/// What is not there need not be renamed.
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
     match fs::rename(from, to) {
-        Ok(()) => Ok(true),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(e) => Err(e),
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
     }
 }
 

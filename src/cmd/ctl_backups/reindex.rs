@@ -32,9 +32,9 @@ pub(super) fn run(
                 ("ok".into(), Outcome::Done)
             }
             Ok(done) => {
-                let text =
-                    format!("failed (damaged in {} places, the rest is indexed)", done.damaged);
-                (text, Outcome::Failed)
+                let places = if done.damaged == 1 { "place" } else { "places" };
+                let what = format!("damaged in {} {places}, the rest is indexed", done.damaged);
+                (format!("failed ({what})"), Outcome::Failed)
             }
             Err(StoreError::Locked(_)) => ("locked".into(), Outcome::Locked),
             Err(error) => (format!("failed ({})", store_error(&error)), Outcome::Failed),

@@ -11,9 +11,9 @@ use super::{Failure, Look, MailboxForm};
 use crate::cmd::Streams;
 use crate::cmd::report::{store_error, write_labelled};
 use crate::cmd::time::LocalTime;
+use crate::store::exact;
 use crate::store::export::{self, ExportError};
 use crate::store::index::RecordRow;
-use crate::store::replay;
 use crate::wire::Guid;
 
 /// Writes the messages that live in the mailbox now, as the mail server has them;
@@ -27,7 +27,7 @@ pub(super) fn run(
     streams: &mut Streams<'_>,
 ) -> Result<(), Failure> {
     let mailbox = look.find_mailbox(name)?.ok_or(Failure::Text(UNKNOWN.into()))?;
-    let records = replay::true_records(look.backup, &mailbox.uniqueid)
+    let records = exact::true_records(look.backup, &mailbox.uniqueid)
         .map_err(|error| Failure::Text(store_error(&error)))?;
     let mut by_guid: HashMap<Guid, Vec<RecordRow>> = HashMap::new();
     for record in records.into_iter().filter(|record| expunged || record.expunged.is_none()) {

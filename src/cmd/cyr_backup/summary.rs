@@ -12,8 +12,8 @@ use crate::cmd::json::Json;
 use crate::cmd::people::{cut, harmless};
 use crate::cmd::report::{store_error, write_labelled};
 use crate::cmd::time::LocalTime;
+use crate::store::exact;
 use crate::store::export::{self, ExportError};
-use crate::store::replay;
 use crate::wire::Guid;
 use crate::wire::dlist::lossy;
 
@@ -89,7 +89,7 @@ fn of_mailboxes(names: &[OsString], look: &Look<'_>) -> Result<Vec<Row>, Failure
     let mut rows = Vec::new();
     for name in names {
         let Some(mailbox) = look.find_mailbox(name)? else { continue };
-        let records = replay::true_records(look.backup, &mailbox.uniqueid)
+        let records = exact::true_records(look.backup, &mailbox.uniqueid)
             .map_err(|error| Failure::Text(store_error(&error)))?;
         rows.extend(records.into_iter().filter_map(|record| {
             Some(Row {
