@@ -7,6 +7,7 @@ use std::process::Stdio;
 
 use cyrbk::lock::{Kind, Wait, open_locked};
 use cyrbk::store::Catalog;
+use cyrbk::store::chunk::{CHUNK_HEADER, MemberWriter};
 
 use crate::site::{Ran, Site, wait};
 
@@ -255,4 +256,23 @@ fn messages_at_a_glance() {
     let json = wait(command);
     assert_eq!(json.code, 0, "{}", json.err_text());
     assert_eq!(json.out_text().matches("\"subject\": ").count(), 8);
+}
+
+/// Quirk 45: Cyrus stops with status 65, and with it all that was still to be done.
+#[test]
+fn reindex_goes_on_where_time_runs_backwards() {
+    let site = Site::empty();
+    let later = fs::read(site.write_data("one/later", &["user.alice"])).unwrap();
+    let mut earlier = Vec::new();
+    let mut writer = MemberWriter::start(&mut earlier).unwrap();
+    writer.write(CHUNK_HEADER, &mut earlier).unwrap();
+    writer.write(b"1790000000 APPLY UNMAILBOX user.alice\r\n", &mut earlier).unwrap();
+    writer.finish(&mut earlier).unwrap();
+    let path = site.path().join("one/alice");
+    fs::write(&path, [later, earlier].concat()).unwrap();
+    catalog(&site).set(b"alice", &path).unwrap();
+    let ran = site.ours("ctl_backups", &["reindex", "alice"]);
+    assert_eq!((ran.code, ran.out_text().as_str()), (0, "reindex alice: ok\n"));
+    let shown = site.ours("cyr_backup", &["alice", "show", "mailboxes", "user.alice0"]);
+    assert!(shown.out_text().contains("\ndeleted:  "), "{}", shown.out_text());
 }
