@@ -3,41 +3,52 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::Outcome;
 use crate::cmd::Streams;
 
-const TEMPLATE: &str = "{bar:30} {pos}/{len} backups, {per_sec}, {eta} left";
+const TEMPLATE: &str = "{bar:30} {pos}/{len} backups, {rate}, {eta} left";
 /// How often it is drawn, at most, per second.
 const HERTZ: u8 = 5;
+/// What is done sooner needs no bar.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// A bar on standard error, if that is a terminal.
 pub(super) struct Progress {
     bar: ProgressBar,
+    /// When the run began, if it may show a bar.
+    started: Option<Instant>,
 }
 
 impl Progress {
     /// For a run over `len` backups.
     pub(super) fn start(len: usize, streams: &Streams<'_>) -> Progress {
+        let progress = Progress::hidden();
         if !streams.err_is_terminal || len < 2 {
-            return Progress::hidden();
+            return progress;
         }
-        let target = ProgressDrawTarget::stderr_with_hz(HERTZ);
-        let bar = ProgressBar::with_draw_target(Some(len as u64), target);
+        let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+            // A bar that cannot be drawn is no loss.
+            let _ = write!(out, "{:.1}/s", state.per_sec());
+        };
+        progress.bar.set_length(len as u64);
         if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
-            bar.set_style(style);
+            progress.bar.set_style(style.with_key("rate", rate));
         }
-        Progress { bar }
+        Progress { started: Some(Instant::now()), ..progress }
     }
 
     /// None.
     pub(super) fn hidden() -> Progress {
-        Progress { bar: ProgressBar::hidden() }
+        Progress { bar: ProgressBar::hidden(), started: None }
     }
 
     /// One more is done.
     pub(super) fn advance(&self) {
+        if self.bar.is_hidden() && self.started.is_some_and(|at| at.elapsed() >= PATIENCE) {
+            self.bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(HERTZ));
+        }
         self.bar.inc(1);
     }
 
