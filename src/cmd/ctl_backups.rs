@@ -48,6 +48,8 @@ enum Outcome {
     Done,
     Locked,
     Failed,
+    /// Failed, which is no failure of the run.
+    Forgiven,
     /// There is no such backup.
     Unknown,
 }

@@ -29,10 +29,13 @@ fn coloured(colour: Colour, text: &str) -> String {
 
 /// Mail is written by strangers: nothing of it may steer the terminal.
 pub(super) fn harmless(text: &str) -> Cow<'_, str> {
-    let steers = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    // Control characters, and those that turn the direction of writing.
+    let turns = |c: char| {
+        matches!(c, '\u{200e}' | '\u{200f}')
+            || ('\u{202a}'..='\u{202e}').contains(&c)
+            || ('\u{2066}'..='\u{2069}').contains(&c)
     };
+    let steers = |c: char| c.is_control() || turns(c);
     if text.contains(steers) {
         Cow::Owned(text.chars().map(|c| if steers(c) { ' ' } else { c }).collect())
     } else {

@@ -69,13 +69,22 @@ pub(super) struct Tally {
     done: usize,
     locked: usize,
     failed: usize,
+    forgiven: usize,
     unknown: usize,
     of: usize,
 }
 
 impl Tally {
     pub(super) fn start(of: usize) -> Tally {
-        Tally { started: Instant::now(), done: 0, locked: 0, failed: 0, unknown: 0, of }
+        Tally {
+            started: Instant::now(),
+            done: 0,
+            locked: 0,
+            failed: 0,
+            forgiven: 0,
+            unknown: 0,
+            of,
+        }
     }
 
     /// Counts one.
@@ -84,6 +93,7 @@ impl Tally {
             Outcome::Done => self.done += 1,
             Outcome::Locked => self.locked += 1,
             Outcome::Failed => self.failed += 1,
+            Outcome::Forgiven => self.forgiven += 1,
             Outcome::Unknown => self.unknown += 1,
         }
     }
@@ -99,11 +109,12 @@ impl Tally {
     }
 
     fn text(&self, elapsed: Duration) -> String {
-        let visited = self.done + self.locked + self.failed + self.unknown;
+        let failed = self.failed + self.forgiven;
+        let visited = self.done + self.locked + failed + self.unknown;
         let mut text = format!("{visited} backups: {} ok", self.done);
         let rest = [
             (self.locked, "locked"),
-            (self.failed, "failed"),
+            (failed, "failed"),
             (self.unknown, "not found"),
             (self.of.saturating_sub(visited), "not visited"),
         ];
@@ -127,7 +138,8 @@ mod tests {
             tally.add(outcome);
         }
         assert!(tally.failed());
-        let text = "4 backups: 2 ok, 1 locked, 1 not found, 2 not visited, in 1.0 s";
+        tally.add(Outcome::Forgiven);
+        let text = "5 backups: 2 ok, 1 locked, 1 failed, 1 not found, 1 not visited, in 1.0 s";
         assert_eq!(tally.text(second), text);
     }
 }

@@ -33,7 +33,7 @@ pub(super) fn run(
             Err(text) => {
                 write_labelled(streams.err, target.label(), &text)?;
                 // Failures only count where they are to stop the run.
-                Ok(if options.stop_on_error { Outcome::Failed } else { Outcome::Done })
+                Ok(if options.stop_on_error { Outcome::Failed } else { Outcome::Forgiven })
             }
         }
     })
