@@ -1,9 +1,15 @@
 //! Moves, cut short at each step and run again.
 
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::*;
-use crate::store::{Writer, verify};
+use crate::store::staging::Staging;
+use crate::store::{Line, Writer, survey, verify};
+use crate::wire::apply::Apply;
+use crate::wire::dlist::parse_item;
+use crate::wire::mboxname::NameRules;
 
 struct Site {
     top: tempfile::TempDir,
@@ -149,4 +155,58 @@ fn locked_unknown_and_without_index() {
     assert!(!site.path("two").exists());
     site.catalog.remove(b"carol").unwrap();
     assert!(matches!(site.to("two"), Err(MoveError::Unknown)));
+}
+
+/// The server looks up the path, and opens it some time later.
+#[test]
+fn no_acknowledged_line_is_lost_whoever_moves_meanwhile() {
+    let site = Site::new();
+    let rules = NameRules::default();
+    let lines = |path: &Path| {
+        let evidence = survey::read(&File::open(path).unwrap(), &rules).unwrap();
+        evidence.owners[&b"carol".to_vec()]
+    };
+    let before = lines(&site.path("one/c/carol_cesxQB"));
+    let moving = AtomicBool::new(true);
+    let acknowledged = std::thread::scope(|scope| {
+        let server = scope.spawn(|| {
+            let mut acknowledged = 0;
+            while moving.load(Ordering::SeqCst) {
+                let path = site.catalog.lookup(b"carol").unwrap().unwrap();
+                std::thread::sleep(Duration::from_millis(acknowledged % 4));
+                match Writer::open(&path, 1_800_000_000) {
+                    Ok(writer) => acknowledged += append_line(writer),
+                    Err(StoreError::Locked(_)) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            acknowledged
+        });
+        let mut moved = 0;
+        while moved < 20 {
+            let partition = ["two", "one"][moved % 2];
+            match site.to(partition) {
+                Ok(_) => moved += 1,
+                Err(MoveError::Store(StoreError::Locked(_))) => {}
+                Err(error) => panic!("{error}"),
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        moving.store(false, Ordering::SeqCst);
+        server.join().unwrap()
+    });
+    assert!(acknowledged > 0);
+    site.check("one", "two");
+    assert_eq!(lines(&site.path("one/c/carol_cesxQB")), before + acknowledged);
+}
+
+fn append_line(mut writer: Writer) -> u64 {
+    let text = b"UNMAILBOX user.carol.gone";
+    let (name, value) = parse_item(text).unwrap();
+    let apply = Apply::read(&name, &value).unwrap();
+    let line = Line { text, body_at: &[], bodies: &[], apply: &apply };
+    let staging = Staging::new(std::env::temp_dir());
+    writer.append(1_800_000_000, &line, &staging).unwrap();
+    writer.finish(1_800_000_000).unwrap();
+    1
 }
