@@ -6,6 +6,7 @@
 //! chunk are one transaction, committed after the data they speak of were synced.
 
 mod apply;
+mod figures;
 mod read;
 mod restart;
 mod schema;
@@ -18,6 +19,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, ToSql, params};
 
 pub use apply::Position;
+pub use figures::Place;
 pub use read::{MailboxRow, MessageRow, RecordRow, SeenRow, SieveRow};
 pub use restart::RestartPoint;
 use schema::SchemaError;

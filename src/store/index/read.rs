@@ -118,12 +118,16 @@ impl Index {
     /// The mailbox of that name; of several the latest, and none if that one is
     /// deleted.
     pub fn mailbox_named(&self, name: &[u8]) -> Result<Option<MailboxRow>> {
-        let row = self
+        Ok(self.latest_mailbox_named(name)?.filter(|row| row.deleted.is_none()))
+    }
+
+    /// The mailbox of that name; of several the latest, deleted or not.
+    pub fn latest_mailbox_named(&self, name: &[u8]) -> Result<Option<MailboxRow>> {
+        Ok(self
             .db
             .prepare_cached(&format!("{MAILBOX} WHERE mboxname = ?1 ORDER BY id DESC LIMIT 1"))?
             .query_row([Text(name)], mailbox_row)
-            .optional()?;
-        Ok(row.filter(|row| row.deleted.is_none()))
+            .optional()?)
     }
 
     /// The mailbox of that identity, deleted or not.
