@@ -3,6 +3,7 @@
 //! Each command is a file in `ctl_backups/`. This one walks over the selected
 //! backups, opens each under its lock, and says what their outcomes mean together.
 
+mod compact;
 mod list;
 mod options;
 mod verify;
@@ -47,6 +48,7 @@ pub(super) fn main(args: &[OsString], streams: &mut Streams<'_>) -> Result<Exit,
 pub(super) fn run(options: &Options, streams: &mut Streams<'_>) -> Result<Exit, Stop> {
     let settings = startup::start(NAME, options.config.as_deref(), streams)?;
     match options.command {
+        Command::Compact => compact::run(options, &settings, streams),
         Command::List => list::run(options, &settings, streams),
         Command::Verify => verify::run(options, &settings, streams),
         other => not_implemented(NAME, Some(other.word()), streams),

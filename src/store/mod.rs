@@ -5,6 +5,7 @@ pub mod append;
 pub mod backup;
 pub mod catalog;
 pub mod chunk;
+pub mod compact;
 mod data_file;
 pub mod dump;
 pub mod error;

@@ -216,7 +216,6 @@ fn nothing_pretends() {
     let site = Site::of_fixture("main");
     for (tool, command, words) in [
         ("ctl_backups", "stat", &["stat", "-A"][..]),
-        ("ctl_backups", "compact", &["compact", "-F", "bob"]),
         ("ctl_backups", "reindex", &["reindex", "bob"]),
         ("ctl_backups", "lock", &["lock", "-x", "true", "bob"]),
         ("cyr_backup", "show", &["bob", "show", "mailboxes", "user/bob"]),

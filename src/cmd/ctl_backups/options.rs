@@ -58,6 +58,8 @@ pub struct Options {
     pub operands: Vec<OsString>,
     /// `-F`: also if it is not needed.
     pub force: bool,
+    /// Only say what would be done; `cyrbk compact --dry-run`.
+    pub dry_run: bool,
     /// `-S`: end at the first failure.
     pub stop_on_error: bool,
     /// `-V`: without the quick check.
@@ -175,6 +177,7 @@ impl Options {
             mode: None,
             operands: Vec::new(),
             force: false,
+            dry_run: false,
             stop_on_error: false,
             no_verify: false,
             create: false,

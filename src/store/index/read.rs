@@ -115,15 +115,16 @@ impl Index {
         )
     }
 
-    /// The mailbox of that name; of several the latest, and none if that one is
-    /// deleted.
+    /// The live mailbox of that name; of several the latest.
     pub fn mailbox_named(&self, name: &[u8]) -> Result<Option<MailboxRow>> {
         let row = self
             .db
-            .prepare_cached(&format!("{MAILBOX} WHERE mboxname = ?1 ORDER BY id DESC LIMIT 1"))?
+            .prepare_cached(&format!(
+                "{MAILBOX} WHERE mboxname = ?1 AND deleted IS NULL ORDER BY id DESC LIMIT 1"
+            ))?
             .query_row([Text(name)], mailbox_row)
             .optional()?;
-        Ok(row.filter(|row| row.deleted.is_none()))
+        Ok(row)
     }
 
     /// The mailbox of that identity, deleted or not.

@@ -1,0 +1,78 @@
+//! Does the new index say what is due after the old log?
+
+use crate::store::index::{Index, IndexError, MailboxRow, RecordRow};
+
+/// Compares what stays in `scratch`, after [`Index::choose`], with everything in
+/// `new`. The inner error says in what they differ.
+pub(super) fn check(
+    scratch: &Index,
+    new: &Index,
+) -> Result<std::result::Result<(), String>, IndexError> {
+    let kept = scratch.kept_mailboxes()?;
+    let due: Vec<MailboxRow> =
+        scratch.mailboxes()?.into_iter().filter(|row| kept.contains(&row.id)).collect();
+    if new.mailboxes()?.len() != due.len() {
+        return Ok(Err("the number of mailboxes".into()));
+    }
+    for row in &due {
+        if let Err(what) = mailbox(scratch, new, row)? {
+            let name = String::from_utf8_lossy(&row.mboxname);
+            return Ok(Err(format!("{what} of mailbox {name}")));
+        }
+    }
+    if new.count_messages()? != scratch.count_kept_messages()? {
+        return Ok(Err("the number of messages".into()));
+    }
+    Ok(user(scratch, new)?)
+}
+
+fn mailbox(
+    scratch: &Index,
+    new: &Index,
+    due: &MailboxRow,
+) -> Result<std::result::Result<(), &'static str>, IndexError> {
+    let Some(found) = new.mailbox_with_uniqueid(&due.uniqueid)? else {
+        return Ok(Err("the existence"));
+    };
+    let anonymous = |row: &MailboxRow| MailboxRow { id: 0, last_chunk_id: 0, ..row.clone() };
+    if anonymous(due) != anonymous(&found) {
+        return Ok(Err("the state"));
+    }
+    if scratch.extra_fields(due.id)? != new.extra_fields(found.id)? {
+        return Ok(Err("the further fields"));
+    }
+    let uids = scratch.kept_uids(due.id)?;
+    let records = scratch.true_records(due.id)?;
+    let records = records.into_iter().filter(|row| uids.contains(&row.uid)).map(anonymous_record);
+    if !records.eq(new.true_records(found.id)?.into_iter().map(anonymous_record)) {
+        return Ok(Err("the records"));
+    }
+    Ok(Ok(()))
+}
+
+fn anonymous_record(row: RecordRow) -> RecordRow {
+    RecordRow { last_chunk_id: 0, ..row }
+}
+
+/// What belongs to no mailbox.
+fn user(scratch: &Index, new: &Index) -> Result<std::result::Result<(), String>, IndexError> {
+    let sorted = |index: &Index| {
+        let mut subscriptions = index.subscriptions()?;
+        subscriptions.sort();
+        let mut seen = index.seen_states()?;
+        seen.sort_by(|a, b| a.uniqueid.cmp(&b.uniqueid));
+        let mut scripts = index.sieve_scripts()?;
+        scripts.sort_by(|a, b| a.filename.cmp(&b.filename));
+        Ok::<_, IndexError>((subscriptions, seen, scripts))
+    };
+    let (due, found) = (sorted(scratch)?, sorted(new)?);
+    Ok(if due.0 != found.0 {
+        Err("the subscriptions".into())
+    } else if due.1 != found.1 {
+        Err("the seen states".into())
+    } else if due.2 != found.2 {
+        Err("the sieve scripts".into())
+    } else {
+        Ok(())
+    })
+}
