@@ -157,6 +157,7 @@ pub fn run(
     let backup = open(path, now, wait)?;
     let index = backup.index();
     let fault = || StoreError::index(path);
+    let io = |error| StoreError::io(path)(error);
     if !policy.force {
         let live = index.live_chunks(policy.since).map_err(fault())?;
         let chunks = index.chunks().map_err(fault())?;
@@ -166,7 +167,7 @@ pub fn run(
             return Ok(Outcome::Skipped);
         }
     }
-    let file = File::open(path).map_err(StoreError::io(path))?;
+    let file = File::open(path).map_err(io)?;
     let survey = Survey::of(&file, path, index)?;
     let plan = Plan::of(&survey, policy.since).map_err(fault())?;
     let lengths: Vec<u64> = plan.kept.iter().map(|chunk| chunk.length).collect();
@@ -188,6 +189,10 @@ pub fn run(
     compare::check(&survey.scratch, &new.index)
         .map_err(fault())?
         .map_err(|what| CompactError::Unfaithful { path: path.to_owned(), what })?;
+    if !policy.force && survey.damages.is_empty() && new.is_same_as(&file).map_err(io)? {
+        // Nothing but a chunk that ought to be split and holds one large message.
+        return Ok(Outcome::Skipped);
+    }
     let figures = Figures { octets_after: new.len_file(), ..figures };
     let keep = policy.keep_previous || !survey.damages.is_empty();
     let previous = replace::replace(path, new, keep.then_some(now))?;

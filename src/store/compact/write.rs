@@ -54,6 +54,17 @@ impl NewPair {
         self.output.hash.len()
     }
 
+    /// Whether the data file has the octets of `other`.
+    pub(super) fn is_same_as(&self, other: &File) -> io::Result<bool> {
+        let len = other.metadata()?.len();
+        if len != self.len_file() {
+            return Ok(false);
+        }
+        let mut hash = FileHash::default();
+        hash.update_from(other, len)?;
+        Ok(hash.hex() == self.output.hash.hex())
+    }
+
     /// Closes the index; the file goes on being locked.
     pub(super) fn into_locked(self) -> (File, replace::NewNames) {
         (self.output.file, self.names)
