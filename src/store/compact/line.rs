@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::plan::Restated;
 use crate::wire::dlist::{KvList, Literals, Printer, Value};
 
 /// What stays of a line.
@@ -16,7 +17,12 @@ pub(super) enum Stays<'a> {
 
 /// Canonical text of `name value` as far as it stays, and the offsets in it at which
 /// message bodies belong.
-pub(super) fn print(name: &[u8], value: &Value<'_>, stays: &Stays<'_>) -> (Vec<u8>, Vec<usize>) {
+pub(super) fn print(
+    name: &[u8],
+    value: &Value<'_>,
+    stays: &Stays<'_>,
+    restated: Option<&Restated>,
+) -> (Vec<u8>, Vec<usize>) {
     let mut printer = Printer::new(Literals::NonSync, Vec::new());
     match (stays, value) {
         (Stays::Messages(flags), Value::List(list)) => {
@@ -30,7 +36,11 @@ pub(super) fn print(name: &[u8], value: &Value<'_>, stays: &Stays<'_>) -> (Vec<u
         }
         (Stays::Records(uids), Value::KvList(fields)) => {
             printer.raw(name).raw(b" ");
-            mailbox(&mut printer, fields, uids);
+            mailbox(&mut printer, fields, uids, restated);
+        }
+        (_, Value::Atom(_)) if restated.is_some() => {
+            printer.raw(name).raw(b" ");
+            printer.nstring(restated.map(|now| &now.mboxname[..]));
         }
         _ => {
             printer.item(name, value);
@@ -39,13 +49,33 @@ pub(super) fn print(name: &[u8], value: &Value<'_>, stays: &Stays<'_>) -> (Vec<u
     printer.into_parts()
 }
 
-fn mailbox(printer: &mut Printer, fields: &KvList<'_>, uids: &HashSet<u32>) {
+fn mailbox(
+    printer: &mut Printer,
+    fields: &KvList<'_>,
+    uids: &HashSet<u32>,
+    restated: Option<&Restated>,
+) {
     printer.raw(b"%(");
     for (i, (key, value)) in fields.pairs().enumerate() {
         printer.separator(i);
-        if &key[..] != b"RECORD" {
-            printer.item(&key, &value);
-            continue;
+        match (&key[..], restated) {
+            (b"RECORD", _) => {}
+            (b"MBOXNAME", Some(now)) => {
+                printer.string(&key).raw(b" ").string(&now.mboxname);
+                continue;
+            }
+            (b"PARTITION", Some(now)) => {
+                printer.string(&key).raw(b" ").nstring(now.partition.as_deref());
+                continue;
+            }
+            (b"UIDVALIDITY", Some(now)) => {
+                printer.string(&key).raw(b" ").number(now.uidvalidity.into());
+                continue;
+            }
+            _ => {
+                printer.item(&key, &value);
+                continue;
+            }
         }
         printer.raw(b"RECORD (");
         let records = value.as_list();
@@ -72,7 +102,7 @@ mod tests {
 
     fn printed(line: &str, stays: &Stays<'_>) -> String {
         let (name, value) = parse_item(line.as_bytes()).unwrap();
-        String::from_utf8(print(&name, &value, stays).0).unwrap()
+        String::from_utf8(print(&name, &value, stays, None).0).unwrap()
     }
 
     #[test]
@@ -91,11 +121,27 @@ mod tests {
     }
 
     #[test]
+    fn names_are_brought_up_to_date() {
+        let now =
+            Restated { mboxname: b"b c".to_vec(), partition: Some(b"q".to_vec()), uidvalidity: 7 };
+        let restated = |line: &str| {
+            let (name, value) = parse_item(line.as_bytes()).unwrap();
+            let stays = Stays::Records(&HashSet::new());
+            String::from_utf8(print(&name, &value, &stays, Some(&now)).0).unwrap()
+        };
+        assert_eq!(
+            restated("MAILBOX %(UNIQUEID u MBOXNAME a UIDVALIDITY 1 PARTITION p RECORD ())"),
+            "MAILBOX %(UNIQUEID u MBOXNAME \"b c\" UIDVALIDITY 7 PARTITION q RECORD ())"
+        );
+        assert_eq!(restated("UNMAILBOX a"), "UNMAILBOX \"b c\"");
+    }
+
+    #[test]
     fn messages_go_with_their_bodies() {
         let guid = "4eea1e78e5032625a64f9ba26611156942a8f86a";
         let line = format!("MESSAGE (%{{p {guid} 1}}\r\n NIL %{{q {guid} 2}}\r\n)");
         let (name, value) = parse_item(line.as_bytes()).unwrap();
-        let (text, bodies) = print(&name, &value, &Stays::Messages(&[false, true]));
+        let (text, bodies) = print(&name, &value, &Stays::Messages(&[false, true]), None);
         let head = format!("MESSAGE (%{{q {guid} 2}}\r\n");
         assert_eq!(String::from_utf8(text).unwrap(), format!("{head})"));
         assert_eq!(bodies, [head.len()]);

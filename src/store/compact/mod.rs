@@ -169,7 +169,8 @@ pub fn run(
     }
     let file = File::open(path).map_err(io)?;
     let survey = Survey::of(&file, path, index)?;
-    let plan = Plan::of(&survey, policy.since).map_err(fault())?;
+    survey.scratch.choose(policy.since).map_err(fault())?;
+    let plan = Plan::restating(&survey, policy.since).map_err(fault())?;
     let lengths: Vec<u64> = plan.kept.iter().map(|chunk| chunk.length).collect();
     let is_worth_it = policy.force || policy.sizes.is_worth_it(plan.dropped.len(), &lengths);
     if is_worth_it {
@@ -185,10 +186,7 @@ pub fn run(
     }
     replace::check_space(path, figures.octets_after)?;
     let source = write::Source { path, file: &file, survey: &survey, plan: &plan };
-    let new = write::write(&source, policy, sink)?;
-    compare::check(&survey.scratch, &new.index)
-        .map_err(fault())?
-        .map_err(|what| CompactError::Unfaithful { path: path.to_owned(), what })?;
+    let new = write_faithfully(source, policy, sink)?;
     if !policy.force && survey.damages.is_empty() && new.is_same_as(&file).map_err(io)? {
         // Nothing but a chunk that ought to be split and holds one large message.
         return Ok(Outcome::Skipped);
@@ -197,6 +195,31 @@ pub fn run(
     let keep = policy.keep_previous || !survey.damages.is_empty();
     let previous = replace::replace(path, new, keep.then_some(now))?;
     Ok(Outcome::Done { figures, previous, damages: survey.damages })
+}
+
+/// Writes the new pair and makes sure that it says what it should.
+fn write_faithfully(
+    source: write::Source<'_>,
+    policy: &Policy,
+    sink: &mut Sink<'_>,
+) -> Result<write::NewPair, CompactError> {
+    let survey = source.survey;
+    let fault = || StoreError::index(source.path);
+    let differs = |new: &write::NewPair| {
+        compare::check(&survey.scratch, &new.index).map_err(fault()).map(Result::err)
+    };
+    let mut new = write::write(&source, policy, sink)?;
+    let mut difference = differs(&new)?;
+    if difference.is_some() && !source.plan.restated.is_empty() {
+        drop(new);
+        let plan = &Plan::of(survey, policy.since).map_err(fault())?;
+        new = write::write(&write::Source { plan, ..source }, policy, sink)?;
+        difference = differs(&new)?;
+    }
+    match difference {
+        None => Ok(new),
+        Some(what) => Err(CompactError::Unfaithful { path: source.path.to_owned(), what }),
+    }
 }
 
 /// Opens and locks the backup, with the index brought up to the end of the data.

@@ -1,9 +1,10 @@
 //! What stays: a plan over the rows of the survey. Nothing is written here.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use super::survey::{Kind, Note, Survey, is_superseded};
-use crate::store::index::IndexError;
+use crate::store::index::{IndexError, MailboxRow};
 use crate::wire::apply::Apply;
 use crate::wire::dlist::parse_item;
 
@@ -13,6 +14,18 @@ pub(super) struct Plan {
     pub(super) kept: Vec<Kept>,
     /// Ids of chunks of which nothing stays.
     pub(super) dropped: Vec<i64>,
+    /// Lines that will say something else than they do.
+    pub(super) restated: HashMap<i64, Restated>,
+}
+
+/// What a line says of a mailbox that was renamed after it, without another MAILBOX
+/// line since. Real and own `verify` look for a MAILBOX line with the name that the
+/// mailbox has, and would find none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Restated {
+    pub(super) mboxname: Vec<u8>,
+    pub(super) partition: Option<Vec<u8>>,
+    pub(super) uidvalidity: u32,
 }
 
 /// A chunk of which something stays.
@@ -31,17 +44,35 @@ pub(super) struct Kept {
 }
 
 impl Plan {
-    /// Plans to drop what was deleted or expunged at `since` or before (`None`:
-    /// nothing of that kind), and what later lines have made obsolete.
+    /// Plans to drop what was deleted or expunged at `since` or before (`None`: nothing
+    /// of that kind; as it was chosen in the survey's index), and what later lines have
+    /// made obsolete.
     pub(super) fn of(survey: &Survey, since: Option<i64>) -> Result<Plan, IndexError> {
+        Plan::with_names(survey, since, HashMap::new())
+    }
+
+    /// The same, but lines give mailboxes their present names, and RENAME lines go.
+    /// Where names were handed round among mailboxes such lines may say something else,
+    /// so the result is to be compared.
+    pub(super) fn restating(survey: &Survey, since: Option<i64>) -> Result<Plan, IndexError> {
+        Plan::with_names(survey, since, restate(survey)?)
+    }
+
+    fn with_names(
+        survey: &Survey,
+        since: Option<i64>,
+        restated: HashMap<i64, Restated>,
+    ) -> Result<Plan, IndexError> {
         let scratch = &survey.scratch;
-        scratch.choose(since)?;
         for note in &survey.notes {
             if is_needed(survey, note, since)? {
-                scratch.keep_line(note.line)?;
+                match note.kind {
+                    Kind::Rename(_) if !restated.is_empty() => scratch.drop_line(note.line)?,
+                    _ => scratch.keep_line(note.line)?,
+                }
             }
         }
-        let mut plan = Plan { kept: Vec::new(), dropped: Vec::new() };
+        let mut plan = Plan { kept: Vec::new(), dropped: Vec::new(), restated };
         for (i, source) in survey.chunks.iter().enumerate() {
             let next = survey.chunks.get(i + 1).map_or(survey.len_file, |next| next.row.offset);
             let Range { start, end } = source.lines;
@@ -50,8 +81,9 @@ impl Plan {
                 plan.dropped.push(source.row.id);
                 continue;
             }
-            let all_stays =
-                wanted.lines.len() as i64 == end - start && wanted.items() == source.items;
+            let all_stays = wanted.lines.len() as i64 == end - start
+                && wanted.items() == source.items
+                && !plan.restated.keys().any(|line| source.lines.contains(line));
             plan.kept.push(Kept {
                 id: source.row.id,
                 offset: source.row.offset,
@@ -69,12 +101,54 @@ impl Plan {
     }
 }
 
+/// The lines that can be restated: the last MAILBOX lines of renamed mailboxes, and the
+/// UNMAILBOX lines behind those.
+fn restate(survey: &Survey) -> Result<HashMap<i64, Restated>, IndexError> {
+    let scratch = &survey.scratch;
+    let mut renamed = HashMap::new();
+    for note in &survey.notes {
+        let Kind::Rename(ids) = &note.kind else { continue };
+        for &id in ids {
+            if scratch.is_kept_before(id, note.line)?
+                && let Some(row) = scratch.mailbox_with_id(id)?
+            {
+                renamed.insert(id, row);
+            }
+        }
+    }
+    let mut restated = HashMap::new();
+    for row in renamed.values() {
+        restated.insert(row.last_chunk_id, Restated::of(row));
+    }
+    for note in survey.notes.iter().filter(|_| !renamed.is_empty()) {
+        let Kind::Unmailbox(ids) = &note.kind else { continue };
+        for id in ids {
+            if let Some(row) = renamed.get(id)
+                && row.last_chunk_id < note.line
+            {
+                restated.insert(note.line, Restated::of(row));
+            }
+        }
+    }
+    Ok(restated)
+}
+
+impl Restated {
+    fn of(row: &MailboxRow) -> Restated {
+        Restated {
+            mboxname: row.mboxname.clone(),
+            partition: row.partition.clone(),
+            uidvalidity: row.uidvalidity,
+        }
+    }
+}
+
 /// Whether the state at the end depends on this line.
 fn is_needed(survey: &Survey, note: &Note, since: Option<i64>) -> Result<bool, IndexError> {
     let (scratch, line) = (&survey.scratch, note.line);
     match &note.kind {
         // A later MAILBOX line of the same mailbox says all of it again.
-        Kind::Mailboxes(ids) => {
+        Kind::Rename(ids) | Kind::Unmailbox(ids) => {
             for &id in ids {
                 if scratch.is_kept_before(id, line)? {
                     return Ok(true);

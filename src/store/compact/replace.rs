@@ -151,7 +151,7 @@ fn keep_previous(path: &Path, now: i64) -> Result<PathBuf> {
 fn adopt_index(path: &Path, new: &Path) -> io::Result<()> {
     let index = index_path(path);
     match fs::remove_file(with_suffix(&index, "-journal")) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
         _ => fs::rename(new, &index),
     }
 }

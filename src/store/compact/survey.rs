@@ -48,8 +48,10 @@ pub(super) struct Note {
 }
 
 pub(super) enum Kind {
-    /// RENAME, UNMAILBOX: of these mailboxes.
-    Mailboxes(Vec<i64>),
+    /// RENAME of these mailboxes.
+    Rename(Vec<i64>),
+    /// UNMAILBOX of these mailboxes.
+    Unmailbox(Vec<i64>),
     /// UNSIEVE of this script.
     Script(Vec<u8>),
     /// EXPUNGE; its text.
@@ -212,10 +214,10 @@ impl Reading<'_> {
                 None
             }
             Apply::Unmailbox(name) => {
-                Some(Kind::Mailboxes(scratch.mailboxes_called(name).map_err(fault())?))
+                Some(Kind::Unmailbox(scratch.mailboxes_called(name).map_err(fault())?))
             }
             Apply::Rename(rename) => {
-                Some(Kind::Mailboxes(scratch.mailboxes_called(&rename.from).map_err(fault())?))
+                Some(Kind::Rename(scratch.mailboxes_called(&rename.from).map_err(fault())?))
             }
             Apply::Unsieve(script) => Some(Kind::Script(script.filename.clone())),
             Apply::Expunge(_) => Some(Kind::Expunge(line.text().to_vec())),

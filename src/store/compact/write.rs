@@ -204,12 +204,13 @@ impl<'a> Act<'a> {
         let none = HashSet::new();
         let (name, value) = line.item().map_err(self.log())?;
         let (flags, bodies) = self.spool.take().map_err(self.io())?;
-        let stays = match &name.strip_prefix(b"LOCAL_").unwrap_or(&name)[..] {
+        let stays = match name.strip_prefix(b"LOCAL_").unwrap_or(&name) {
             b"MESSAGE" => Stays::Messages(&flags),
             b"MAILBOX" => Stays::Records(wanted.uids.get(&number).unwrap_or(&none)),
             _ => Stays::All,
         };
-        let (text, body_at) = line::print(&name, &value, &stays);
+        let restated = self.source.plan.restated.get(&number);
+        let (text, body_at) = line::print(&name, &value, &stays, restated);
         let due = wanted.messages.get(&number).map_or(0, HashSet::len);
         if body_at.len() != bodies.len() || bodies.len() != due {
             return Err(self.unfaithful(format!("messages of line {number} have gone")));

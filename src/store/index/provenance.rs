@@ -148,6 +148,12 @@ impl Index {
         Ok(())
     }
 
+    /// Does not keep a line after all.
+    pub fn drop_line(&self, line: i64) -> Result<()> {
+        self.db.prepare_cached("DELETE FROM kept_line WHERE line = ?1")?.execute([line])?;
+        Ok(())
+    }
+
     /// Whether mailbox `id` stays, and its last MAILBOX line comes before `line`.
     pub fn is_kept_before(&self, mailbox_id: i64, line: i64) -> Result<bool> {
         let query = "SELECT 1 FROM kept_mailbox WHERE id = ?1 AND line < ?2";

@@ -127,6 +127,12 @@ impl Index {
         Ok(row)
     }
 
+    /// The mailbox with that row id, deleted or not.
+    pub fn mailbox_with_id(&self, id: i64) -> Result<Option<MailboxRow>> {
+        let query = format!("{MAILBOX} WHERE id = ?1");
+        Ok(self.db.prepare_cached(&query)?.query_row([id], mailbox_row).optional()?)
+    }
+
     /// The mailbox of that identity, deleted or not.
     pub fn mailbox_with_uniqueid(&self, uniqueid: &[u8]) -> Result<Option<MailboxRow>> {
         Ok(self

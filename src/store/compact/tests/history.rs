@@ -199,10 +199,13 @@ fn mailbox(id: u32, name: u32, last_uid: u32, records: &[(u32, u32, bool)], now:
     )
 }
 
+/// With its further fields and its records.
+type MailboxSeen = (MailboxRow, Option<Vec<u8>>, Vec<RecordRow>);
+
 /// What GET and the tools can see, as far as it is not past its retention.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Seen {
-    mailboxes: Vec<(MailboxRow, Option<Vec<u8>>, Vec<RecordRow>)>,
+    mailboxes: Vec<MailboxSeen>,
     /// The identity of what a name leads to.
     names: BTreeMap<Vec<u8>, Vec<u8>>,
     subscriptions: BTreeSet<Vec<u8>>,
@@ -272,10 +275,7 @@ impl Seen {
 }
 
 /// Of live mailboxes whose name no other live one has.
-fn names(
-    index: &Index,
-    mailboxes: &[(MailboxRow, Option<Vec<u8>>, Vec<RecordRow>)],
-) -> BTreeMap<Vec<u8>, Vec<u8>> {
+fn names(index: &Index, mailboxes: &[MailboxSeen]) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let live = || mailboxes.iter().map(|(row, ..)| row).filter(|row| row.deleted.is_none());
     live()
         .filter(|row| live().filter(|other| other.mboxname == row.mboxname).count() == 1)

@@ -27,8 +27,11 @@ fn is_sound(site: &Site) -> bool {
         }
     })
     .unwrap();
-    // A RENAME without a later MAILBOX line; see docs/quirks.md.
-    findings.iter().all(|finding| finding.contains("NoMailbox"))
+    drop(backup);
+    // Where names were handed round among mailboxes; see docs/quirks.md.
+    let has_rename = || text(site).contains(" APPLY RENAME ");
+    findings.is_empty()
+        || findings.iter().all(|finding| finding.contains("NoMailbox")) && has_rename()
 }
 
 /// The index that a rebuild from the same data makes.
@@ -40,7 +43,7 @@ fn rebuilt(site: &Site) -> Rows {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 50, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_changes_but_what_is_past_its_retention(
@@ -137,6 +140,47 @@ fn a_message_that_came_back_stays() {
     // In Cyrus's own table too: it would drop the message otherwise.
     let records = backup.index().records(1).unwrap();
     assert_eq!(records.iter().map(|row| (row.uid, row.expunged)).collect::<Vec<_>>(), [(6, None)]);
+}
+
+#[test]
+fn renamed_mailboxes_get_lines_with_their_names() {
+    let site = Site::new();
+    let end = site.write(&[
+        (0, Op::Mailbox(0, 0, 5, vec![])),
+        (1, Op::Rename(0, 1)),
+        (1, Op::Unmailbox(1)),
+        (1, Op::Mailbox(1, 1, 5, vec![])),
+        (1, Op::Rename(1, 2)),
+    ]);
+    let before = site.seen(None);
+    site.compact(&site.policy(None));
+    assert_eq!(site.seen(None), before);
+    let words = |text: String| -> Vec<String> {
+        let second = |line: &str| line.split(' ').skip(2).take(5).collect::<Vec<_>>().join(" ");
+        text.lines().map(second).collect()
+    };
+    let boxes = |id: u32| format!("MAILBOX %(UNIQUEID u{id} MBOXNAME user.a.2");
+    assert_eq!(words(text(&site)), [boxes(0), "UNMAILBOX user.a.2".to_owned(), boxes(1)]);
+    assert!(is_sound(&site));
+    assert_eq!(site.seen(Some(end)).mailbox_names(), ["user.a.2"]);
+}
+
+/// A name that passes from one mailbox to another: the lines stay as they are.
+#[test]
+fn names_that_are_handed_round_are_not_confused() {
+    let site = Site::new();
+    site.write(&[
+        (0, Op::Mailbox(0, 0, 5, vec![])),
+        (0, Op::Mailbox(1, 1, 5, vec![])),
+        (1, Op::Unmailbox(0)),
+        (1, Op::Rename(1, 0)),
+        (1, Op::Sub(0, false)),
+        (1, Op::Sub(0, true)),
+    ]);
+    let before = site.seen(None);
+    site.compact(&site.policy(None));
+    assert_eq!(site.seen(None), before);
+    assert!(text(&site).contains(" RENAME ") && !text(&site).contains("UNSUB"));
 }
 
 #[test]
