@@ -27,7 +27,7 @@ const DEVIATIONS: [(u32, &str, &str); 6] = [
 ];
 
 /// The site, if the real tools can be run on it.
-fn site(set: &str) -> Option<Site> {
+pub(crate) fn site(set: &str) -> Option<Site> {
     let installed = Path::new(TOOLS).join("ctl_backups").exists();
     let user = nix::unistd::User::from_name("cyrus").unwrap();
     let may = user.is_some_and(|user| geteuid().is_root() || geteuid() == user.uid);
@@ -39,7 +39,7 @@ fn site(set: &str) -> Option<Site> {
     None
 }
 
-fn real(site: &Site, line: &str) -> Ran {
+pub(crate) fn real(site: &Site, line: &str) -> Ran {
     let (tool, words) = split(line);
     site.run(&Path::new(TOOLS).join(tool), &words)
 }
