@@ -2,11 +2,15 @@
 //! lines, prints nothing.
 
 pub mod append;
+mod aside;
 pub mod backup;
 pub mod catalog;
 pub mod chunk;
 pub mod compact;
+#[cfg(test)]
+mod crash_tests;
 mod data_file;
+pub mod disk;
 pub mod dump;
 pub mod error;
 pub mod file_hash;
@@ -16,6 +20,8 @@ pub mod message;
 pub mod partition;
 pub mod placement;
 mod recover;
+mod replay;
+mod restart;
 pub mod staging;
 mod torn;
 pub mod twoskip;

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use sha1::{Digest, Sha1};
@@ -274,7 +274,8 @@ impl<'a> Act<'a> {
         synced.map_err(self.io())?;
         fail_point()?;
         let hash = &self.output.hash;
-        let state = State { len_file: hash.len(), checkpoint: hash.checkpoint() };
+        let inode = self.output.file.metadata().map_err(self.io())?.ino();
+        let state = State { len_file: hash.len(), inode, checkpoint: hash.checkpoint() };
         let committed = self.index.set_state(&state).and_then(|()| self.index.commit());
         Ok(committed.map_err(self.fault())?)
     }
