@@ -11,7 +11,7 @@ use cyrbk::store::placement::{Placement, Policy};
 use cyrbk::sync::SessionSettings;
 use cyrbk::sync::auth::{AuthConfig, Authenticator, NamePolicy, PasswordFile, PasswordSource};
 use cyrbk::sync::server::{
-    Manager, Retirement, Server, ServerLimits, ServerSettings, Site as Store, bind,
+    Manager, Retirement, Server, ServerLimits, ServerSettings, Site as Store, TelemetryFolder, bind,
 };
 use cyrbk::wire::frame::Limits;
 use cyrbk::wire::mboxname::NameRules;
@@ -74,6 +74,7 @@ impl Site {
             },
             service: "csync".into(),
             failed_login_pause: options.limits.login_pause,
+            minimum_layer: 0,
         });
         let partitions = BTreeMap::from([("one".to_owned(), root.path().join("one"))]);
         let settings = ServerSettings {
@@ -81,6 +82,7 @@ impl Site {
                 server_name: "backup.example.com".into(),
                 mechanisms: authenticator.mechanisms(false),
                 mechanisms_private: authenticator.mechanisms(true),
+                offers_external: false,
                 limits: options.lines,
                 spool_memory: options.spool_memory,
             },
@@ -94,6 +96,7 @@ impl Site {
             },
             limits: options.limits,
             tls: None,
+            telemetry: TelemetryFolder { path: root.path().join("log"), service: "backupd".into() },
         };
         let sockets = bind("127.0.0.1:0").unwrap();
         let server = Server::new(settings, sockets, Manager::None, Retirement::default()).unwrap();

@@ -19,21 +19,22 @@ const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 /// The first common name of the subject, as Cyrus takes it; `None` if there is none, or if
 /// it is not text. `der` was verified before: anybody may have written it otherwise.
 pub(super) fn common_name(der: &[u8]) -> Option<String> {
-    let certificate = &mut &*der;
-    let tbs = &mut &*expect(&mut expect(certificate, SEQUENCE)?, SEQUENCE)?;
+    let mut input = der;
+    let mut certificate = expect(&mut input, SEQUENCE)?;
+    let mut tbs = expect(&mut certificate, SEQUENCE)?;
     if tbs.first() == Some(&VERSION) {
-        element(tbs)?;
+        element(&mut tbs)?;
     }
     for _ in ["serialNumber", "signature", "issuer", "validity"] {
-        element(tbs)?;
+        element(&mut tbs)?;
     }
-    let subject = &mut &*expect(tbs, SEQUENCE)?;
+    let mut subject = expect(&mut tbs, SEQUENCE)?;
     while !subject.is_empty() {
-        let names = &mut &*expect(subject, SET)?;
+        let mut names = expect(&mut subject, SET)?;
         while !names.is_empty() {
-            let name = &mut &*expect(names, SEQUENCE)?;
-            if expect(name, OBJECT_IDENTIFIER)? == COMMON_NAME {
-                let (tag, value) = element(name)?;
+            let mut name = expect(&mut names, SEQUENCE)?;
+            if expect(&mut name, OBJECT_IDENTIFIER)? == COMMON_NAME {
+                let (tag, value) = element(&mut name)?;
                 let text = STRINGS.contains(&tag).then_some(value)?;
                 return String::from_utf8(text.to_vec()).ok();
             }

@@ -494,11 +494,12 @@ mod tests {
                 names,
                 service: "csync".into(),
                 failed_login_pause: Duration::ZERO,
+                minimum_layer: 0,
             }),
             staging_path: root.join("staging"),
             open_backups_max: 2,
         };
-        Lease::new(Arc::new(site), Peer(([127, 0, 0, 1], 1).into()))
+        Lease::new(Arc::new(site), Peer::local())
     }
 
     fn ask(lease: &mut Lease, work: Work) -> String {
