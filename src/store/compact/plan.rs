@@ -37,6 +37,8 @@ pub(super) struct Kept {
     pub(super) len_file: u64,
     /// Inflated octets, as it is.
     pub(super) length: u64,
+    /// SHA-1 of these, hex.
+    pub(super) data_sha1: String,
     /// Its lines.
     pub(super) lines: Range<i64>,
     /// File offset behind it, if all of it stays as it is.
@@ -89,6 +91,7 @@ impl Plan {
                 offset: source.row.offset,
                 len_file: next.saturating_sub(source.row.offset),
                 length: source.row.length,
+                data_sha1: source.row.data_sha1.clone(),
                 lines: source.lines.clone(),
                 whole_until: source.end.filter(|_| all_stays),
             });

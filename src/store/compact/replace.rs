@@ -7,8 +7,8 @@
 //! | `<data>.index.new` renamed to `<data>.index`, directory synced | done |
 //!
 //! [`complete_interrupted`] does the third step where it is missing. Whether
-//! `.index.new` belongs to the data file is not guessed: it remembers the length and
-//! the SHA-1 of the file it was made for.
+//! `.index.new` belongs to the data file is not guessed: it remembers the inode number,
+//! the length and the SHA-1 of the file it was made for.
 
 use std::fs;
 use std::io;
@@ -19,6 +19,7 @@ use super::write::NewPair;
 use crate::lock::{self, Kind, LockError, Wait};
 use crate::store::backup::{index_path, with_suffix};
 use crate::store::data_file::sync_directory_of;
+use crate::store::disk::Disk;
 use crate::store::error::{Result, StoreError};
 use crate::store::file_hash::FileHash;
 use crate::store::index::{Index, Open};
@@ -157,14 +158,14 @@ fn adopt_index(path: &Path, new: &Path) -> io::Result<()> {
 }
 
 /// Completes a compaction that was cut short after its first rename, and removes
-/// what one left that was cut short before. To be called under the lock of `file`,
+/// what one left that was cut short before. To be called under the lock of `disk`,
 /// the data file at `path`, before its index is opened.
-pub(in crate::store) fn complete_interrupted(path: &Path, file: &fs::File) -> Result<()> {
+pub(in crate::store) fn complete_interrupted(path: &Path, disk: &dyn Disk) -> Result<()> {
     let new = with_suffix(path, ".index.new");
     if !fs::exists(&new).map_err(StoreError::io(&new))? {
         return Ok(());
     }
-    if belongs_to(&new, file).map_err(StoreError::io(path))? {
+    if belongs_to(&new, disk).map_err(StoreError::io(path))? {
         tracing::warn!(file = %path.display(), "completing an interrupted compaction");
         adopt_index(path, &new)
             .and_then(|()| sync_directory_of(path))
@@ -175,17 +176,17 @@ pub(in crate::store) fn complete_interrupted(path: &Path, file: &fs::File) -> Re
 }
 
 /// Whether the index at `path` was made for just this data file.
-fn belongs_to(path: &Path, file: &fs::File) -> io::Result<bool> {
+fn belongs_to(path: &Path, disk: &dyn Disk) -> io::Result<bool> {
     if fs::exists(with_suffix(path, "-journal"))? {
         return Ok(false);
     }
     let state = Index::open(path, Open::Read).and_then(|index| index.state());
     let Ok(Some(state)) = state else { return Ok(false) };
-    if state.len_file != file.metadata()?.len() || state.checkpoint.hashed > state.len_file {
+    if (state.len_file, state.inode) != (disk.len_file()?, disk.inode()?) {
         return Ok(false);
     }
     let mut hash = FileHash::default();
-    hash.update_from(file, state.checkpoint.hashed)?;
+    hash.update_from(disk, state.checkpoint.hashed)?;
     Ok(hash.checkpoint() == state.checkpoint)
 }
 

@@ -15,11 +15,13 @@ use super::sizes::Sizes;
 use super::survey::Survey;
 use super::{CompactError, Event, Policy, Sink};
 use crate::lock::{self, Kind, Wait};
-use crate::store::chunk::{CHUNK_HEADER, MemberWriter};
+use crate::store::chunk::{CHUNK_HEADER, MemberWriter, RESTART_EVERY};
 use crate::store::error::StoreError;
 use crate::store::file_hash::FileHash;
-use crate::store::index::{Index, IndexError, Open, Position, State, Wanted};
+use crate::store::index::{Index, IndexError, Open, Position, RestartPoint, State, Wanted};
 use crate::store::log::{BodySink, LogError, LogLine, LogReader, NoBodies};
+use crate::store::replay::Totals;
+use crate::store::restart;
 use crate::store::staging::Staging;
 use crate::wire::apply::Apply;
 use crate::wire::dlist::{FileHeader, parse_item};
@@ -27,8 +29,6 @@ use crate::wire::{Body, Guid};
 
 /// Octets gathered before they are handed to the kernel.
 const PENDING_MAX: usize = 256 * 1024;
-/// Inflated octets after which a place is made where reading can begin.
-const RESTART_EVERY: u64 = 256 * 1024;
 /// Octets of messages of one line that are held in memory.
 const MEMORY_MAX: usize = 4 << 20;
 
@@ -166,13 +166,18 @@ impl<'a> Act<'a> {
             self.last_ts = self.last_ts.max(line.ts);
             self.apply(Position { chunk_id, ts: line.ts, offset: line.offset }, line.text())?;
         }
-        let row = self.source.survey.chunks.iter().find(|source| source.row.id == chunk.id);
-        if let (Some(id), Some(source)) = (id, row) {
-            let row = &source.row;
-            self.index
-                .end_chunk(id, self.last_ts, row.length, &row.data_sha1)
-                .map_err(self.fault())?;
+        let Some(id) = id else { return Ok(()) };
+        let (len_plain, data_sha1) = (chunk.length, chunk.data_sha1.clone());
+        let totals = Totals { end, len_plain, data_sha1 };
+        let points = restart::find(self.source.file, chunk.offset, &totals).map_err(self.io())?;
+        for point in points {
+            let offset_file = point.offset_file - chunk.offset + offset;
+            let point = RestartPoint { offset_file, ..point };
+            self.index.add_restart_point(id, point).map_err(self.fault())?;
         }
+        self.index
+            .end_chunk(id, self.last_ts, chunk.length, &chunk.data_sha1)
+            .map_err(self.fault())?;
         Ok(())
     }
 
@@ -233,7 +238,9 @@ impl<'a> Act<'a> {
             from = at;
         }
         open.write(&text[from..], &mut self.output).map_err(self.io())?;
-        open.end_line(&mut self.output).map_err(self.io())?;
+        if let Some(point) = open.end_line(&mut self.output).map_err(self.io())? {
+            self.index.add_restart_point(open.id, point).map_err(self.fault())?;
+        }
         self.open = Some(open);
         self.apply(position, &text)
     }
@@ -303,13 +310,16 @@ impl OpenChunk {
     }
 
     /// Nobody reads the chunk before it is whole: lines need no flush of their own.
-    fn end_line(&mut self, output: &mut Output) -> io::Result<()> {
+    /// Returns the place behind it, if reading can begin there.
+    fn end_line(&mut self, output: &mut Output) -> io::Result<Option<RestartPoint>> {
         self.member.write(b"\r\n", output)?;
-        if self.member.len_plain() - self.restart >= RESTART_EVERY {
-            self.restart = self.member.len_plain();
-            self.member.end_line(output)?;
+        if self.member.len_plain() - self.restart < RESTART_EVERY {
+            return Ok(None);
         }
-        Ok(())
+        self.restart = self.member.len_plain();
+        let is_point = self.member.end_line(output)?;
+        let (offset_plain, offset_file) = (self.restart, output.hash.len());
+        Ok(is_point.then_some(RestartPoint { offset_plain, offset_file }))
     }
 }
 
