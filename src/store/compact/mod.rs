@@ -226,7 +226,6 @@ fn write_faithfully(
 fn open(path: &Path, now: i64, wait: Wait) -> Result<Writer, StoreError> {
     loop {
         let file = data_file::open(path, false, wait).map_err(StoreError::lock(path))?;
-        complete_interrupted(path, &file)?;
         let len = file.metadata().map_err(StoreError::io(path))?.len();
         let has_index = std::fs::metadata(index_path(path)).is_ok_and(|meta| meta.len() > 0);
         if len > 0 && !has_index {

@@ -63,17 +63,29 @@ impl Plan {
     fn with_names(
         survey: &Survey,
         since: Option<i64>,
-        restated: HashMap<i64, Restated>,
+        mut restated: HashMap<i64, Restated>,
     ) -> Result<Plan, IndexError> {
         let scratch = &survey.scratch;
+        let mut has_expunge = false;
         for note in &survey.notes {
-            if is_needed(survey, note, since)? {
-                match note.kind {
-                    Kind::Rename(_) if !restated.is_empty() => scratch.drop_line(note.line)?,
-                    _ => scratch.keep_line(note.line)?,
-                }
+            if !is_needed(survey, note, since)? {
+                continue;
             }
+            match note.kind {
+                Kind::Rename(_) if !restated.is_empty() => scratch.drop_line(note.line)?,
+                _ => scratch.keep_line(note.line)?,
+            }
+            has_expunge |= matches!(note.kind, Kind::Expunge(_));
         }
+        if has_expunge {
+            restated.clear();
+            keep_all_names(survey)?;
+        }
+        Plan::of_chunks(survey, restated)
+    }
+
+    fn of_chunks(survey: &Survey, restated: HashMap<i64, Restated>) -> Result<Plan, IndexError> {
+        let scratch = &survey.scratch;
         let mut plan = Plan { kept: Vec::new(), dropped: Vec::new(), restated };
         for (i, source) in survey.chunks.iter().enumerate() {
             let next = survey.chunks.get(i + 1).map_or(survey.len_file, |next| next.row.offset);
@@ -144,6 +156,26 @@ impl Restated {
             uidvalidity: row.uidvalidity,
         }
     }
+}
+
+/// An EXPUNGE line counts only if the mailbox had the name it says, when it was said. Only
+/// data from elsewhere have such lines: then each line stays that gave a name.
+fn keep_all_names(survey: &Survey) -> Result<(), IndexError> {
+    let scratch = &survey.scratch;
+    for &(line, id) in &survey.mailbox_lines {
+        if scratch.is_kept_before(id, i64::MAX)? {
+            scratch.keep_line(line)?;
+        }
+    }
+    for note in &survey.notes {
+        let (Kind::Rename(ids) | Kind::Unmailbox(ids)) = &note.kind else { continue };
+        for &id in ids {
+            if scratch.is_kept_before(id, i64::MAX)? {
+                scratch.keep_line(note.line)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Whether the state at the end depends on this line.

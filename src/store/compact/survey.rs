@@ -24,6 +24,8 @@ pub(super) struct Survey {
     pub(super) chunks: Vec<Source>,
     /// Lines that are needed or not depending on the state at the end.
     pub(super) notes: Vec<Note>,
+    /// All MAILBOX lines, each with the row of its mailbox.
+    pub(super) mailbox_lines: Vec<(i64, i64)>,
     pub(super) damages: Vec<Damage>,
     /// Octets of the data file.
     pub(super) len_file: u64,
@@ -70,7 +72,8 @@ impl Survey {
         rows.sort_by_key(|row| row.offset);
         let len_file = file.metadata().map_err(StoreError::io(path))?.len();
         let (chunks, notes, damages) = (Vec::new(), Vec::new(), Vec::new());
-        let survey = Survey { scratch, chunks, notes, damages, len_file };
+        let mailbox_lines = Vec::new();
+        let survey = Survey { scratch, chunks, notes, mailbox_lines, damages, len_file };
         let mut reading = Reading { file, path, survey, next_line: 1, offset_plain: 0 };
         let mut end = 0;
         for row in rows {
@@ -227,6 +230,8 @@ impl Reading<'_> {
         let at = Position { chunk_id: id, ts: line.ts, offset: line.offset };
         scratch.apply(at, &apply).map_err(fault())?;
         if let Apply::Mailbox(mailbox) = &apply {
+            let row = scratch.mailbox_with_uniqueid(&mailbox.uniqueid).map_err(fault())?;
+            self.survey.mailbox_lines.extend(row.map(|row| (id, row.id)));
             scratch.add_expunged_items(id, line.ts, mailbox).map_err(fault())?;
         }
         if let Some(kind) = kind {

@@ -100,8 +100,8 @@ impl Index {
         self.db.execute_batch(
             "CREATE TABLE kept_mailbox(id INTEGER PRIMARY KEY, line INTEGER NOT NULL);
              CREATE TABLE kept_record(mailbox_id INTEGER NOT NULL, uid INTEGER NOT NULL, line \
-             INTEGER NOT NULL, expunged INTEGER, guid TEXT NOT NULL, PRIMARY KEY (mailbox_id, \
-             uid)) WITHOUT ROWID;
+             INTEGER NOT NULL, expunged INTEGER, guid TEXT NOT NULL);
+             CREATE INDEX kept_record_uid ON kept_record(mailbox_id, uid);
              CREATE TABLE kept_item(line INTEGER NOT NULL, uid INTEGER NOT NULL, PRIMARY KEY \
              (line, uid)) WITHOUT ROWID;
              CREATE TABLE kept_message(line INTEGER NOT NULL, guid TEXT NOT NULL, PRIMARY KEY \
@@ -120,7 +120,7 @@ impl Index {
         ))?;
         self.db.execute_batch(
             "CREATE INDEX kept_record_guid ON kept_record(guid);
-             INSERT INTO kept_item SELECT line, uid FROM kept_record;
+             INSERT OR IGNORE INTO kept_item SELECT line, uid FROM kept_record;
              INSERT OR IGNORE INTO kept_item SELECT min(e.line), e.uid FROM expunge_item e
              JOIN kept_record k ON k.mailbox_id = e.mailbox_id AND k.uid = e.uid
              WHERE k.expunged = e.ts AND e.line < k.line GROUP BY e.mailbox_id, e.uid;

@@ -24,6 +24,8 @@ pub(super) enum Op {
     /// Identity, name, LAST_UID, and UID, message, whether expunged.
     Mailbox(u32, u32, u32, Vec<(u32, u32, bool)>),
     Unmailbox(u32),
+    /// Identity, name, UID.
+    Expunge(u32, u32, u32),
     Rename(u32, u32),
     Sub(u32, bool),
     Seen(u32, u32),
@@ -41,6 +43,7 @@ pub(super) fn ops() -> impl Strategy<Value = Vec<(u32, Op)>> {
         6 => (0u32..3, 0u32..3, 5u32..9, prop::collection::vec(record, 0..5))
             .prop_map(|(id, name, last, records)| Op::Mailbox(id, name, last, records)),
         2 => (0u32..3).prop_map(Op::Unmailbox),
+        1 => (0u32..3, 0u32..3, 1u32..8).prop_map(|(id, name, uid)| Op::Expunge(id, name, uid)),
         2 => (0u32..3, 0u32..3).prop_map(|(from, to)| Op::Rename(from, to)),
         1 => (0u32..3, any::<bool>()).prop_map(|(name, on)| Op::Sub(name, on)),
         1 => (0u32..2, 0u32..9).prop_map(|(id, uids)| Op::Seen(id, uids)),
@@ -95,6 +98,9 @@ impl Site {
             Op::Message(numbers) => return self.message(writer, now, numbers),
             Op::Mailbox(id, name, last_uid, records) => {
                 mailbox(*id, *name, *last_uid, records, now)
+            }
+            Op::Expunge(id, mailbox, uid) => {
+                format!("EXPUNGE %(MBOXNAME {} UNIQUEID u{id} UID ({uid}))", name(mailbox))
             }
             Op::Unmailbox(mailbox) => format!("UNMAILBOX {}", name(mailbox)),
             Op::Rename(from, to) => format!(
@@ -226,7 +232,11 @@ impl Seen {
                 .unwrap()
                 .into_iter()
                 .filter(|record| stays(record.expunged))
-                .map(|record| RecordRow { last_chunk_id: 0, ..record })
+                .map(|record| RecordRow {
+                    last_chunk_id: 0,
+                    expunged: record.expunged.map(|_| 0),
+                    ..record
+                })
                 .collect();
             for guid in records.iter().filter_map(|record| record.guid) {
                 if index.message(&guid).unwrap().is_some() {
