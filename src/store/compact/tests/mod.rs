@@ -43,7 +43,7 @@ fn rebuilt(site: &Site) -> Rows {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_changes_but_what_is_past_its_retention(
