@@ -257,3 +257,22 @@ fn dry_run_json_and_locks() {
     let ran = site.ours("ctl_backups", &["-S", "compact", "erin@virt.example", "carol"]);
     assert_eq!(ran.out_text(), "compact erin@virt.example: skipped\n");
 }
+
+#[test]
+fn damage_is_told_and_the_original_kept() {
+    let site = Site::of_fixture("main");
+    site.configure("backup_retention: 1s\n");
+    let path = site.path().join("two/b/bob_5xHD5K");
+    let mut octets = fs::read(&path).unwrap();
+    octets[2000..2040].fill(0x5a);
+    fs::write(&path, &octets).unwrap();
+    let ran = site.ours("ctl_backups", &["-F", "compact", "bob"]);
+    let out = ran.out_text();
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!((ran.code, lines.len()), (75, 2), "{out}");
+    assert!(lines[0].starts_with("error reading chunk at offset 0, byte "), "{out}");
+    let (head, kept) = lines[1].split_once(": the original is ").unwrap();
+    assert_eq!(head, "compact bob: failed (compacted, but 1 place cannot be read");
+    assert_eq!(fs::read(kept.trim_end_matches(')')).unwrap(), octets);
+    assert_eq!(site.ours("ctl_backups", &["verify", "bob"]).code, 0);
+}

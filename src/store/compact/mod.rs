@@ -20,6 +20,7 @@ mod line;
 mod plan;
 mod replace;
 mod sizes;
+mod spool;
 mod survey;
 mod write;
 

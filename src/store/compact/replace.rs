@@ -1,12 +1,12 @@
 //! Puts the new pair in the place of the old one.
 //!
-//! | step | after a crash |
-//! |---|---|
-//! | `<data>.new`, `<data>.index.new` written and synced, their names too | the old pair counts; the new files are removed |
-//! | `<data>.new` renamed to `<data>` | the data file is new and the index is not: `<data>.index.new` belongs to it |
-//! | `<data>.index.new` renamed to `<data>.index`, directory synced | done |
+//! 1. `<data>.new` and `<data>.index.new` are written and synced, then their names.
+//!    Until the next step the old pair counts; what is left after a crash is removed.
+//! 2. `<data>.new` is renamed to `<data>`. After a crash here the data file is new and
+//!    the index is not: `<data>.index.new` belongs to it.
+//! 3. `<data>.index.new` is renamed to `<data>.index`, and the directory synced.
 //!
-//! [`complete_interrupted`] does the third step where it is missing. Whether
+//! [`complete_interrupted`] does step 3 where it is missing. Whether
 //! `.index.new` belongs to the data file is not guessed: it remembers the inode number,
 //! the length and the SHA-1 of the file it was made for.
 
@@ -205,6 +205,37 @@ fn is_killed() -> bool {
 use deaths::is_killed;
 #[cfg(test)]
 pub(super) use deaths::{die_at, fail_point};
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_noticed_before_anything_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        fs::write(index_path(&path), "1234").unwrap();
+        check_space(&path, 0).unwrap();
+        let error = check_space(&path, u64::MAX / 2).unwrap_err();
+        assert!(matches!(error, CompactError::NoSpace { .. }), "{error}");
+    }
+
+    #[test]
+    fn somebody_elses_work_is_not_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        let new = with_suffix(&path, ".new");
+        let mut options = fs::OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(true);
+        let held = lock::open_locked(&new, &options, Kind::Exclusive, Wait::No).unwrap();
+        assert!(matches!(NewNames::claim(&path), Err(StoreError::Locked(_))));
+        assert!(new.exists());
+        drop(held);
+        NewNames::claim(&path).unwrap();
+        assert!(!new.exists());
+    }
+}
 
 #[cfg(test)]
 mod deaths {
