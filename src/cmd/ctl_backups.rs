@@ -4,6 +4,7 @@
 //! backups, opens each under its lock, and says what their outcomes mean together.
 
 mod bulk;
+mod compact;
 mod delete;
 mod list;
 mod lock;
@@ -32,7 +33,7 @@ use super::report::write_labelled;
 use super::select::{Selected, Target, select};
 use super::startup;
 use super::time::now;
-use super::{Exit, Mode, Stop, Streams, not_implemented, site};
+use super::{Exit, Mode, Stop, Streams, site};
 use crate::config::Settings;
 use crate::lock::Wait;
 use crate::store::catalog::SHARED_USERID;
@@ -69,6 +70,7 @@ pub(super) fn main(args: &[OsString], streams: &mut Streams<'_>) -> Result<Exit,
 pub(super) fn run(options: &Options, streams: &mut Streams<'_>) -> Result<Exit, Stop> {
     let settings = startup::start(NAME, options.config.as_deref(), streams)?;
     match options.command {
+        Command::Compact => compact::run(options, &settings, streams),
         Command::List => list::run(options, &settings, streams),
         Command::Delete => delete::run(options, &settings, streams),
         Command::Lock => lock::run(options, &settings, streams),
@@ -77,7 +79,6 @@ pub(super) fn run(options: &Options, streams: &mut Streams<'_>) -> Result<Exit, 
         Command::Reindex => reindex::run(options, &settings, streams),
         Command::Stat => stat::run(options, &settings, streams),
         Command::Verify => verify::run(options, &settings, streams),
-        Command::Compact => not_implemented(NAME, Some("compact"), streams),
     }
 }
 

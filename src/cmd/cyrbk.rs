@@ -22,6 +22,7 @@ Examples:
   cyrbk verify --all
   cyrbk show alice messages in user/alice
   cyrbk export alice user/alice > alice.mbox
+  cyrbk compact --all --dry-run
   cyrbk dump alice message 84976990f3bc08fb48037b36fcc15832f019d92d
   cyrbk ctl_backups -v verify alice    the words of Cyrus's ctl_backups
   cyrbk cyr_backup alice list all      the words of Cyrus's cyr_backup
@@ -68,6 +69,8 @@ enum Command {
     Show(ShowArgs),
     /// Write a mailbox as an mbox, or as a file for each message
     Export(ExportArgs),
+    /// Drop what is past its retention, join small chunks and split large ones
+    Compact(CompactArgs),
     /// Write the octets of a message or of a chunk to standard output
     Dump(DumpArgs),
     /// Set the password of a user of the backup server
@@ -144,6 +147,24 @@ struct VerifyArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("compacted").args(["operands", "all"]).required(true))]
+struct CompactArgs {
+    #[command(flatten)]
+    config: ConfigArg,
+    #[command(flatten)]
+    select: SelectArgs,
+    /// Also where nothing is to be gained
+    #[arg(long)]
+    force: bool,
+    /// Only say what would be done
+    #[arg(long)]
+    dry_run: bool,
+    /// Tell which chunks are kept, joined and split
+    #[arg(short, long, conflicts_with = "json")]
+    verbose: bool,
+}
+
+#[derive(Debug, Args)]
 struct DumpArgs {
     #[command(flatten)]
     config: ConfigArg,
@@ -213,6 +234,7 @@ pub(super) fn run(args: &[OsString], streams: &mut Streams<'_>) -> Result<Exit, 
         Command::Reconstruct(args) => look_after(args.into(), streams),
         Command::Show(args) => cyr_backup::run(&args.into(), streams),
         Command::Export(args) => cyr_backup::run(&args.into(), streams),
+        Command::Compact(args) => look_after(args.into(), streams),
         Command::Dump(args) => cyr_backup::run(&args.into(), streams),
         Command::Passwd(args) => {
             // As the Cyrus user: the server has to read the file.
@@ -293,6 +315,16 @@ impl From<VerifyArgs> for ctl_backups::Options {
     }
 }
 
+impl From<CompactArgs> for ctl_backups::Options {
+    fn from(args: CompactArgs) -> ctl_backups::Options {
+        let mut options = args.select.options(ctl_backups::Command::Compact, args.config);
+        options.force = args.force;
+        options.dry_run = args.dry_run;
+        options.verbosity = args.verbose.into();
+        options
+    }
+}
+
 impl From<DumpArgs> for cyr_backup::Options {
     fn from(args: DumpArgs) -> cyr_backup::Options {
         let mode = match (args.file, args.mailbox) {
@@ -341,12 +373,24 @@ mod tests {
     }
 
     #[test]
+    fn compact_becomes_a_request_of_ctl_backups() {
+        let Command::Compact(args) = parse("cyrbk compact --dry-run --force -v a").unwrap() else {
+            panic!()
+        };
+        let options = ctl_backups::Options::from(args);
+        assert_eq!(options.command, ctl_backups::Command::Compact);
+        assert!(options.dry_run && options.force && options.verbosity == 1);
+    }
+
+    #[test]
     fn misuse() {
         for line in [
             "cyrbk verify",
             "cyrbk verify --all a",
             "cyrbk verify --file --prefix a",
             "cyrbk verify -v --json a",
+            "cyrbk compact",
+            "cyrbk compact -v --json a",
             "cyrbk dump alice",
             "cyrbk dump alice message",
             "cyrbk x",

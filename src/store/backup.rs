@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::compact::complete_interrupted;
 use super::data_file;
 use super::error::{Result, StoreError};
 use super::index::{Index, Open};
@@ -45,6 +46,9 @@ impl Backup {
     pub fn open(path: &Path, wait: Wait) -> Result<Backup> {
         let file = data_file::open(path, false, wait).map_err(StoreError::lock(path))?;
         let len = file.metadata().map_err(StoreError::io(path))?.len();
+        if let Err(error) = complete_interrupted(path, &file) {
+            tracing::warn!("{error}: cannot complete an interrupted compaction");
+        }
         let index_file = index_path(path);
         let mode = match std::fs::metadata(&index_file) {
             Ok(meta) if meta.len() > 0 => Open::Read,

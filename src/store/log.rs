@@ -78,6 +78,11 @@ pub struct LogLine {
 }
 
 impl LogLine {
+    /// `name value`, message bodies left out.
+    pub fn text(&self) -> &[u8] {
+        &self.text
+    }
+
     /// The command's name and value.
     pub fn item(&self) -> Result<(Vec<u8>, Value<'_>), LogError> {
         match parse_item(&self.text) {

@@ -17,6 +17,7 @@ use std::path::Path;
 use super::aside;
 use super::backup::{index_path, with_suffix};
 use super::chunk::MemberError;
+use super::compact::complete_interrupted;
 use super::data_file::{DataFile, sync_directory_of};
 use super::disk::Disk;
 use super::error::{Result, StoreError};
@@ -37,6 +38,7 @@ pub(super) struct Ready {
 /// Brings data file and index of `path` into step, whatever state they are in.
 /// The lock is held through `disk`.
 pub(super) fn open(disk: Box<dyn Disk>, path: &Path, now: i64) -> Result<Ready> {
+    complete_interrupted(path, &*disk)?;
     let fitted =
         open_index(path).and_then(|index| Ok((take_in(&*disk, path, &index, now)?, index)));
     let ready = match fitted {

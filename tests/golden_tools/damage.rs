@@ -11,7 +11,7 @@ use std::time::Duration;
 use cyrbk::lock::{Kind, Wait, open_locked, release};
 use sha1::{Digest, Sha1};
 
-use crate::site::{Ran, Site, wait};
+use crate::site::{Site, wait};
 
 fn flip(path: &Path, at: u64) {
     let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
@@ -220,18 +220,4 @@ fn help_names_examples_and_statuses() {
     assert_eq!(run(&["verify", "--help"]).code, 0);
     let wrong = run(&["verify"]);
     assert_eq!((wrong.code, wrong.out_text().as_str()), (64, ""));
-}
-
-/// Commands that are not there yet say so, whatever they are asked.
-#[test]
-fn nothing_pretends() {
-    let site = Site::of_fixture("main");
-    for (tool, command, words) in [
-        ("ctl_backups", "compact", &["compact", "-F", "bob"][..]),
-        ("ctl_backups", "compact", &["compact"]),
-    ] {
-        let Ran { code, out, err } = site.ours(tool, words);
-        let text = format!("{tool}: {command}: not implemented yet\n");
-        assert_eq!((code, out, String::from_utf8(err).unwrap()), (75, Vec::new(), text));
-    }
 }

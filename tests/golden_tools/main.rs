@@ -1,10 +1,12 @@
 //! The tools beside Cyrus's: the same words on the same files give the same output.
 //!
 //! `recorded` compares with outputs recorded from Cyrus 3.6.1, `live` runs the real
-//! tools where they are installed, `damage` shows what is better than they are.
+//! tools where they are installed, `damage` shows what is better than they are,
+//! `compact` does all three for compaction.
 
 #![allow(clippy::unwrap_used)]
 
+mod compact;
 mod damage;
 mod live;
 mod live_more;

@@ -77,7 +77,7 @@ pub struct Options {
     pub lock_action: Option<LockAction>,
     /// `--jobs`: how many backups at a time; `None`: as many as there are cores.
     pub jobs: Option<NonZero<usize>>,
-    /// `--dry-run`: `reconstruct` and `move` only say what they would do.
+    /// `--dry-run`: `compact`, `reconstruct` and `move` only say what they would do.
     pub dry_run: bool,
     /// `--keep-files`: `delete` only forgets the backup.
     pub keep_files: bool,

@@ -150,21 +150,29 @@ fn an_interrupted_compaction_leaves_the_backup_usable() {
     assert_eq!(dump(&stored.index()), before);
     assert_eq!(stored.kept(), Vec::<String>::new());
 
-    // Between the renames: the data are new, the index is not.
-    let other = self::stored();
-    let sessions = history(&mut Random::new(4));
-    let mut lines = Vec::new();
-    let new = with_suffix(&other.path, ".new");
-    for session in [&sessions[1], &sessions[2], &sessions[1], &sessions[2]] {
-        let mut writer = Writer::open(&new, 1_000).unwrap();
-        session.iter().for_each(|step| step.append_to(&mut writer, 1_000).unwrap());
-        writer.finish(1_000).unwrap();
-        lines.extend(session.iter().cloned());
+    // Between the renames: the data are new, the index is not. The one that waits is
+    // taken if it is that of these data.
+    for (fits, kept) in [(true, &[][..]), (false, &["index.2000"])] {
+        let other = self::stored();
+        let sessions = history(&mut Random::new(4));
+        let mut lines = Vec::new();
+        let new = with_suffix(&other.path, ".new");
+        for session in [&sessions[1], &sessions[2], &sessions[1], &sessions[2]] {
+            let mut writer = Writer::open(&new, 1_000).unwrap();
+            session.iter().for_each(|step| step.append_to(&mut writer, 1_000).unwrap());
+            writer.finish(1_000).unwrap();
+            lines.extend(session.iter().cloned());
+        }
+        fs::rename(&new, &other.path).unwrap();
+        let waiting = with_suffix(&other.path, ".index.new");
+        fs::rename(index_path(&new), &waiting).unwrap();
+        if !fits {
+            fs::copy(other.index(), &waiting).unwrap();
+        }
+        assert_eq!(check(&other.path, &lines), lines.len());
+        assert_eq!(other.kept(), kept);
+        assert!(!waiting.exists());
     }
-    fs::rename(&new, &other.path).unwrap();
-    fs::rename(index_path(&new), with_suffix(&other.path, ".index.new")).unwrap();
-    assert_eq!(check(&other.path, &lines), lines.len());
-    assert_eq!(other.kept(), ["index.2000"], "the old index");
 }
 
 #[test]

@@ -7,6 +7,7 @@
 
 mod apply;
 mod figures;
+mod provenance;
 mod read;
 mod restart;
 mod schema;
@@ -20,6 +21,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, ToSql, 
 
 pub use apply::Position;
 pub use figures::Place;
+pub use provenance::Wanted;
 pub use read::{MailboxRow, MessageRow, RecordRow, SeenRow, SieveRow};
 pub use restart::RestartPoint;
 use schema::SchemaError;

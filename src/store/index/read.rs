@@ -1,6 +1,6 @@
 //! Rows of the index as values.
 
-use rusqlite::{OptionalExtension, Row};
+use rusqlite::{OptionalExtension, Row, ToSql};
 
 use super::{Index, Result, Text, octets};
 use crate::wire::Guid;
@@ -115,28 +115,29 @@ impl Index {
         )
     }
 
-    /// The mailbox of that name; of several the latest, and none if that one is
-    /// deleted.
+    /// The live mailbox of that name; of several the latest.
     pub fn mailbox_named(&self, name: &[u8]) -> Result<Option<MailboxRow>> {
-        Ok(self.latest_mailbox_named(name)?.filter(|row| row.deleted.is_none()))
+        self.one_mailbox("mboxname = ?1 AND deleted IS NULL ORDER BY id DESC LIMIT 1", Text(name))
     }
 
     /// The mailbox of that name; of several the latest, deleted or not.
     pub fn latest_mailbox_named(&self, name: &[u8]) -> Result<Option<MailboxRow>> {
-        Ok(self
-            .db
-            .prepare_cached(&format!("{MAILBOX} WHERE mboxname = ?1 ORDER BY id DESC LIMIT 1"))?
-            .query_row([Text(name)], mailbox_row)
-            .optional()?)
+        self.one_mailbox("mboxname = ?1 ORDER BY id DESC LIMIT 1", Text(name))
+    }
+
+    /// The mailbox with that row id, deleted or not.
+    pub fn mailbox_with_id(&self, id: i64) -> Result<Option<MailboxRow>> {
+        self.one_mailbox("id = ?1", id)
     }
 
     /// The mailbox of that identity, deleted or not.
     pub fn mailbox_with_uniqueid(&self, uniqueid: &[u8]) -> Result<Option<MailboxRow>> {
-        Ok(self
-            .db
-            .prepare_cached(&format!("{MAILBOX} WHERE uniqueid = ?1"))?
-            .query_row([Text(uniqueid)], mailbox_row)
-            .optional()?)
+        self.one_mailbox("uniqueid = ?1", Text(uniqueid))
+    }
+
+    fn one_mailbox(&self, wanted: &str, param: impl ToSql) -> Result<Option<MailboxRow>> {
+        let query = format!("{MAILBOX} WHERE {wanted}");
+        Ok(self.db.prepare_cached(&query)?.query_row([param], mailbox_row).optional()?)
     }
 
     /// The messages of a mailbox, in the order of their UIDs.

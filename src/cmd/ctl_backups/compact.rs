@@ -1,0 +1,125 @@
+//! `ctl_backups compact`: drops what is past its retention, joins and splits chunks.
+
+use std::io;
+
+use super::{Options, Outcome, for_each, write_outcome};
+use crate::cmd::report::store_error;
+use crate::cmd::time::now;
+use crate::cmd::{Exit, Stop, Streams};
+use crate::config::Settings;
+use crate::store::StoreError;
+use crate::store::compact::{self, CompactError, Damage, Event, Figures, Policy, Sizes};
+
+pub(super) fn run(
+    options: &Options,
+    settings: &Settings,
+    streams: &mut Streams<'_>,
+) -> Result<Exit, Stop> {
+    for_each(options, settings, streams, |target, streams| {
+        let now = now();
+        let mut report = Report { options, streams, written: Ok(()) };
+        let result = compact::run(
+            &target.path,
+            &policy(options, settings, now),
+            now,
+            options.wait(),
+            &mut |event| report.event(event),
+        );
+        report.written?;
+        let (status, outcome) = status(&result);
+        write_outcome(options, target, &status, streams.out)?;
+        Ok(outcome)
+    })
+}
+
+fn policy(options: &Options, settings: &Settings, now: i64) -> Policy {
+    let compact = &settings.compact;
+    let retention = settings.retention.map(|time| i64::try_from(time.as_secs()));
+    Policy {
+        since: retention.map(|seconds| now.saturating_sub(seconds.unwrap_or(i64::MAX))),
+        sizes: Sizes {
+            min: compact.minsize,
+            max: compact.maxsize,
+            work_threshold: compact.work_threshold.into(),
+        },
+        force: options.force,
+        keep_previous: compact.keep_previous,
+        dry_run: options.dry_run,
+        staging: settings.backup_staging_path.clone(),
+    }
+}
+
+/// The word for it, and what it counts as. That there was nothing to gain counts as
+/// a failure, as in Cyrus; damage does too, for somebody has to look at it.
+fn status(result: &Result<compact::Outcome, CompactError>) -> (String, Outcome) {
+    match result {
+        Ok(compact::Outcome::Skipped) => ("skipped".into(), Outcome::Failed),
+        Ok(compact::Outcome::Planned(figures)) => (planned(figures), Outcome::Done),
+        Ok(compact::Outcome::Done { damages, .. }) if damages.is_empty() => {
+            ("ok".into(), Outcome::Done)
+        }
+        Ok(compact::Outcome::Done { previous, damages, .. }) => {
+            (damaged(damages, previous.as_deref()), Outcome::Failed)
+        }
+        Err(CompactError::Store(StoreError::Locked(_))) => ("locked".into(), Outcome::Locked),
+        Err(CompactError::Store(error)) => {
+            (format!("failed ({})", store_error(error)), Outcome::Failed)
+        }
+        Err(error) => (format!("failed ({error})"), Outcome::Failed),
+    }
+}
+
+fn planned(figures: &Figures) -> String {
+    let Figures { chunks, dropped, unchanged, octets_before, octets_after } = figures;
+    format!(
+        "would keep {} of {chunks} chunks, {unchanged} of them unchanged, and at most \
+         {octets_after} of {octets_before} octets",
+        chunks - dropped
+    )
+}
+
+fn damaged(damages: &[Damage], previous: Option<&std::path::Path>) -> String {
+    let place = previous.map_or("?".into(), |path| path.display().to_string());
+    let count = damages.len();
+    let places = if count == 1 { "place" } else { "places" };
+    format!("failed (compacted, but {count} {places} cannot be read: the original is {place})")
+}
+
+/// Prints what a compaction tells.
+struct Report<'r, 's> {
+    options: &'r Options,
+    streams: &'r mut Streams<'s>,
+    written: io::Result<()>,
+}
+
+impl Report<'_, '_> {
+    /// Takes an event. Once writing has failed nothing more is written.
+    fn event(&mut self, event: Event<'_>) {
+        if self.written.is_ok() {
+            self.written = self.write(event);
+        }
+    }
+
+    fn write(&mut self, event: Event<'_>) -> io::Result<()> {
+        let out = &mut *self.streams.out;
+        match event {
+            Event::Damage(damage) => {
+                let Damage { offset_file, offset_plain, what } = damage;
+                // Standard output holds nothing but JSON then.
+                let out = if self.options.json { &mut *self.streams.err } else { out };
+                writeln!(
+                    out,
+                    "error reading chunk at offset {offset_file}, byte {offset_plain}: {what}"
+                )
+            }
+            _ if self.options.verbosity == 0 => Ok(()),
+            Event::Keeping(ids) => {
+                writeln!(out, "keeping {} chunks:", ids.len())?;
+                ids.iter().try_for_each(|id| write!(out, " {id}"))?;
+                writeln!(out)
+            }
+            Event::Combining(one, other) => writeln!(out, "combining chunks {one} and {other}"),
+            Event::Splitting(id) => writeln!(out, "splitting chunk {id}"),
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Compaction: what was deleted or expunged long enough ago goes, small chunks are
+//! joined and large ones split.
+//!
+//! Plan, then act. [`survey`] reads the whole log once and finds out which line each
+//! part of the present state comes from; [`plan`] says what stays; [`write`] writes
+//! a new pair of data file and index from what stays, chunks of which everything
+//! does octet for octet; [`compare`] makes sure that the new index says what the old
+//! log did; only then [`replace`] puts the new pair in the place of the old one.
+//! Until its first rename nothing has happened, and after that all of it will have:
+//! see there.
+//!
+//! Whether the work is worth while, and where chunks are joined and split, is decided
+//! as Cyrus does ([`sizes`]). What stays is not: a message stays while a true record
+//! of it does, and a line stays as long as the state depends on it, whatever it is.
+//!
+//! Damage costs what cannot be read, and is told; the old pair is then kept.
+
+mod compare;
+mod line;
+mod plan;
+mod replace;
+mod sizes;
+mod spool;
+mod survey;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use super::append::Writer;
+use super::backup::index_path;
+use super::data_file;
+use super::error::StoreError;
+use crate::lock::Wait;
+use plan::Plan;
+pub(super) use replace::complete_interrupted;
+pub use sizes::Sizes;
+use survey::Survey;
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Unix time: what was deleted or expunged then or before goes. `None`: nothing
+    /// of that kind does.
+    pub since: Option<i64>,
+    /// Sizes of chunks, and how much there must be to gain.
+    pub sizes: Sizes,
+    /// Also if there is nothing to gain.
+    pub force: bool,
+    /// Leaves the old pair beside the new one.
+    pub keep_previous: bool,
+    /// Only plans.
+    pub dry_run: bool,
+    /// Directory for large messages on the way (`backup_staging_path`).
+    pub staging: PathBuf,
+}
+
+/// What a sink is told, as it happens.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// These chunks stay, or something of them.
+    Keeping(&'a [i64]),
+    /// Something cannot be read, or will not be taken over.
+    Damage(&'a Damage),
+    /// A chunk and its successor become one.
+    Combining(i64, i64),
+    /// A chunk is divided here.
+    Splitting(i64),
+}
+
+/// Takes events.
+pub type Sink<'s> = dyn FnMut(Event<'_>) + 's;
+
+/// Something that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// Where its chunk begins in the data file.
+    pub offset_file: u64,
+    /// Inflated octets of the chunk in front of it.
+    pub offset_plain: u64,
+    /// What is wrong.
+    pub what: String,
+}
+
+/// How it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// There was nothing to gain.
+    Skipped,
+    /// This is what would have been done.
+    Planned(Figures),
+    /// It is done.
+    Done {
+        /// What changed.
+        figures: Figures,
+        /// Where the old data file is, if it was kept.
+        previous: Option<PathBuf>,
+        /// What could not be taken over.
+        damages: Vec<Damage>,
+    },
+}
+
+/// Sizes before and after.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Chunks that there are.
+    pub chunks: usize,
+    /// Of these, those of which nothing stays.
+    pub dropped: usize,
+    /// Of these, those that stay as they are.
+    pub unchanged: usize,
+    /// Octets of the data file.
+    pub octets_before: u64,
+    /// The same afterwards; planned: what stays at most.
+    pub octets_after: u64,
+}
+
+/// Why a backup was not compacted. It is then as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum CompactError {
+    /// It cannot be opened, read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The new pair might not fit beside the old one.
+    #[error("{path}: {needed} octets are needed beside it, {available} are free")]
+    NoSpace {
+        /// The data file.
+        path: PathBuf,
+        /// In octets.
+        needed: u64,
+        /// In octets.
+        available: u64,
+    },
+    /// The new pair would not have said what the old one does.
+    #[error("{path}: not compacted, for the result would differ: {what}")]
+    Unfaithful {
+        /// The data file.
+        path: PathBuf,
+        /// In what.
+        what: String,
+    },
+}
+
+/// Compacts the backup at `path`. `now` is Unix time.
+///
+/// The backup is locked all the while. When this returns [`Outcome::Done`], the new
+/// pair survives a power cut.
+pub fn run(
+    path: &Path,
+    policy: &Policy,
+    now: i64,
+    wait: Wait,
+    sink: &mut Sink<'_>,
+) -> Result<Outcome, CompactError> {
+    let backup = open(path, now, wait)?;
+    let index = backup.index();
+    let fault = || StoreError::index(path);
+    let io = |error| StoreError::io(path)(error);
+    if !policy.force {
+        let live = index.live_chunks(policy.since).map_err(fault())?;
+        let chunks = index.chunks().map_err(fault())?;
+        let kept: Vec<u64> =
+            chunks.iter().filter(|row| live.contains(&row.id)).map(|row| row.length).collect();
+        if !policy.sizes.is_worth_it(chunks.len() - kept.len(), &kept) {
+            return Ok(Outcome::Skipped);
+        }
+    }
+    let file = File::open(path).map_err(io)?;
+    let survey = Survey::of(&file, path, index)?;
+    survey.scratch.choose(policy.since).map_err(fault())?;
+    let plan = Plan::restating(&survey, policy.since).map_err(fault())?;
+    let lengths: Vec<u64> = plan.kept.iter().map(|chunk| chunk.length).collect();
+    let is_worth_it = policy.force || policy.sizes.is_worth_it(plan.dropped.len(), &lengths);
+    if is_worth_it {
+        sink(Event::Keeping(&plan.kept_ids()));
+    }
+    survey.damages.iter().for_each(|damage| sink(Event::Damage(damage)));
+    if !is_worth_it {
+        return Ok(Outcome::Skipped);
+    }
+    let figures = figures(&file, path, &plan)?;
+    if policy.dry_run {
+        return Ok(Outcome::Planned(figures));
+    }
+    replace::check_space(path, figures.octets_after)?;
+    let source = write::Source { path, file: &file, survey: &survey, plan: &plan };
+    let new = write_faithfully(source, policy, sink)?;
+    if !policy.force && survey.damages.is_empty() && new.is_same_as(&file).map_err(io)? {
+        // Nothing but a chunk that ought to be split and holds one large message.
+        return Ok(Outcome::Skipped);
+    }
+    let figures = Figures { octets_after: new.len_file(), ..figures };
+    let keep = policy.keep_previous || !survey.damages.is_empty();
+    let previous = replace::replace(path, new, keep.then_some(now))?;
+    Ok(Outcome::Done { figures, previous, damages: survey.damages })
+}
+
+/// Writes the new pair and makes sure that it says what it should.
+fn write_faithfully(
+    source: write::Source<'_>,
+    policy: &Policy,
+    sink: &mut Sink<'_>,
+) -> Result<write::NewPair, CompactError> {
+    let survey = source.survey;
+    let fault = || StoreError::index(source.path);
+    let differs = |new: &write::NewPair| {
+        compare::check(&survey.scratch, &new.index).map_err(fault()).map(Result::err)
+    };
+    let mut new = write::write(&source, policy, sink)?;
+    let mut difference = differs(&new)?;
+    if difference.is_some() && !source.plan.restated.is_empty() {
+        drop(new);
+        let plan = &Plan::of(survey, policy.since).map_err(fault())?;
+        new = write::write(&write::Source { plan, ..source }, policy, sink)?;
+        difference = differs(&new)?;
+    }
+    match difference {
+        None => Ok(new),
+        Some(what) => Err(CompactError::Unfaithful { path: source.path.to_owned(), what }),
+    }
+}
+
+/// Opens and locks the backup, with the index brought up to the end of the data.
+fn open(path: &Path, now: i64, wait: Wait) -> Result<Writer, StoreError> {
+    loop {
+        let file = data_file::open(path, false, wait).map_err(StoreError::lock(path))?;
+        let len = file.metadata().map_err(StoreError::io(path))?.len();
+        let has_index = std::fs::metadata(index_path(path)).is_ok_and(|meta| meta.len() > 0);
+        if len > 0 && !has_index {
+            return Err(StoreError::NoIndex(path.to_owned()));
+        }
+        // The lock is taken again at once; somebody else may be faster.
+        drop(file);
+        match Writer::open(path, now) {
+            Err(StoreError::Locked(_)) if wait == Wait::Yes => {}
+            result => return result,
+        }
+    }
+}
+
+fn figures(file: &File, path: &Path, plan: &Plan) -> Result<Figures, StoreError> {
+    let octets_before = file.metadata().map_err(StoreError::io(path))?.len();
+    let kept: u64 = plan.kept.iter().map(|chunk| chunk.len_file).sum();
+    Ok(Figures {
+        chunks: plan.kept.len() + plan.dropped.len(),
+        dropped: plan.dropped.len(),
+        unchanged: plan.kept.iter().filter(|chunk| chunk.whole_until.is_some()).count(),
+        octets_before,
+        octets_after: kept.min(octets_before),
+    })
+}

@@ -1,0 +1,330 @@
+//! Reads the whole log once: which line does which part of the state come from, and
+//! what cannot be read.
+
+use std::fs::File;
+use std::ops::Range;
+use std::path::Path;
+
+use sha1::{Digest, Sha1};
+
+use super::Damage;
+use crate::store::chunk::{CHUNK_HEADER, MemberError, MemberReader};
+use crate::store::error::{Result, StoreError};
+use crate::store::index::{ChunkRow, Index, IndexError, Position};
+use crate::store::log::{BodySink, LogError, LogLine, LogReader};
+use crate::wire::Guid;
+use crate::wire::apply::Apply;
+use crate::wire::dlist::{FileHeader, Value};
+
+/// What the log says.
+pub(super) struct Survey {
+    /// The state after all lines, by line.
+    pub(super) scratch: Index,
+    /// The chunks that the index knows, in the order of the file.
+    pub(super) chunks: Vec<Source>,
+    /// Lines that are needed or not depending on the state at the end.
+    pub(super) notes: Vec<Note>,
+    /// All MAILBOX lines, each with the row of its mailbox.
+    pub(super) mailbox_lines: Vec<(i64, i64)>,
+    pub(super) damages: Vec<Damage>,
+    /// Octets of the data file.
+    pub(super) len_file: u64,
+}
+
+/// A chunk as it is.
+pub(super) struct Source {
+    pub(super) row: ChunkRow,
+    /// Its lines.
+    pub(super) lines: Range<i64>,
+    /// Messages and records in them.
+    pub(super) items: u64,
+    /// File offset behind it, if it is whole and what its row says.
+    pub(super) end: Option<u64>,
+}
+
+/// A line that changes or ends what earlier ones have said.
+pub(super) struct Note {
+    pub(super) line: i64,
+    pub(super) ts: i64,
+    pub(super) kind: Kind,
+}
+
+pub(super) enum Kind {
+    /// RENAME of these mailboxes.
+    Rename(Vec<i64>),
+    /// UNMAILBOX of these mailboxes.
+    Unmailbox(Vec<i64>),
+    /// UNSIEVE of this script.
+    Script(Vec<u8>),
+    /// EXPUNGE; its text.
+    Expunge(Vec<u8>),
+    /// RESERVE that carries something of cyrbk's own; its text.
+    Carrier(Vec<u8>),
+}
+
+impl Survey {
+    /// Reads all chunks of `index` in `file`.
+    pub(super) fn of(file: &File, path: &Path, index: &Index) -> Result<Survey> {
+        let fault = || StoreError::index(path);
+        let scratch = Index::scratch().map_err(fault())?;
+        scratch.prepare_provenance().and_then(|()| scratch.begin()).map_err(fault())?;
+        let mut rows = index.chunks().map_err(fault())?;
+        rows.sort_by_key(|row| row.offset);
+        let len_file = file.metadata().map_err(StoreError::io(path))?.len();
+        let (chunks, notes, damages) = (Vec::new(), Vec::new(), Vec::new());
+        let mailbox_lines = Vec::new();
+        let survey = Survey { scratch, chunks, notes, mailbox_lines, damages, len_file };
+        let mut reading = Reading { file, path, survey, next_line: 1, offset_plain: 0 };
+        let mut end = 0;
+        for row in rows {
+            reading.gap(end, row.offset)?;
+            end = reading.chunk(row)?;
+        }
+        let survey = reading.survey;
+        if !survey.damages.is_empty() {
+            survey.find_lost(index).map_err(fault())?;
+        }
+        Ok(survey)
+    }
+
+    /// Messages that the index knows and that are not there any more.
+    fn find_lost(&self, index: &Index) -> std::result::Result<(), IndexError> {
+        for row in index.messages()? {
+            if let Some(guid) = row.guid
+                && self.scratch.message(&guid)?.is_none()
+            {
+                self.scratch.add_lost(&guid)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Reading<'a> {
+    file: &'a File,
+    path: &'a Path,
+    survey: Survey,
+    next_line: i64,
+    /// Inflated octets of the chunk in front of what is read next.
+    offset_plain: u64,
+}
+
+impl Reading<'_> {
+    /// Looks at what lies between two chunks: empty members, which mean nothing, or
+    /// data that the index does not know, and that will not be taken over.
+    fn gap(&mut self, from: u64, to: u64) -> Result<()> {
+        let mut at = from;
+        while at < to {
+            let what = match skip_member(self.file, at) {
+                Ok((end, len)) if len <= CHUNK_HEADER.len() as u64 && end <= to => {
+                    at = end;
+                    continue;
+                }
+                Ok(_) => "data that the index does not know".to_owned(),
+                Err(MemberError::Io { source, .. }) => {
+                    return Err(StoreError::io(self.path)(source));
+                }
+                Err(error) => error.to_string(),
+            };
+            self.survey.damages.push(Damage { offset_file: at, offset_plain: 0, what });
+            break;
+        }
+        Ok(())
+    }
+
+    /// Returns the file offset behind the chunk; where it cannot be read, the offset
+    /// of its beginning.
+    fn chunk(&mut self, row: ChunkRow) -> Result<u64> {
+        let mut source = Source { lines: self.next_line..self.next_line, items: 0, end: None, row };
+        let offset = source.row.offset;
+        let end = match self.lines(&mut source) {
+            Ok(end) => end,
+            Err(Stop::Store(error)) => return Err(error),
+            Err(Stop::Log(LogError::Member(MemberError::Io { source, .. }))) => {
+                return Err(StoreError::io(self.path)(source));
+            }
+            Err(Stop::Log(error)) => {
+                self.damage(&source, error.to_string());
+                // What cannot be read has no end that is known.
+                skip_member(self.file, offset).map_or(u64::MAX, |(end, _)| end)
+            }
+        };
+        source.lines.end = self.next_line;
+        self.survey.chunks.push(source);
+        Ok(end)
+    }
+
+    fn damage(&mut self, source: &Source, what: String) {
+        let (offset_file, offset_plain) = (source.row.offset, self.offset_plain);
+        self.survey.damages.push(Damage { offset_file, offset_plain, what });
+    }
+
+    fn lines(&mut self, source: &mut Source) -> std::result::Result<u64, Stop> {
+        self.offset_plain = 0;
+        let mut reader = LogReader::open_hashing(self.file, source.row.offset)?;
+        let mut bodies = Bodies::default();
+        while let Some(line) = reader.next_line(&mut bodies)? {
+            let bodies = std::mem::take(&mut bodies);
+            self.offset_plain = line.offset;
+            source.items += self.line(source, &line, bodies)?;
+            self.offset_plain = reader.offset_plain();
+        }
+        let end = reader.offset_file();
+        let (length, sha1) = (reader.len_plain(), reader.plain_sha1());
+        if (length, &sha1) == (source.row.length, &source.row.data_sha1) {
+            source.end = Some(end);
+        } else {
+            let row = &source.row;
+            self.damage(
+                source,
+                format!(
+                    "{length} octets {sha1} on disk, {} octets {} in index",
+                    row.length, row.data_sha1
+                ),
+            );
+        }
+        Ok(end)
+    }
+
+    /// Enters a line; returns how many messages and records it has.
+    fn line(
+        &mut self,
+        source: &Source,
+        line: &LogLine,
+        bodies: Bodies,
+    ) -> std::result::Result<u64, Stop> {
+        let fault = || StoreError::index(self.path);
+        let id = self.survey.scratch.add_line(line.ts).map_err(fault())?;
+        self.next_line = id + 1;
+        let (name, value) = match line.item() {
+            Ok(item) => item,
+            Err(error) => {
+                self.damage(source, error.to_string());
+                return Ok(0);
+            }
+        };
+        let scratch = &self.survey.scratch;
+        // What was refused when it came in has no effect, and stays out.
+        let Ok(apply) = Apply::read(&name, &value) else { return Ok(0) };
+        let mut items = 0;
+        let kind = match &apply {
+            Apply::Message(files) => {
+                self.messages(source, id, line, files, &bodies)?;
+                return Ok(files.len() as u64);
+            }
+            Apply::Mailbox(mailbox) => {
+                items = mailbox.records().count() as u64;
+                None
+            }
+            Apply::Unmailbox(name) => {
+                Some(Kind::Unmailbox(scratch.mailboxes_called(name).map_err(fault())?))
+            }
+            Apply::Rename(rename) => {
+                Some(Kind::Rename(scratch.mailboxes_called(&rename.from).map_err(fault())?))
+            }
+            Apply::Unsieve(script) => Some(Kind::Script(script.filename.clone())),
+            Apply::Expunge(_) => Some(Kind::Expunge(line.text().to_vec())),
+            Apply::Reserve if is_carrier(&value) => Some(Kind::Carrier(line.text().to_vec())),
+            _ => None,
+        };
+        let at = Position { chunk_id: id, ts: line.ts, offset: line.offset };
+        scratch.apply(at, &apply).map_err(fault())?;
+        if let Apply::Mailbox(mailbox) = &apply {
+            let row = scratch.mailbox_with_uniqueid(&mailbox.uniqueid).map_err(fault())?;
+            self.survey.mailbox_lines.extend(row.map(|row| (id, row.id)));
+            scratch.add_expunged_items(id, line.ts, mailbox).map_err(fault())?;
+        }
+        if let Some(kind) = kind {
+            self.survey.notes.push(Note { line: id, ts: line.ts, kind });
+        }
+        Ok(items)
+    }
+
+    /// Enters the first sound copy of each message: records that follow a later copy
+    /// follow it too, those in between would precede the later one.
+    fn messages(
+        &mut self,
+        source: &Source,
+        id: i64,
+        line: &LogLine,
+        files: &[FileHeader],
+        bodies: &Bodies,
+    ) -> std::result::Result<(), Stop> {
+        let fault = || StoreError::index(self.path);
+        let mut sound = Vec::new();
+        let mut damaged = Vec::new();
+        for (i, file) in files.iter().enumerate() {
+            if bodies.found.get(i) != Some(&file.guid) {
+                damaged.push(file.guid);
+            } else if self.survey.scratch.message(&file.guid).map_err(fault())?.is_none() {
+                sound.push(file.clone());
+            }
+        }
+        let at = Position { chunk_id: id, ts: line.ts, offset: line.offset };
+        self.survey.scratch.apply(at, &Apply::Message(sound)).map_err(fault())?;
+        for guid in damaged {
+            self.damage(source, format!("message {guid} is damaged"));
+        }
+        Ok(())
+    }
+}
+
+/// Why the reading of a chunk ended before its end.
+enum Stop {
+    Log(LogError),
+    Store(StoreError),
+}
+
+impl From<LogError> for Stop {
+    fn from(error: LogError) -> Stop {
+        Stop::Log(error)
+    }
+}
+
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Stop {
+        Stop::Store(error)
+    }
+}
+
+/// File offset behind the member at `offset`, and its inflated length.
+fn skip_member(file: &File, offset: u64) -> std::result::Result<(u64, u64), MemberError> {
+    let mut reader = MemberReader::open(file, offset)?;
+    let mut buffer = vec![0; 1 << 16];
+    while reader.read(&mut buffer)? > 0 {}
+    Ok((reader.offset_file(), reader.len_plain()))
+}
+
+/// Whether a RESERVE carries something of cyrbk's own: Cyrus stores the line and
+/// reads nothing in it.
+fn is_carrier(value: &Value<'_>) -> bool {
+    let Value::KvList(fields) = value else { return false };
+    fields.pairs().any(|(key, _)| key.to_ascii_uppercase().starts_with(b"X-CYRBK"))
+}
+
+/// Whether a later line has made what a carrier says obsolete. Nothing is known
+/// about that here yet: carriers stay.
+pub(super) fn is_superseded(_carrier: &[u8]) -> bool {
+    false
+}
+
+/// Hashes the bodies of a line.
+#[derive(Default)]
+struct Bodies {
+    sha1: Sha1,
+    found: Vec<Guid>,
+}
+
+impl BodySink for Bodies {
+    fn start(&mut self, _: &FileHeader) {
+        self.sha1 = Sha1::new();
+    }
+
+    fn data(&mut self, octets: &[u8]) {
+        self.sha1.update(octets);
+    }
+
+    fn end(&mut self) {
+        self.found.push(Guid::from(<[u8; 20]>::from(self.sha1.finalize_reset())));
+    }
+}

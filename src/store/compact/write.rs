@@ -1,0 +1,360 @@
+//! Writes the new pair, obeying the plan.
+
+use std::collections::HashSet;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use super::line::{self, Stays};
+use super::plan::{Kept, Plan};
+use super::replace::{self, fail_point};
+use super::sizes::Sizes;
+use super::spool::Spool;
+use super::survey::Survey;
+use super::{CompactError, Event, Policy, Sink};
+use crate::lock::{self, Kind, Wait};
+use crate::store::chunk::{CHUNK_HEADER, MemberWriter, RESTART_EVERY};
+use crate::store::error::StoreError;
+use crate::store::file_hash::FileHash;
+use crate::store::index::{Index, IndexError, Open, Position, RestartPoint, State, Wanted};
+use crate::store::log::{LogError, LogLine, LogReader, NoBodies};
+use crate::store::replay::Totals;
+use crate::store::restart;
+use crate::wire::apply::Apply;
+use crate::wire::dlist::parse_item;
+
+/// Octets gathered before they are handed to the kernel.
+const PENDING_MAX: usize = 256 * 1024;
+
+/// What the new pair is made of.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    pub(super) path: &'a Path,
+    pub(super) file: &'a File,
+    pub(super) survey: &'a Survey,
+    pub(super) plan: &'a Plan,
+}
+
+/// The new pair, synced, under its own lock.
+pub(super) struct NewPair {
+    output: Output,
+    pub(super) index: Index,
+    pub(super) names: replace::NewNames,
+}
+
+impl NewPair {
+    /// Octets of the data file.
+    pub(super) fn len_file(&self) -> u64 {
+        self.output.hash.len()
+    }
+
+    /// Whether the data file has the octets of `other`.
+    pub(super) fn is_same_as(&self, other: &File) -> io::Result<bool> {
+        let len = other.metadata()?.len();
+        if len != self.len_file() {
+            return Ok(false);
+        }
+        let mut hash = FileHash::default();
+        hash.update_from(other, len)?;
+        Ok(hash.hex() == self.output.hash.hex())
+    }
+
+    /// Closes the index; the file goes on being locked.
+    pub(super) fn into_locked(self) -> (File, replace::NewNames) {
+        (self.output.file, self.names)
+    }
+}
+
+/// Writes `<data>.new` and `<data>.index.new`. Both survive a power cut when this
+/// returns; their names do not yet.
+pub(super) fn write(
+    source: &Source<'_>,
+    policy: &Policy,
+    sink: &mut Sink<'_>,
+) -> Result<NewPair, CompactError> {
+    let names = replace::NewNames::claim(source.path)?;
+    let file = create(names.data())?;
+    let index = Index::open(names.index(), Open::Create).map_err(StoreError::index(source.path))?;
+    let output = Output { file, hash: FileHash::default(), pending: Vec::new() };
+    let mut act = Act {
+        source: *source,
+        sizes: policy.sizes,
+        spool: Spool::new(policy.staging.clone()),
+        output,
+        index,
+        open: None,
+        last_ts: 0,
+    };
+    act.index.begin().map_err(act.fault())?;
+    act.chunks(sink)?;
+    fail_point()?;
+    act.finish()?;
+    fail_point()?;
+    Ok(NewPair { output: act.output, index: act.index, names })
+}
+
+fn create(path: &Path) -> Result<File, StoreError> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true).mode(0o600);
+    lock::open_locked(path, &options, Kind::Exclusive, Wait::No).map_err(StoreError::lock(path))
+}
+
+struct Act<'a> {
+    source: Source<'a>,
+    sizes: Sizes,
+    spool: Spool,
+    output: Output,
+    index: Index,
+    open: Option<OpenChunk>,
+    last_ts: i64,
+}
+
+/// A chunk that is being written.
+struct OpenChunk {
+    id: i64,
+    member: MemberWriter,
+    /// Inflated octets up to the last place where reading can begin.
+    restart: u64,
+}
+
+impl<'a> Act<'a> {
+    fn chunks(&mut self, sink: &mut Sink<'_>) -> Result<(), CompactError> {
+        let kept = &self.source.plan.kept;
+        for (i, chunk) in kept.iter().enumerate() {
+            let next = kept.get(i + 1);
+            let combines = |length| self.sizes.combines(length, next.map(|next| next.length));
+            let stands_alone =
+                self.open.is_none() && !self.sizes.splits(chunk.length) && !combines(chunk.length);
+            match chunk.whole_until {
+                Some(end) if stands_alone => self.copy(chunk, end)?,
+                _ => self.rewrite(chunk, sink)?,
+            }
+            fail_point()?;
+            let Some(open) = &self.open else { continue };
+            let combines = |length| self.sizes.combines(length, next.map(|next| next.length));
+            match next {
+                Some(next) if combines(open.member.len_plain()) => {
+                    sink(Event::Combining(chunk.id, next.id));
+                }
+                _ => self.end_chunk()?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a chunk over octet for octet.
+    fn copy(&mut self, chunk: &Kept, end: u64) -> Result<(), CompactError> {
+        let offset = self.output.hash.len();
+        let sha1 = self.output.hash.hex();
+        self.output.copy(self.source.file, chunk.offset, end).map_err(self.io())?;
+        let mut id = None;
+        let mut reader = self.reader(chunk)?;
+        while let Some(line) = reader.next_line(&mut NoBodies).map_err(self.log())? {
+            let chunk_id = match id {
+                Some(id) => id,
+                None => {
+                    let new = self.index.start_chunk(line.ts, offset, &sha1);
+                    *id.insert(new.map_err(self.fault())?)
+                }
+            };
+            self.last_ts = self.last_ts.max(line.ts);
+            self.apply(Position { chunk_id, ts: line.ts, offset: line.offset }, line.text())?;
+        }
+        let Some(id) = id else { return Ok(()) };
+        let (len_plain, data_sha1) = (chunk.length, chunk.data_sha1.clone());
+        let totals = Totals { end, len_plain, data_sha1 };
+        let points = restart::find(self.source.file, chunk.offset, &totals).map_err(self.io())?;
+        for point in points {
+            let offset_file = point.offset_file - chunk.offset + offset;
+            let point = RestartPoint { offset_file, ..point };
+            self.index.add_restart_point(id, point).map_err(self.fault())?;
+        }
+        self.index
+            .end_chunk(id, self.last_ts, chunk.length, &chunk.data_sha1)
+            .map_err(self.fault())?;
+        Ok(())
+    }
+
+    /// Writes what stays of a chunk, line by line.
+    fn rewrite(&mut self, chunk: &Kept, sink: &mut Sink<'_>) -> Result<(), CompactError> {
+        let range = &chunk.lines;
+        let wanted =
+            self.source.survey.scratch.wanted(range.start, range.end).map_err(self.fault())?;
+        let mut reader = self.reader(chunk)?;
+        for number in range.clone() {
+            self.spool.start_line(wanted.messages.get(&number)).map_err(self.io())?;
+            let line = reader.next_line(&mut self.spool).map_err(self.log())?;
+            let Some(line) = line else {
+                return Err(self.unfaithful(format!("line {number} has gone")));
+            };
+            if wanted.lines.contains(&number) {
+                self.line(number, &line, &wanted)?;
+            }
+            let Some(open) = &self.open else { continue };
+            if self.sizes.splits_here(chunk.length, open.member.len_plain()) {
+                sink(Event::Splitting(chunk.id));
+                self.end_chunk()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn line(&mut self, number: i64, line: &LogLine, wanted: &Wanted) -> Result<(), CompactError> {
+        let none = HashSet::new();
+        let (name, value) = line.item().map_err(self.log())?;
+        let (flags, bodies) = self.spool.take().map_err(self.io())?;
+        let stays = match name.strip_prefix(b"LOCAL_").unwrap_or(&name) {
+            b"MESSAGE" => Stays::Messages(&flags),
+            b"MAILBOX" => Stays::Records(wanted.uids.get(&number).unwrap_or(&none)),
+            _ => Stays::All,
+        };
+        let restated = self.source.plan.restated.get(&number);
+        let (text, body_at) = line::print(&name, &value, &stays, restated);
+        let due = wanted.messages.get(&number).map_or(0, HashSet::len);
+        if body_at.len() != bodies.len() || bodies.len() != due {
+            return Err(self.unfaithful(format!("messages of line {number} have gone")));
+        }
+        self.last_ts = self.last_ts.max(line.ts);
+        let mut open = match self.open.take() {
+            Some(open) => open,
+            None => self.start_chunk(line.ts)?,
+        };
+        let offset = open.member.len_plain();
+        let position = Position { chunk_id: open.id, ts: line.ts, offset };
+        let head = format!("{} APPLY ", line.ts);
+        open.write(head.as_bytes(), &mut self.output).map_err(self.io())?;
+        let mut from = 0;
+        for (&at, body) in body_at.iter().zip(&bodies) {
+            open.write(&text[from..at], &mut self.output).map_err(self.io())?;
+            let output = &mut self.output;
+            let written = self.spool.staging.read(body, |piece| open.write(piece, output));
+            written.map_err(self.io())?;
+            from = at;
+        }
+        open.write(&text[from..], &mut self.output).map_err(self.io())?;
+        if let Some(point) = open.end_line(&mut self.output).map_err(self.io())? {
+            self.index.add_restart_point(open.id, point).map_err(self.fault())?;
+        }
+        self.open = Some(open);
+        self.apply(position, &text)
+    }
+
+    fn apply(&self, at: Position, text: &[u8]) -> Result<(), CompactError> {
+        let unfaithful = |what: String| self.unfaithful(what);
+        let (name, value) = parse_item(text).map_err(|e| unfaithful(e.to_string()))?;
+        let name = name.to_ascii_uppercase();
+        let apply = Apply::read(&name, &value).map_err(|e| unfaithful(e.to_string()))?;
+        Ok(self.index.apply(at, &apply).map_err(self.fault())?)
+    }
+
+    fn reader(&self, chunk: &Kept) -> Result<LogReader<'a>, CompactError> {
+        Ok(LogReader::open(self.source.file, chunk.offset).map_err(self.log())?)
+    }
+
+    fn start_chunk(&mut self, ts: i64) -> Result<OpenChunk, CompactError> {
+        let (offset, sha1) = (self.output.hash.len(), self.output.hash.hex());
+        let id = self.index.start_chunk(ts, offset, &sha1).map_err(self.fault())?;
+        let started = MemberWriter::start(&mut self.output).and_then(|mut member| {
+            member.write(CHUNK_HEADER, &mut self.output)?;
+            Ok(member)
+        });
+        Ok(OpenChunk { id, member: started.map_err(self.io())?, restart: 0 })
+    }
+
+    fn end_chunk(&mut self) -> Result<(), CompactError> {
+        let Some(open) = self.open.take() else { return Ok(()) };
+        let totals = open.member.finish(&mut self.output).map_err(self.io())?;
+        let ended =
+            self.index.end_chunk(open.id, self.last_ts, totals.len_plain, &totals.data_sha1);
+        Ok(ended.map_err(self.fault())?)
+    }
+
+    /// Data first, then the index, as always.
+    fn finish(&mut self) -> Result<(), CompactError> {
+        let synced = self.output.flush().and_then(|()| self.output.file.sync_all());
+        synced.map_err(self.io())?;
+        fail_point()?;
+        let hash = &self.output.hash;
+        let inode = self.output.file.metadata().map_err(self.io())?.ino();
+        let state = State { len_file: hash.len(), inode, checkpoint: hash.checkpoint() };
+        let committed = self.index.set_state(&state).and_then(|()| self.index.commit());
+        Ok(committed.map_err(self.fault())?)
+    }
+
+    fn fault(&self) -> impl FnOnce(IndexError) -> StoreError + use<'a> {
+        StoreError::index(self.source.path)
+    }
+
+    fn io(&self) -> impl FnOnce(io::Error) -> StoreError + use<'a> {
+        StoreError::io(self.source.path)
+    }
+
+    fn log(&self) -> impl FnOnce(LogError) -> StoreError + use<'a> {
+        StoreError::log(self.source.path)
+    }
+
+    fn unfaithful(&self, what: String) -> CompactError {
+        CompactError::Unfaithful { path: self.source.path.to_owned(), what }
+    }
+}
+
+impl OpenChunk {
+    fn write(&mut self, plain: &[u8], output: &mut Output) -> io::Result<()> {
+        self.member.write(plain, output)
+    }
+
+    /// Nobody reads the chunk before it is whole: lines need no flush of their own.
+    /// Returns the place behind it, if reading can begin there.
+    fn end_line(&mut self, output: &mut Output) -> io::Result<Option<RestartPoint>> {
+        self.member.write(b"\r\n", output)?;
+        if self.member.len_plain() - self.restart < RESTART_EVERY {
+            return Ok(None);
+        }
+        self.restart = self.member.len_plain();
+        let is_point = self.member.end_line(output)?;
+        let (offset_plain, offset_file) = (self.restart, output.hash.len());
+        Ok(is_point.then_some(RestartPoint { offset_plain, offset_file }))
+    }
+}
+
+/// The new data file.
+struct Output {
+    file: File,
+    hash: FileHash,
+    pending: Vec<u8>,
+}
+
+impl Output {
+    fn copy(&mut self, from: &File, mut at: u64, end: u64) -> io::Result<()> {
+        let mut buffer = vec![0; PENDING_MAX];
+        while at < end {
+            let want = (end - at).min(buffer.len() as u64) as usize;
+            match from.read_at(&mut buffer[..want], at) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(got) => {
+                    self.write_all(&buffer[..got])?;
+                    at += got as u64;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.hash.update(octets);
+        self.pending.extend_from_slice(octets);
+        if self.pending.len() >= PENDING_MAX {
+            self.flush()?;
+        }
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.write_all(&std::mem::take(&mut self.pending))
+    }
+}

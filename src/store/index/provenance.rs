@@ -1,0 +1,266 @@
+//! Which lines of the log the present state comes from.
+//!
+//! For a compaction the log is replayed into an index of its own in which *every
+//! line is a chunk*: a row that names its latest chunk then names its latest line.
+//! From those rows [`Index::choose`] derives what a retention time leaves of the
+//! state, in tables named `kept_...`, and [`Index::wanted`] the lines and items
+//! that must stay for it.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use rusqlite::{OptionalExtension, params};
+
+use super::{Index, Result, Text, octets};
+use crate::wire::Guid;
+use crate::wire::apply::{Expunge, Mailbox};
+
+/// What must stay of a run of lines.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    /// Lines of which something stays.
+    pub lines: BTreeSet<i64>,
+    /// Messages that stay, by line.
+    pub messages: HashMap<i64, HashSet<Guid>>,
+    /// UIDs whose records stay, by line.
+    pub uids: HashMap<i64, HashSet<u32>>,
+}
+
+impl Wanted {
+    /// Messages and records that stay.
+    pub fn items(&self) -> u64 {
+        let messages = self.messages.values().map(HashSet::len).sum::<usize>();
+        (messages + self.uids.values().map(HashSet::len).sum::<usize>()) as u64
+    }
+}
+
+/// The truth of all mailboxes: `mailbox_id, uid, line, expunged, guid`.
+const TRUTH: &str = "SELECT r.mailbox_id AS mailbox_id, r.uid AS uid, r.last_chunk_id AS line,
+    r.expunged AS expunged, m.guid AS guid FROM mailbox_message r
+    JOIN message m ON m.id = r.message_id WHERE NOT EXISTS (SELECT 1 FROM cyrbk_record x
+    WHERE x.mailbox_id = r.mailbox_id AND x.uid = r.uid)
+    UNION ALL SELECT mailbox_id, uid, last_chunk_id, expunged, guid FROM cyrbk_record
+    WHERE NOT hidden";
+
+/// Whether `column`, a time, is NULL or after `?1`, the end of retention; NULL there
+/// means for ever.
+fn unexpired(column: &str) -> String {
+    format!("({column} IS NULL OR ?1 IS NULL OR {column} > ?1)")
+}
+
+impl Index {
+    /// Prepares an empty index for lines in place of chunks.
+    pub fn prepare_provenance(&self) -> Result<()> {
+        Ok(self.db.execute_batch(
+            "CREATE TABLE expunge_item(line INTEGER NOT NULL, mailbox_id INTEGER NOT NULL, uid \
+             INTEGER NOT NULL, ts INTEGER NOT NULL);
+             CREATE TABLE lost(guid TEXT PRIMARY KEY) WITHOUT ROWID;",
+        )?)
+    }
+
+    /// Makes the row of a line and returns its number: 1, 2, ...
+    pub fn add_line(&self, ts: i64) -> Result<i64> {
+        self.db.prepare_cached("INSERT INTO chunk (ts_start) VALUES (?1)")?.execute(params![ts])?;
+        Ok(self.db.last_insert_rowid())
+    }
+
+    /// Remembers which records of a line are of expunged messages: the first of them
+    /// says since when.
+    pub fn add_expunged_items(&self, line: i64, ts: i64, mailbox: &Mailbox<'_>) -> Result<()> {
+        for record in mailbox.records().filter_map(std::result::Result::ok) {
+            if record.expunged {
+                self.db
+                    .prepare_cached(
+                        "INSERT INTO expunge_item SELECT ?1, id, ?2, ?3 FROM mailbox
+                         WHERE uniqueid = ?4",
+                    )?
+                    .execute(params![line, record.uid, ts, Text(&mailbox.uniqueid)])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A message that was stored once and cannot be read any more; its records go
+    /// too, so that the mail server sends it again.
+    pub fn add_lost(&self, guid: &Guid) -> Result<()> {
+        self.db
+            .prepare_cached("INSERT OR IGNORE INTO lost VALUES (?1)")?
+            .execute([guid.to_string()])?;
+        Ok(())
+    }
+
+    /// Row ids of the mailboxes that have this name, deleted ones included.
+    pub fn mailboxes_called(&self, name: &[u8]) -> Result<Vec<i64>> {
+        self.rows("SELECT id FROM mailbox WHERE mboxname = ?1", [Text(name)], |row| row.get(0))
+    }
+
+    /// Derives what stays when everything deleted or expunged at `since` or before is
+    /// dropped; `None`: nothing of that kind is.
+    pub fn choose(&self, since: Option<i64>) -> Result<()> {
+        let step = |sql: String| self.db.execute(&sql, [since]);
+        self.db.execute_batch(
+            "CREATE TABLE kept_mailbox(id INTEGER PRIMARY KEY, line INTEGER NOT NULL);
+             CREATE TABLE kept_record(mailbox_id INTEGER NOT NULL, uid INTEGER NOT NULL, line \
+             INTEGER NOT NULL, expunged INTEGER, guid TEXT NOT NULL);
+             CREATE INDEX kept_record_uid ON kept_record(mailbox_id, uid);
+             CREATE TABLE kept_item(line INTEGER NOT NULL, uid INTEGER NOT NULL, PRIMARY KEY \
+             (line, uid)) WITHOUT ROWID;
+             CREATE TABLE kept_message(line INTEGER NOT NULL, guid TEXT NOT NULL, PRIMARY KEY \
+             (line, guid)) WITHOUT ROWID;
+             CREATE TABLE kept_line(line INTEGER PRIMARY KEY);",
+        )?;
+        step(format!(
+            "INSERT INTO kept_mailbox SELECT id, last_chunk_id FROM mailbox WHERE {}",
+            unexpired("deleted")
+        ))?;
+        step(format!(
+            "INSERT INTO kept_record SELECT mailbox_id, uid, line, expunged, guid FROM ({TRUTH})
+             WHERE mailbox_id IN (SELECT id FROM kept_mailbox) AND {}
+             AND guid NOT IN (SELECT guid FROM lost)",
+            unexpired("expunged")
+        ))?;
+        self.db.execute_batch(
+            "CREATE INDEX kept_record_guid ON kept_record(guid);
+             INSERT OR IGNORE INTO kept_item SELECT line, uid FROM kept_record;
+             INSERT OR IGNORE INTO kept_item SELECT min(e.line), e.uid FROM expunge_item e
+             JOIN kept_record k ON k.mailbox_id = e.mailbox_id AND k.uid = e.uid
+             WHERE k.expunged = e.ts AND e.line < k.line GROUP BY e.mailbox_id, e.uid;
+             INSERT INTO kept_message SELECT chunk_id, guid FROM message
+             WHERE guid IN (SELECT guid FROM kept_record);
+             INSERT OR IGNORE INTO kept_line SELECT line FROM kept_mailbox;
+             INSERT OR IGNORE INTO kept_line SELECT line FROM kept_item;
+             INSERT OR IGNORE INTO kept_line SELECT line FROM kept_message;
+             INSERT OR IGNORE INTO kept_line SELECT last_chunk_id FROM seen;",
+        )?;
+        step(format!(
+            "INSERT OR IGNORE INTO kept_line SELECT last_chunk_id FROM subscription WHERE {}",
+            unexpired("unsubscribed")
+        ))?;
+        step(format!(
+            "INSERT OR IGNORE INTO kept_line SELECT chunk_id FROM sieve WHERE {}",
+            unexpired("deleted")
+        ))?;
+        Ok(())
+    }
+
+    /// Keeps one more line.
+    pub fn keep_line(&self, line: i64) -> Result<()> {
+        self.db.prepare_cached("INSERT OR IGNORE INTO kept_line VALUES (?1)")?.execute([line])?;
+        Ok(())
+    }
+
+    /// Does not keep a line after all.
+    pub fn drop_line(&self, line: i64) -> Result<()> {
+        self.db.prepare_cached("DELETE FROM kept_line WHERE line = ?1")?.execute([line])?;
+        Ok(())
+    }
+
+    /// Whether mailbox `id` stays, and its last MAILBOX line comes before `line`.
+    pub fn is_kept_before(&self, mailbox_id: i64, line: i64) -> Result<bool> {
+        let query = "SELECT 1 FROM kept_mailbox WHERE id = ?1 AND line < ?2";
+        Ok(self
+            .db
+            .prepare_cached(query)?
+            .query_row([mailbox_id, line], |_| Ok(()))
+            .optional()?
+            .is_some())
+    }
+
+    /// Whether a script that stays was deleted by the UNSIEVE at `line`.
+    pub fn is_unsieve_needed(
+        &self,
+        filename: &[u8],
+        line: i64,
+        ts: i64,
+        since: Option<i64>,
+    ) -> Result<bool> {
+        let query = "SELECT 1 FROM sieve WHERE filename = ?1 AND chunk_id < ?2 AND deleted = ?3
+                     AND (?4 IS NULL OR deleted > ?4)";
+        Ok(self
+            .db
+            .prepare_cached(query)?
+            .query_row(params![Text(filename), line, ts, since], |_| Ok(()))
+            .optional()?
+            .is_some())
+    }
+
+    /// Whether a record that stays was expunged by the EXPUNGE at `line`.
+    pub fn is_expunge_needed(&self, expunge: &Expunge<'_>, line: i64, ts: i64) -> Result<bool> {
+        let mut statement = self.db.prepare_cached(
+            "SELECT 1 FROM kept_record k JOIN mailbox b ON b.id = k.mailbox_id
+             WHERE b.uniqueid = ?1 AND k.uid = ?2 AND k.line < ?3 AND k.expunged = ?4",
+        )?;
+        for uid in expunge.uids() {
+            let row = params![Text(&expunge.uniqueid), uid, line, ts];
+            if statement.exists(row)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// What must stay of the lines from `first` up to, not including, `end`.
+    pub fn wanted(&self, first: i64, end: i64) -> Result<Wanted> {
+        let range = [first, end];
+        let mut wanted = Wanted::default();
+        let query = "SELECT line FROM kept_line WHERE line >= ?1 AND line < ?2";
+        wanted.lines.extend(self.rows(query, range, |row| row.get::<_, i64>(0))?);
+        let query = "SELECT line, guid FROM kept_message WHERE line >= ?1 AND line < ?2";
+        for (line, guid) in self.rows(query, range, |row| Ok((row.get(0)?, octets(row, 1)?)))? {
+            if let Some(guid) = guid.and_then(|text| Guid::from_hex(&text)) {
+                wanted.messages.entry(line).or_default().insert(guid);
+            }
+        }
+        let query = "SELECT line, uid FROM kept_item WHERE line >= ?1 AND line < ?2";
+        for (line, uid) in self.rows(query, range, |row| Ok((row.get(0)?, row.get(1)?)))? {
+            wanted.uids.entry(line).or_default().insert(uid);
+        }
+        Ok(wanted)
+    }
+
+    /// Row ids of the mailboxes that stay.
+    pub fn kept_mailboxes(&self) -> Result<HashSet<i64>> {
+        let ids = self.rows("SELECT id FROM kept_mailbox", [], |row| row.get(0))?;
+        Ok(ids.into_iter().collect())
+    }
+
+    /// UIDs that stay in a mailbox.
+    pub fn kept_uids(&self, mailbox_id: i64) -> Result<HashSet<u32>> {
+        let query = "SELECT uid FROM kept_record WHERE mailbox_id = ?1";
+        Ok(self.rows(query, [mailbox_id], |row| row.get(0))?.into_iter().collect())
+    }
+
+    /// How many messages stay.
+    pub fn count_kept_messages(&self) -> Result<u64> {
+        self.count("SELECT count(*) FROM kept_message")
+    }
+
+    /// How many messages the index knows.
+    pub fn count_messages(&self) -> Result<u64> {
+        self.count("SELECT count(*) FROM message")
+    }
+
+    fn count(&self, query: &str) -> Result<u64> {
+        Ok(self.db.prepare_cached(query)?.query_row([], |row| row.get::<_, i64>(0))? as u64)
+    }
+
+    /// Ids of the chunks that hold something of the present state, as far as rows say:
+    /// Cyrus's rule, except that the truth about UIDs counts, and nothing in a mailbox
+    /// whose retention is over.
+    pub fn live_chunks(&self, since: Option<i64>) -> Result<BTreeSet<i64>> {
+        let live = format!(
+            "WITH box AS (SELECT id, last_chunk_id FROM mailbox WHERE {deleted}),
+             record AS (SELECT line, guid FROM ({TRUTH}) WHERE {expunged}
+             AND mailbox_id IN (SELECT id FROM box))
+             SELECT last_chunk_id FROM box UNION SELECT line FROM record
+             UNION SELECT chunk_id FROM message WHERE guid IN (SELECT guid FROM record)
+             UNION SELECT last_chunk_id FROM subscription WHERE {unsubscribed}
+             UNION SELECT last_chunk_id FROM seen
+             UNION SELECT chunk_id FROM sieve WHERE {deleted}",
+            deleted = unexpired("deleted"),
+            expunged = unexpired("expunged"),
+            unsubscribed = unexpired("unsubscribed"),
+        );
+        let ids = self.rows(&live, [since], |row| row.get::<_, Option<i64>>(0))?;
+        Ok(ids.into_iter().flatten().collect())
+    }
+}
