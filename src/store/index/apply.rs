@@ -1,10 +1,12 @@
 //! One line of the log to rows of the index: what Cyrus's index would hold
 //! after the same line.
 
+use std::collections::HashSet;
+
 use rusqlite::{OptionalExtension, params};
 use sha1::{Digest, Sha1};
 
-use super::{Index, IndexError, Result, Text};
+use super::{Index, IndexError, MailboxRow, Result, Text};
 use crate::wire::Guid;
 use crate::wire::apply::{
     Apply, Expunge, Mailbox, Record, Reject, Rename, Script, Seen, Sieve, Subscription,
@@ -36,6 +38,7 @@ impl Index {
             Apply::Sub(subscription, on) => self.subscription(at, subscription, *on),
             Apply::Sieve(sieve) => self.sieve(at, sieve),
             Apply::Unsieve(script) => self.unsieve(at, script),
+            Apply::Own(own) => self.enter_own(at, own),
             Apply::Reserve => Ok(()),
         };
         let undo = if result.is_err() { "ROLLBACK TO line; RELEASE line" } else { "RELEASE line" };
@@ -67,11 +70,7 @@ impl Index {
 
     fn mailbox(&self, at: Position, mailbox: &Mailbox<'_>) -> Result<()> {
         let uniqueid = Text(&mailbox.uniqueid);
-        let known: Option<(i64, u32)> = self
-            .db
-            .prepare_cached("SELECT id, COALESCE(last_uid, 0) FROM mailbox WHERE uniqueid = ?1")?
-            .query_row([&uniqueid], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
+        let known = self.mailbox_with_uniqueid(&mailbox.uniqueid)?;
         self.db
             .prepare_cached(if known.is_some() { UPDATE_MAILBOX } else { INSERT_MAILBOX })?
             .execute(params![
@@ -95,34 +94,73 @@ impl Index {
                 mailbox.xconvmodseq as i64,
                 Text(&mailbox.annotations),
             ])?;
-        let (id, last_uid) = known.unwrap_or_else(|| (self.db.last_insert_rowid(), 0));
+        let id = known.as_ref().map_or_else(|| self.db.last_insert_rowid(), |row| row.id);
         self.set_extra_fields(id, mailbox)?;
+        let in_doubt = match &known {
+            Some(before) => self.is_in_doubt(before, mailbox)?,
+            None => false,
+        };
+        let last_uid = known.map_or(0, |row| row.last_uid);
         if mailbox.last_uid < last_uid {
             self.hide_above(id, mailbox.last_uid)?;
         }
         let has_exceptions = self.has_exceptions(id)?;
-        let mut target = Target { id, known_uid: last_uid, has_exceptions };
+        let mut target = Target { id, known_uid: last_uid, has_exceptions, lacks_message: false };
         for record in mailbox.records() {
             let record = record.map_err(unreadable)?;
-            target.has_exceptions |= self.record(at, &target, &record)?;
+            self.record(at, &mut target, &record)?;
             target.known_uid = target.known_uid.max(record.uid);
         }
-        Ok(())
+        let is_incomplete = (in_doubt && !self.resolve(at, id, mailbox)?) || target.lacks_message;
+        self.set_incomplete(id, is_incomplete)
+    }
+
+    /// Whether more may be wrong than the line puts right. A master that went back, as after a
+    /// restore, will never tell the changes between its state and the one that it once sent: it
+    /// does not know that there were any.
+    fn is_in_doubt(&self, before: &MailboxRow, line: &Mailbox<'_>) -> Result<bool> {
+        let went_back = line.last_uid < before.last_uid
+            || line.highestmodseq < before.highestmodseq
+            || line.uidvalidity < before.uidvalidity;
+        Ok(went_back || before.deleted.is_some() || self.is_incomplete(before.id)?)
+    }
+
+    /// Finds out by the checksum of the line whether it tells the whole mailbox, in which case
+    /// everything else is gone as of now; and whether the truth is now the master's.
+    fn resolve(&self, at: Position, id: i64, line: &Mailbox<'_>) -> Result<bool> {
+        // Zero is "not known", as in a partial update; but so is the checksum of no message,
+        // beside which the other one begins at a number of its own.
+        if (line.sync_crc, line.sync_crc_annot) == (0, 0) {
+            return Ok(false);
+        }
+        let mut told = HashSet::new();
+        let mut crc = 0;
+        for record in line.records() {
+            let record = record.map_err(unreadable)?;
+            told.insert(record.uid);
+            if !record.expunged {
+                crc ^= record.crc();
+            }
+        }
+        if crc == line.sync_crc {
+            self.expunge_all_but(at, id, &told)?;
+        }
+        let living = self.true_records(id)?.into_iter().filter(|row| row.expunged.is_none());
+        Ok(living.fold(0, |crc, row| crc ^ row.crc()) == line.sync_crc)
     }
 
     /// Enters a record into Cyrus's table, and into ours if that cannot hold the
     /// truth about its UID. Cyrus leaves a record without its message out: expunged
     /// ones often come so, others only if the sender has lost the message.
-    ///
-    /// Returns whether our table was needed.
-    fn record(&self, at: Position, mailbox: &Target, record: &Record) -> Result<bool> {
+    fn record(&self, at: Position, mailbox: &mut Target, record: &Record) -> Result<()> {
         let Some(message_id) = self.message_id(&record.guid)? else {
             if !record.expunged {
                 tracing::warn!(uid = record.uid, guid = %record.guid,
                     "the message of this record never came");
+                mailbox.lacks_message = true;
             }
-            self.set_exception(at, mailbox.id, record)?;
-            return Ok(true);
+            mailbox.has_exceptions = true;
+            return self.set_exception(at, mailbox.id, record);
         };
         let known: Option<(u32, bool)> = self
             .db
@@ -143,11 +181,11 @@ impl Index {
             && record.uid <= mailbox.known_uid
             && self.is_contested(mailbox.id, message_id, record.uid)?;
         let is_exception = mailbox.has_exceptions && self.is_exception(mailbox.id, record.uid)?;
-        let is_needed = is_exception || moves || sticks || is_contested;
-        if is_needed {
+        if is_exception || moves || sticks || is_contested {
+            mailbox.has_exceptions = true;
             self.set_exception(at, mailbox.id, record)?;
         }
-        Ok(is_needed)
+        Ok(())
     }
 
     fn cyrus_record(
@@ -302,6 +340,8 @@ struct Target {
     /// brought since.
     known_uid: u32,
     has_exceptions: bool,
+    /// A message that lives in it never came.
+    lacks_message: bool,
 }
 
 /// Records were checked when the line was read.

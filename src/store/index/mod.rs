@@ -6,6 +6,7 @@
 //! chunk are one transaction, committed after the data they speak of were synced.
 
 mod apply;
+mod own;
 mod read;
 mod schema;
 mod state;
@@ -17,6 +18,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, ToSql, params};
 
 pub use apply::Position;
+pub use own::{ActiveRow, AnnotationRow};
 pub use read::{MailboxRow, MessageRow, RecordRow, SeenRow, SieveRow};
 pub use state::State;
 
