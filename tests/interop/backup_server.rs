@@ -122,12 +122,50 @@ impl BackupServer {
         });
     }
 
+    /// Copies the store aside, under `name`. No session may be open.
+    pub(crate) fn save_store(&self, name: &str) {
+        let to = self.workspace.make_dir(name);
+        copy_tree(&self.workspace.path().join("one"), &to.join("one"));
+        fs::copy(self.catalog(), to.join("backups.db")).unwrap();
+    }
+
+    /// Puts back what [`BackupServer::save_store`] saved: the same files with older content.
+    pub(crate) fn restore_store(&self, name: &str) {
+        let from = self.workspace.path().join(name);
+        copy_tree(&from.join("one"), &self.workspace.path().join("one"));
+        fs::copy(from.join("backups.db"), self.catalog()).unwrap();
+    }
+
+    /// The data file of `user`.
+    pub(crate) fn data_file(&self, user: &str) -> PathBuf {
+        let prefix = format!("{user}_");
+        let files = self.store_files().into_keys();
+        let named = |path: &PathBuf| {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            name.strip_prefix(&prefix).is_some_and(|rest| rest.len() == 6)
+        };
+        files.into_iter().find(named).unwrap_or_else(|| panic!("{user} has no backup"))
+    }
+
     /// Every file of the store with the SHA-1 of its content.
     pub(crate) fn store_files(&self) -> BTreeMap<PathBuf, String> {
         let mut files = BTreeMap::new();
         collect(&self.workspace.path().join("one"), &mut files);
         collect(&self.catalog(), &mut files);
         files
+    }
+}
+
+/// Copies files over those of the same name, which keep their owner.
+fn copy_tree(from: &Path, to: &Path) {
+    if from.is_dir() {
+        fs::create_dir_all(to).unwrap();
+        for entry in fs::read_dir(from).unwrap() {
+            let name = entry.unwrap().file_name();
+            copy_tree(&from.join(&name), &to.join(&name));
+        }
+    } else {
+        fs::copy(from, to).unwrap();
     }
 }
 

@@ -29,6 +29,8 @@ mod workspace;
 mod test_client_options;
 mod test_locks;
 mod test_login;
+mod test_master_untouched;
+mod test_own_state;
 mod test_probe;
 mod test_replication;
 mod test_replies;
