@@ -180,6 +180,8 @@ impl Own {
         }
         let subject = Guid::from(<[u8; 20]>::from(hash.finalize()));
         let mut printer = Printer::new(Literals::NonSync, b"SEEN %(USERID ".to_vec());
+        // Not needed in the log; a literal there would do harm (`%SHARED` would be one).
+        let userid = if needs_literal(userid) { b"" } else { userid };
         printer.string(userid).raw(b" UNIQUEID ").raw(ANCHOR_PREFIX).guid(&subject);
         printer.raw(b" LASTREAD 0 LASTUID 0 LASTCHANGE 0 SEENUIDS \"\")");
         printer.into_text()
@@ -404,6 +406,8 @@ mod tests {
         assert!(text.starts_with("SEEN %(USERID tom UNIQUEID cyrbk-"), "{text}");
         let (name, value) = parse_item(text.as_bytes()).unwrap();
         assert!(matches!(Apply::read(&name, &value), Ok(Apply::Seen(_))));
+        let shared = own("UNQUOTA a").anchor(b"%SHARED");
+        assert!(shared.starts_with(b"SEEN %(USERID \"\" UNIQUEID cyrbk-"));
         // The parts of a name cannot be mistaken for each other.
         assert_ne!(
             anchor("UNANNOTATION %(MBOXNAME ab ENTRY c USERID d)"),

@@ -34,7 +34,7 @@ impl Scene {
 
     fn ask(&self, request: &str) -> String {
         let mut csync = RawCsync::login(self.server.port, ADMIN, PASSWORD);
-        let reply = csync.ask(format!("{request}\r\n").as_bytes());
+        let reply = csync.ask_whole(format!("{request}\r\n").as_bytes());
         assert_eq!(csync.ask(b"EXIT\r\n"), "OK Finished\r\n");
         reply
     }
