@@ -137,15 +137,13 @@ impl Index {
         )
     }
 
-    /// The mailbox of that name; of several the latest, and none if that one is
-    /// deleted.
+    /// The living mailbox of that name; of several the latest. Cyrus looks at the latest row
+    /// only, and finds none if an older mailbox took back the name of a deleted one.
     pub fn mailbox_named(&self, name: &[u8]) -> Result<Option<MailboxRow>> {
-        let row = self
-            .db
-            .prepare_cached(&format!("{MAILBOX} WHERE mboxname = ?1 ORDER BY id DESC LIMIT 1"))?
-            .query_row([Text(name)], mailbox_row)
-            .optional()?;
-        Ok(row.filter(|row| row.deleted.is_none()))
+        let query =
+            format!("{MAILBOX} WHERE mboxname = ?1 AND deleted IS NULL ORDER BY id DESC LIMIT 1");
+        let mut statement = self.db.prepare_cached(&query)?;
+        Ok(statement.query_row([Text(name)], mailbox_row).optional()?)
     }
 
     /// The mailbox of that identity, deleted or not.

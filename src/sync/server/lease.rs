@@ -6,6 +6,9 @@
 
 mod apply;
 mod get;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod golden;
 mod messages;
 mod moving;
 mod read_back;

@@ -48,6 +48,11 @@ pub(super) enum Refusal {
     /// The line was stored, and contradicts what is here otherwise.
     #[error("checksum failure")]
     Checksum,
+    /// The backup cannot be used; the reason is in the log. A client is told that it is locked:
+    /// it tries this user again later. Any other answer makes a rolling client give up its
+    /// round and begin it again at once, for ever, and nobody is backed up.
+    #[error("unavailable")]
+    Unavailable,
     /// The reason is in the log.
     #[error("internal error")]
     Internal,
@@ -63,7 +68,9 @@ impl Refusal {
             Refusal::Protocol => "NO IMAP_PROTOCOL_ERROR Protocol error".into(),
             Refusal::BadParameters => "NO IMAP_PROTOCOL_BAD_PARAMETERS Bad parameters".into(),
             Refusal::Nonexistent => "NO IMAP_MAILBOX_NONEXISTENT No Such Mailbox".into(),
-            Refusal::Locked => "NO IMAP_MAILBOX_LOCKED Mailbox locked".into(),
+            Refusal::Locked | Refusal::Unavailable => {
+                "NO IMAP_MAILBOX_LOCKED Mailbox locked".into()
+            }
             Refusal::Changed => "NO IMAP_SYNC_CHANGED Changed since last sync".into(),
             Refusal::Checksum => "NO IMAP_SYNC_CHECKSUM Checksum Failure".into(),
             Refusal::Internal => "NO Unknown error".into(),
@@ -93,14 +100,14 @@ impl From<StoreError> for Refusal {
             return Refusal::Locked;
         }
         tracing::error!("{error}");
-        Refusal::Internal
+        Refusal::Unavailable
     }
 }
 
 impl From<CatalogError> for Refusal {
     fn from(error: CatalogError) -> Refusal {
         tracing::error!("{error}");
-        Refusal::Internal
+        Refusal::Unavailable
     }
 }
 

@@ -58,6 +58,7 @@ impl Lease {
             }
             Apply::Mailbox(mailbox) => {
                 let went_back = self.check_state(at, mailbox)?;
+                self.end_others(at, mailbox)?;
                 self.append_line(at, name, value)?;
                 return if went_back { self.check_whole(at, mailbox) } else { Ok(()) };
             }
@@ -92,6 +93,16 @@ impl Lease {
         Ok(line.highestmodseq < row.highestmodseq
             || line.last_uid < row.last_uid
             || line.uidvalidity < row.uidvalidity)
+    }
+
+    /// The mail server has one mailbox of a name. One that was known under it and has another
+    /// identity is gone, though nobody said so: it was deleted and made anew between two syncs.
+    fn end_others(&mut self, at: usize, line: &Mailbox<'_>) -> Result<(), Refusal> {
+        let named = read(&self.open[at], |index| index.mailbox_named(&line.mboxname))?;
+        if named.is_some_and(|row| row.uniqueid != line.uniqueid) {
+            self.append_line(at, b"UNMAILBOX", &Value::Atom(line.mboxname.as_slice().into()))?;
+        }
+        Ok(())
     }
 
     /// After a line of a master that went back: if that leaves the mailbox in doubt the client
