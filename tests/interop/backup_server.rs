@@ -122,6 +122,11 @@ impl BackupServer {
         });
     }
 
+    /// The real `backupd` on this store and port, once this server has stopped.
+    pub(crate) fn start_real(&self, cyrus: &Cyrus) -> Service {
+        start_master_with_backupd(cyrus, &self.workspace, &self.imapd_conf(), &[], self.port)
+    }
+
     /// Copies the store aside, under `name`. No session may be open.
     pub(crate) fn save_store(&self, name: &str) {
         let to = self.workspace.make_dir(name);
@@ -186,6 +191,16 @@ fn start_backupd(
     others: &[&str],
 ) -> (Service, u16) {
     let port = free_port();
+    (start_master_with_backupd(cyrus, workspace, imapd_conf, others, port), port)
+}
+
+fn start_master_with_backupd(
+    cyrus: &Cyrus,
+    workspace: &Workspace,
+    imapd_conf: &Path,
+    others: &[&str],
+    port: u16,
+) -> Service {
     let cyrus_conf = workspace.write(
         "cyrus.conf",
         &format!(
@@ -197,7 +212,7 @@ fn start_backupd(
     for user in others.iter().copied().chain([ADMIN]) {
         add_account(workspace, user);
     }
-    (start_master(cyrus, workspace, imapd_conf, &cyrus_conf), port)
+    start_master(cyrus, workspace, imapd_conf, &cyrus_conf)
 }
 
 fn start_cyrbk(workspace: &Workspace, imapd_conf: &Path, others: &[&str]) -> (Service, u16) {

@@ -7,6 +7,7 @@ use crate::mail;
 use crate::raw_csync::RawCsync;
 use crate::site::{ADMIN, Channel, PASSWORD, Site};
 use crate::sync_client::SyncRun;
+use crate::test_locks::HeldLock;
 use crate::tools::Tools;
 
 const DATE: i64 = 1_000_000_000;
@@ -160,4 +161,78 @@ fn a_user_who_is_gone_ends_now() {
     again.assert_sent("APPLY MAILBOX");
     assert!(!again.applied().contains(&"APPLY MESSAGE".into()) || again.refusals().is_empty());
     assert_eq!(scene.sync().applied(), Vec::<String>::new());
+}
+
+/// A rolling client does not put these off, but repeats its round at once if they are refused.
+#[test]
+fn a_lock_is_waited_for() {
+    let Some(cyrus) = Cyrus::find_or_skip("a_lock_is_waited_for") else {
+        return;
+    };
+    if Maker::under_test() == Maker::Cyrus {
+        return;
+    }
+    let scene = Scene::start(&cyrus);
+    assert_eq!(scene.ask("APPLY QUOTA %(ROOT user.tom LIMIT 1)"), "OK Success\r\n");
+    let lock = HeldLock::take(&scene.real_tools, &scene.server, "tom");
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| scene.ask("APPLY QUOTA %(ROOT user.tom LIMIT 2)"));
+        std::thread::sleep(std::time::Duration::from_millis(700));
+        assert!(!waiting.is_finished(), "not under a foreign lock");
+        lock.release();
+        assert_eq!(waiting.join().unwrap(), "OK Success\r\n");
+    });
+    let quota = scene.ask("GET QUOTA user.tom");
+    assert_eq!(quota, "* QUOTA %(ROOT user.tom LIMIT 2)\r\nOK Success\r\n");
+}
+
+/// A broken backup is put off by a rolling client, which goes on with the others; it would repeat
+/// its round for ever if it were told what is wrong.
+#[test]
+fn a_broken_backup_holds_up_nobody_else() {
+    let Some(cyrus) = Cyrus::find_or_skip("a_broken_backup_holds_up_nobody_else") else {
+        return;
+    };
+    if Maker::under_test() == Maker::Cyrus {
+        return;
+    }
+    let scene = Scene::start(&cyrus);
+    scene.site.imap(ADMIN).create("user.zoe");
+    let _ = scene.site.sync_rolling("tested").success();
+    let data = scene.server.data_file("tom");
+    let good = std::fs::read(&data).unwrap();
+    std::fs::write(&data, &good[..good.len() / 2]).unwrap();
+    scene.site.imap("tom").append("INBOX", "", DATE, &mail::note(2).bytes);
+    scene.site.imap(ADMIN).create("user.zoe.Sub");
+    let run = scene.site.sync("tested", &["-R", "-1"]);
+    run.assert_sent("APPLY MAILBOX");
+    assert!(run.requests().len() < 20, "in circles: {}", run.output);
+    let deferred = std::fs::read_to_string(scene.site.sync_log_path("tested", "log")).unwrap();
+    assert!(deferred.contains("user.tom") && !deferred.contains("zoe"), "{deferred}");
+    std::fs::write(&data, &good).unwrap();
+    let run = scene.site.sync("tested", &["-R", "-1"]).success();
+    run.assert_sent("APPLY MESSAGE");
+}
+
+/// A site may go back to Cyrus's backupd.
+#[test]
+fn the_real_server_goes_on_with_such_a_store() {
+    let Some(cyrus) = Cyrus::find_or_skip("the_real_server_goes_on_with_such_a_store") else {
+        return;
+    };
+    if Maker::under_test() == Maker::Cyrus {
+        return;
+    }
+    let mut scene = Scene::start(&cyrus);
+    scene.site.put_script("tom", "main", "keep;", true);
+    scene.site.imap(ADMIN).ok("SETQUOTA user.tom (STORAGE 1000)");
+    let _ = scene.sync();
+    scene.server.stop();
+    let real = scene.server.start_real(&cyrus);
+    scene.site.imap("tom").append("INBOX", "", DATE, &mail::note(2).bytes);
+    let run = scene.site.sync("tested", &["-u", "tom"]).success();
+    run.assert_sent("APPLY MESSAGE");
+    let changes = run.applied();
+    assert!(!changes.contains(&"APPLY SEEN".into()), "{changes:?}");
+    drop(real);
 }

@@ -30,6 +30,8 @@ use crate::wire::dlist::lossy;
 /// How long a command waits for a lock if a client makes no good use of the answer that there
 /// is one.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a refusal of such a command is held back.
+const SLOW_DOWN: Duration = Duration::from_secs(2);
 /// How often the lock is tried meanwhile.
 const LOCK_RETRY: Duration = Duration::from_millis(100);
 
@@ -189,9 +191,8 @@ impl Lease {
         Ok(self.open.len() - 1)
     }
 
-    /// [`Lease::open`] for commands that may not be answered LOCKED: a client does not defer
-    /// them, but repeats its whole round at once, for as long as the lock is held. It waits
-    /// for a while, and is slowed down if that does not help.
+    /// [`Lease::open`] for commands that had better not be answered LOCKED: a client repeats its
+    /// whole round at once, for as long as the lock is held.
     fn open_patiently(&mut self, key: &[u8]) -> Result<usize, Refusal> {
         let until = Instant::now() + PATIENCE;
         loop {
@@ -253,6 +254,14 @@ impl Drop for Lease {
             tracing::error!("a backup was not finished; it will be mended when next opened");
         }
     }
+}
+
+/// Holds back a refusal of what a client would ask again at once, for ever.
+fn slowly<T>(result: Result<T, Refusal>) -> Result<T, Refusal> {
+    if matches!(result, Err(Refusal::Locked | Refusal::Unavailable)) {
+        std::thread::sleep(SLOW_DOWN);
+    }
+    result
 }
 
 fn finish(mut held: Held) -> Result<(), Refusal> {

@@ -2,7 +2,7 @@
 
 use super::super::answers::Answers;
 use super::super::request::{Refusal, item};
-use super::{Lease, Reply, read};
+use super::{Lease, Reply, read, slowly};
 use crate::store::Line;
 use crate::wire::Body;
 use crate::wire::apply::{Apply, Mailbox};
@@ -23,7 +23,7 @@ impl Lease {
             b"CAPABILITIES" => answers.nothing_enabled(),
             b"FORCE" => self.is_forced = true,
             b"UNUSER" => self.unuser(&value)?,
-            name if Own::is_command(name) => self.store_own_command(name, &value)?,
+            name if Own::is_command(name) => slowly(self.store_own_command(name, &value))?,
             _ => return Err(Refusal::Protocol),
         }
         Ok(answers)
@@ -55,10 +55,11 @@ impl Lease {
                 if new_key != key {
                     return self.move_mailbox(&key, &new_key, &row, rename);
                 }
+                self.end_others(at, &rename.to, &row.uniqueid)?;
             }
             Apply::Mailbox(mailbox) => {
                 let went_back = self.check_state(at, mailbox)?;
-                self.end_others(at, mailbox)?;
+                self.end_others(at, &mailbox.mboxname, &mailbox.uniqueid)?;
                 self.append_line(at, name, value)?;
                 return if went_back { self.check_whole(at, mailbox) } else { Ok(()) };
             }
@@ -97,10 +98,15 @@ impl Lease {
 
     /// The mail server has one mailbox of a name. One that was known under it and has another
     /// identity is gone, though nobody said so: it was deleted and made anew between two syncs.
-    fn end_others(&mut self, at: usize, line: &Mailbox<'_>) -> Result<(), Refusal> {
-        let named = read(&self.open[at], |index| index.mailbox_named(&line.mboxname))?;
-        if named.is_some_and(|row| row.uniqueid != line.uniqueid) {
-            self.append_line(at, b"UNMAILBOX", &Value::Atom(line.mboxname.as_slice().into()))?;
+    pub(super) fn end_others(
+        &mut self,
+        at: usize,
+        name: &[u8],
+        uniqueid: &[u8],
+    ) -> Result<(), Refusal> {
+        let named = read(&self.open[at], |index| index.mailbox_named(name))?;
+        if named.is_some_and(|row| row.uniqueid != uniqueid) {
+            self.append_line(at, b"UNMAILBOX", &Value::Atom(name.into()))?;
         }
         Ok(())
     }
@@ -170,8 +176,14 @@ impl Lease {
         self.append_text(at, &anchor)
     }
 
+    /// Hides a mailbox from clients until it was sent whole. Needs no anchor: what a compaction
+    /// forgets of this costs nothing.
     pub(super) fn mark_incomplete(&mut self, at: usize, uniqueid: &[u8]) -> Result<(), Refusal> {
-        self.append_own(at, &Own::Incomplete(uniqueid.to_vec()))
+        let own = Own::Incomplete(uniqueid.to_vec());
+        if read(&self.open[at], |index| index.says_already(&own))? {
+            return Ok(());
+        }
+        self.append_text(at, &own.line())
     }
 
     /// No script runs any more; of `only` that one, if it did.

@@ -4,7 +4,7 @@
 use super::super::answers::Answers;
 use super::super::request::{Get, Message, Refusal};
 use super::read_back::Batch;
-use super::{Held, Lease, Reply, read};
+use super::{Held, Lease, Reply, read, slowly};
 use crate::store::index::{MailboxRow, SieveRow};
 use crate::wire::Guid;
 use crate::wire::mboxname::SHARED;
@@ -34,12 +34,12 @@ impl Lease {
             }
             Get::FullMailbox(name) => self.get_full_mailbox(&name, &mut answers)?,
             Get::Quota(root) => {
-                let at = self.open_patiently(&self.site.names.backup_key(&root))?;
+                let at = slowly(self.open_patiently(&self.site.names.backup_key(&root)))?;
                 let quota = read(&self.open[at], |index| index.quota(&root))?;
                 quota.iter().for_each(|fields| answers.quota(fields));
             }
             Get::Annotation(mboxname) => {
-                let at = self.open_patiently(&self.annotation_key(&mboxname))?;
+                let at = slowly(self.open_patiently(&self.annotation_key(&mboxname)))?;
                 let rows = read(&self.open[at], |index| index.annotations(&mboxname))?;
                 rows.iter().for_each(|row| answers.annotation(row));
             }

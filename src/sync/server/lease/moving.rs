@@ -61,6 +61,7 @@ impl Lease {
             ..row.clone()
         };
         let at = self.place(to)?;
+        self.end_others(at, &rename.to, &row.uniqueid)?;
         self.append_text(at, &answers::mailbox_line(&row, extra.as_deref(), &records))?;
         Ok(true)
     }
