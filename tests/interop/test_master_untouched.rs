@@ -11,6 +11,7 @@ use crate::site::{ADMIN, Channel, PASSWORD, Site};
 use crate::sync_client::SyncRun;
 
 const DATE: i64 = 1_000_000_000;
+const CHECKSUM: &str = "NO IMAP_SYNC_CHECKSUM Checksum Failure";
 const FOLDERS: [&str; 2] = ["INBOX", "INBOX.Work"];
 
 /// A mail server with one user, and cyrbk.
@@ -74,6 +75,33 @@ impl Scene {
         let reply = csync.ask_whole(format!("{request}\r\n").as_bytes());
         assert_eq!(csync.ask(b"EXIT\r\n"), "OK Finished\r\n");
         reply
+    }
+
+    /// Tells the backup what the master would have sent in a time that is then lost to it: UID 1
+    /// expunged, a flag on UID 3, UID 4 replaced by UID 9.
+    fn send_the_future(&self) {
+        let reply = self.ask("GET FULLMAILBOX user.tom");
+        let line = reply.lines().next().unwrap().strip_prefix("* ").unwrap();
+        let modseq: u64 = field(line, "HIGHESTMODSEQ").parse().unwrap();
+        let record =
+            |uid: u32| line.split("%(").find(|r| r.starts_with(&format!("UID {uid} "))).unwrap();
+        let newer = |record: &str| {
+            let old = format!("MODSEQ {}", field(record, "MODSEQ"));
+            record.replacen(&old, &format!("MODSEQ {}", modseq + 5), 1)
+        };
+        let ahead = line
+            .replacen(
+                &format!("HIGHESTMODSEQ {modseq}"),
+                &format!("HIGHESTMODSEQ {}", modseq + 5),
+                1,
+            )
+            .replacen("LAST_UID 5", "LAST_UID 9", 1)
+            .replace(record(1), &newer(record(1)).replace("FLAGS (", "FLAGS (\\Expunged "))
+            .replace(record(3), &newer(record(3)).replace("FLAGS (", "FLAGS (\\Draft "))
+            .replace(record(4), &newer(record(4)).replace("UID 4 ", "UID 9 "));
+        let crc = format!("SYNC_CRC {}", sync_crc(&ahead));
+        let ahead = ahead.replacen(&format!("SYNC_CRC {}", field(&ahead, "SYNC_CRC")), &crc, 1);
+        assert_eq!(self.ask(&format!("APPLY {ahead}")), "OK Success\r\n");
     }
 
     /// Runs the client until it is content, at most `runs` times; the master must stay as it is,
@@ -173,29 +201,30 @@ fn after_an_older_backup_was_put_back() {
 #[test]
 fn after_the_master_went_back() {
     let Some(scene) = scene("after_the_master_went_back") else { return };
-    // What the master would have sent in the time that is lost to it.
-    let reply = scene.ask("GET FULLMAILBOX user.tom");
-    let line = reply.lines().next().unwrap().strip_prefix("* ").unwrap();
-    let modseq: u64 = field(line, "HIGHESTMODSEQ").parse().unwrap();
-    let record =
-        |uid: u32| line.split("%(").find(|r| r.starts_with(&format!("UID {uid} "))).unwrap();
-    let newer =
-        |record: &str| record.replacen(&field(record, "MODSEQ"), &(modseq + 5).to_string(), 1);
-    let ahead = line
-        .replacen(&format!("HIGHESTMODSEQ {modseq}"), &format!("HIGHESTMODSEQ {}", modseq + 5), 1)
-        .replacen("LAST_UID 5", "LAST_UID 9", 1)
-        .replace(record(1), &newer(record(1)).replace("FLAGS (", "FLAGS (\\Expunged "))
-        .replace(record(3), &newer(record(3)).replace("FLAGS (", "FLAGS (\\Draft "))
-        .replace(record(4), &newer(record(4)).replace("UID 4 ", "UID 9 "));
-    assert_eq!(scene.ask(&format!("APPLY {ahead}")), "OK Success\r\n");
+    scene.send_the_future();
     let run = scene.settle(&["-u", "tom"], 1).success_with_refusals();
-    assert_eq!(run.refusals(), ["NO IMAP_SYNC_CHECKSUM Checksum Failure"]);
+    assert_eq!(run.refusals(), [CHECKSUM]);
 
     // Nor when the master purges at once: the backup must not take anything back with it.
-    assert_eq!(scene.ask(&format!("APPLY {ahead}")), "OK Success\r\n");
+    scene.send_the_future();
     scene.expunge("INBOX", "2");
     scene.purge();
-    let _ = scene.settle(&["-u", "tom"], 1);
+    let _ = scene.settle(&["-u", "tom"], 1).success_with_refusals();
+}
+
+/// The same, and it has gone on since, beyond what it had sent: no number tells, and the mail that
+/// came under UIDs of the lost time would never be sent.
+#[test]
+fn after_the_master_went_back_and_on() {
+    let Some(scene) = scene("after_the_master_went_back_and_on") else { return };
+    scene.send_the_future();
+    let mut imap = scene.site.imap("tom");
+    for number in 50..60 {
+        imap.append("INBOX", "", DATE, &mail::note(number).bytes);
+    }
+    imap.logout();
+    let run = scene.settle(&["-u", "tom"], 1).success_with_refusals();
+    assert_eq!(run.refusals(), [CHECKSUM]);
 }
 
 #[test]
@@ -243,6 +272,25 @@ fn after_checksums_and_uidvalidity_in_the_backup_went_wrong() {
         assert_eq!(scene.ask(&wrong(name, value)), "OK Success\r\n");
         let _ = scene.settle(&["-u", "tom"], 2).success();
     }
+}
+
+/// The checksum over the living records of a mailbox.
+fn sync_crc(mailbox: &str) -> u32 {
+    mailbox.split("%(UID ").skip(1).fold(0, |sum, record| {
+        let record = format!("UID {record}");
+        let flags = record.split("FLAGS (").nth(1).unwrap().split(')').next().unwrap();
+        if flags.contains("\\Expunged") {
+            return sum;
+        }
+        let flags = flags
+            .split_whitespace()
+            .fold(0, |sum, flag| sum ^ crc32fast::hash(flag.to_lowercase().as_bytes()));
+        let [uid, modseq, updated, date, guid] =
+            ["UID", "MODSEQ", "LAST_UPDATED", "INTERNALDATE", "GUID"]
+                .map(|name| field(&record, name));
+        let text = format!("{uid} {modseq} {updated} ({flags}) {date} {guid}");
+        sum ^ crc32fast::hash(text.as_bytes())
+    })
 }
 
 /// The value of a field: one word.

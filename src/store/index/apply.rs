@@ -1,12 +1,10 @@
 //! One line of the log to rows of the index: what Cyrus's index would hold
 //! after the same line.
 
-use std::collections::HashSet;
-
 use rusqlite::{OptionalExtension, params};
 use sha1::{Digest, Sha1};
 
-use super::{Index, IndexError, MailboxRow, Result, Text};
+use super::{Index, IndexError, Result, Text};
 use crate::wire::Guid;
 use crate::wire::apply::{
     Apply, Expunge, Mailbox, Record, Reject, Rename, Script, Seen, Sieve, Subscription,
@@ -96,57 +94,21 @@ impl Index {
             ])?;
         let id = known.as_ref().map_or_else(|| self.db.last_insert_rowid(), |row| row.id);
         self.set_extra_fields(id, mailbox)?;
-        let in_doubt = match &known {
-            Some(before) => self.is_in_doubt(before, mailbox)?,
-            None => false,
-        };
-        let last_uid = known.map_or(0, |row| row.last_uid);
+        let last_uid = known.as_ref().map_or(0, |row| row.last_uid);
         if mailbox.last_uid < last_uid {
             self.hide_above(id, mailbox.last_uid)?;
         }
+        let mut comparison = self.compare(known)?;
         let has_exceptions = self.has_exceptions(id)?;
         let mut target = Target { id, known_uid: last_uid, has_exceptions, lacks_message: false };
         for record in mailbox.records() {
             let record = record.map_err(unreadable)?;
+            self.compare_record(&mut comparison, &record)?;
             self.record(at, &mut target, &record)?;
             target.known_uid = target.known_uid.max(record.uid);
         }
-        let is_incomplete = (in_doubt && !self.resolve(at, id, mailbox)?) || target.lacks_message;
-        self.set_incomplete(id, is_incomplete)
-    }
-
-    /// Whether more may be wrong than the line puts right. A master that went back, as after a
-    /// restore, will never tell the changes between its state and the one that it once sent: it
-    /// does not know that there were any.
-    fn is_in_doubt(&self, before: &MailboxRow, line: &Mailbox<'_>) -> Result<bool> {
-        let went_back = line.last_uid < before.last_uid
-            || line.highestmodseq < before.highestmodseq
-            || line.uidvalidity < before.uidvalidity;
-        Ok(went_back || before.deleted.is_some() || self.is_incomplete(before.id)?)
-    }
-
-    /// Finds out by the checksum of the line whether it tells the whole mailbox, in which case
-    /// everything else is gone as of now; and whether the truth is now the master's.
-    fn resolve(&self, at: Position, id: i64, line: &Mailbox<'_>) -> Result<bool> {
-        // Zero is "not known", as in a partial update; but so is the checksum of no message,
-        // beside which the other one begins at a number of its own.
-        if (line.sync_crc, line.sync_crc_annot) == (0, 0) {
-            return Ok(false);
-        }
-        let mut told = HashSet::new();
-        let mut crc = 0;
-        for record in line.records() {
-            let record = record.map_err(unreadable)?;
-            told.insert(record.uid);
-            if !record.expunged {
-                crc ^= record.crc();
-            }
-        }
-        if crc == line.sync_crc {
-            self.expunge_all_but(at, id, &told)?;
-        }
-        let living = self.true_records(id)?.into_iter().filter(|row| row.expunged.is_none());
-        Ok(living.fold(0, |crc, row| crc ^ row.crc()) == line.sync_crc)
+        comparison.lacks_message = target.lacks_message;
+        self.conclude(at, id, &comparison, mailbox)
     }
 
     /// Enters a record into Cyrus's table, and into ours if that cannot hold the

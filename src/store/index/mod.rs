@@ -6,6 +6,7 @@
 //! chunk are one transaction, committed after the data they speak of were synced.
 
 mod apply;
+mod doubt;
 mod own;
 mod read;
 mod schema;

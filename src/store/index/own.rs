@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::doubt::Doubt;
 use super::schema::SchemaError;
 use super::{Index, Position, Result, Text, octets};
 use crate::wire::own::{Own, Subject};
@@ -74,7 +75,7 @@ impl Index {
             ),
             Own::UnactivateSieve(_) => self.run("DELETE FROM cyrbk_active_sieve", params![]),
             Own::Incomplete(uniqueid) => match self.mailbox_with_uniqueid(uniqueid)? {
-                Some(row) => self.set_incomplete(row.id, true),
+                Some(row) => self.set_doubt(row.id, Doubt::Resend),
                 None => Ok(()),
             },
         }
@@ -97,7 +98,7 @@ impl Index {
             }
             Own::UnactivateSieve(_) => self.active_script()?.is_none(),
             Own::Incomplete(uniqueid) => match self.mailbox_with_uniqueid(uniqueid)? {
-                Some(row) => self.is_incomplete(row.id)?,
+                Some(row) => self.doubt(row.id)? == Doubt::Resend,
                 None => true,
             },
         })

@@ -10,12 +10,9 @@
 //! rare, so the table is small. A row that is `hidden` takes its UID out of the mailbox:
 //! the master's LAST_UID has gone back behind it.
 //!
-//! `cyrbk_mailbox` keeps the fields of a MAILBOX line that have no column, `cyrbk_incomplete`
-//! the mailboxes of which this truth is known to be in doubt: the master has gone back behind
-//! what it had sent, or a message that lives there never came. They are not shown to a client,
-//! which then sends them whole.
+//! `cyrbk_mailbox` keeps the fields of a MAILBOX line that have no column.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -31,8 +28,7 @@ pub(super) fn create(db: &Connection) -> std::result::Result<(), SchemaError> {
          internaldate INTEGER, annotations TEXT, expunged INTEGER, guid TEXT NOT NULL, size \
          INTEGER, hidden INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (mailbox_id, uid) ) WITHOUT \
          ROWID;
-         CREATE TABLE IF NOT EXISTS cyrbk_mailbox( mailbox_id INTEGER PRIMARY KEY, extra TEXT );
-         CREATE TABLE IF NOT EXISTS cyrbk_incomplete( mailbox_id INTEGER PRIMARY KEY );",
+         CREATE TABLE IF NOT EXISTS cyrbk_mailbox( mailbox_id INTEGER PRIMARY KEY, extra TEXT );",
     )?)
 }
 
@@ -52,6 +48,16 @@ impl Index {
              x.uid = r.uid) UNION ALL {EXCEPTIONS} AND hidden = 0 ORDER BY 2"
         );
         self.rows(&query, [mailbox_id], record_row)
+    }
+
+    /// The same of one UID.
+    pub(super) fn true_record(&self, mailbox_id: i64, uid: u32) -> Result<Option<RecordRow>> {
+        let query = format!(
+            "{CYRUS} AND r.uid = ?2 AND NOT EXISTS (SELECT 1 FROM cyrbk_record x WHERE
+             x.mailbox_id = ?1 AND x.uid = ?2) UNION ALL {EXCEPTIONS} AND uid = ?2 AND hidden = 0"
+        );
+        let mut statement = self.db.prepare_cached(&query)?;
+        Ok(statement.query_row(params![mailbox_id, uid], record_row).optional()?)
     }
 
     /// Fields of the mailbox's latest line that have no column: canonical text of
@@ -76,52 +82,6 @@ impl Index {
             None => ("UPDATE cyrbk_mailbox SET extra = ?2 WHERE mailbox_id = ?1", None),
         };
         self.db.prepare_cached(sql)?.execute(params![mailbox_id, extra])?;
-        Ok(())
-    }
-
-    /// Whether the truth about the mailbox is in doubt.
-    pub fn is_incomplete(&self, mailbox_id: i64) -> Result<bool> {
-        Ok(self
-            .db
-            .prepare_cached("SELECT EXISTS (SELECT 1 FROM cyrbk_incomplete WHERE mailbox_id = ?1)")?
-            .query_row([mailbox_id], |row| row.get(0))?)
-    }
-
-    pub(super) fn set_incomplete(&self, mailbox_id: i64, incomplete: bool) -> Result<()> {
-        let sql = if incomplete {
-            "INSERT OR IGNORE INTO cyrbk_incomplete (mailbox_id) VALUES (?1)"
-        } else {
-            "DELETE FROM cyrbk_incomplete WHERE mailbox_id = ?1"
-        };
-        self.db.prepare_cached(sql)?.execute([mailbox_id])?;
-        Ok(())
-    }
-
-    /// The sender has told the whole mailbox: what it has not mentioned is gone, as of now.
-    pub(super) fn expunge_all_but(
-        &self,
-        at: Position,
-        mailbox_id: i64,
-        uids: &HashSet<u32>,
-    ) -> Result<()> {
-        for row in self.true_records(mailbox_id)? {
-            let (Some(guid), None, false) = (row.guid, row.expunged, uids.contains(&row.uid))
-            else {
-                continue;
-            };
-            let record = Record {
-                uid: row.uid,
-                modseq: row.modseq,
-                last_updated: row.last_updated,
-                flags: row.flags,
-                expunged: true,
-                internaldate: row.internaldate,
-                size: Some(row.size),
-                guid,
-                annotations: row.annotations,
-            };
-            self.set_exception(at, mailbox_id, &record)?;
-        }
         Ok(())
     }
 
@@ -236,7 +196,7 @@ impl Index {
     /// same data; mailboxes are matched by their identity, chunks by their place.
     pub fn take_truth_from(&self, other: &Index) -> Result<()> {
         self.db.execute_batch(
-            "DELETE FROM cyrbk_record; DELETE FROM cyrbk_mailbox; DELETE FROM cyrbk_incomplete;",
+            "DELETE FROM cyrbk_record; DELETE FROM cyrbk_mailbox; DELETE FROM cyrbk_doubt;",
         )?;
         self.take_own_from(other)?;
         let ours: HashMap<u64, i64> =
@@ -255,7 +215,7 @@ impl Index {
                     )?
                     .execute(params![ours.id, Text(&extra)])?;
             }
-            self.set_incomplete(ours.id, other.is_incomplete(theirs.id)?)?;
+            self.set_doubt(ours.id, other.doubt(theirs.id)?)?;
             self.take_exceptions(other, theirs.id, ours.id, &chunks)?;
         }
         Ok(())

@@ -58,10 +58,10 @@ impl Lease {
                 self.end_others(at, &rename.to, &row.uniqueid)?;
             }
             Apply::Mailbox(mailbox) => {
-                let went_back = self.check_state(at, mailbox)?;
+                self.check_state(at, mailbox)?;
                 self.end_others(at, &mailbox.mboxname, &mailbox.uniqueid)?;
                 self.append_line(at, name, value)?;
-                return if went_back { self.check_whole(at, mailbox) } else { Ok(()) };
+                return self.check_whole(at, mailbox);
             }
             Apply::Unsieve(script) => {
                 self.append_line(at, name, value)?;
@@ -74,26 +74,20 @@ impl Lease {
 
     /// Refuses changes to a state that is not the one here: a client that remembers what it
     /// sent, or that raced with another, would leave a gap.
-    ///
-    /// Returns whether the master has gone back behind the state here, as after a restore of
-    /// the mail server.
-    fn check_state(&self, at: usize, line: &Mailbox<'_>) -> Result<bool, Refusal> {
+    fn check_state(&self, at: usize, line: &Mailbox<'_>) -> Result<(), Refusal> {
+        let Some(since) = line.since else { return Ok(()) };
         let held = &self.open[at];
         let row = read(held, |index| index.mailbox_with_uniqueid(&line.uniqueid))?;
-        let row = row.filter(|row| row.deleted.is_none());
-        let Some(since) = line.since else { return Ok(false) };
-        let row = row.ok_or(Refusal::Changed)?;
+        let row = row.filter(|row| row.deleted.is_none()).ok_or(Refusal::Changed)?;
         let differs = |here: u32, there: u32| here != there && here != 0 && there != 0;
         if since.modseq != row.highestmodseq
             || differs(since.crc, row.sync_crc)
             || differs(since.crc_annot, row.sync_crc_annot)
-            || read(held, |index| index.is_incomplete(row.id))?
+            || !read(held, |index| index.is_whole(&row))?
         {
             return Err(Refusal::Changed);
         }
-        Ok(line.highestmodseq < row.highestmodseq
-            || line.last_uid < row.last_uid
-            || line.uidvalidity < row.uidvalidity)
+        Ok(())
     }
 
     /// The mail server has one mailbox of a name. One that was known under it and has another
@@ -111,13 +105,16 @@ impl Lease {
         Ok(())
     }
 
-    /// After a line of a master that went back: if that leaves the mailbox in doubt the client
-    /// is made to ask again. It finds no such mailbox, and sends all of it.
+    /// If changes, now stored, do not lead to what the master has, the client is made to ask
+    /// again: it finds no such mailbox, and sends all of it. A line that was to tell all is not
+    /// refused: the client would have nothing else to send.
     fn check_whole(&self, at: usize, line: &Mailbox<'_>) -> Result<(), Refusal> {
         let held = &self.open[at];
         let row = read(held, |index| index.mailbox_with_uniqueid(&line.uniqueid))?;
         match row {
-            Some(row) if read(held, |index| index.is_incomplete(row.id))? => Err(Refusal::Checksum),
+            Some(row) if line.since.is_some() && !read(held, |index| index.is_whole(&row))? => {
+                Err(Refusal::Checksum)
+            }
             _ => Ok(()),
         }
     }

@@ -120,7 +120,7 @@ impl Lease {
         let at = self.open(&key)?;
         let held = &self.open[at];
         let row = read(held, |index| index.mailbox_named(name))?.ok_or(Refusal::Nonexistent)?;
-        if read(held, |index| index.is_incomplete(row.id))? {
+        if !read(held, |index| index.is_whole(&row))? {
             return Err(Refusal::Nonexistent);
         }
         let extra = read(held, |index| index.extra_fields(row.id))?;
@@ -155,7 +155,7 @@ impl Lease {
 
 /// Answers with a mailbox, unless it is not known whole.
 fn mailbox(held: &Held, row: &MailboxRow, answers: &mut Answers) -> Result<(), Refusal> {
-    if read(held, |index| index.is_incomplete(row.id))? {
+    if !read(held, |index| index.is_whole(row))? {
         return Ok(());
     }
     let extra = read(held, |index| index.extra_fields(row.id))?;

@@ -45,7 +45,7 @@ impl Lease {
         rename: &Rename,
     ) -> Result<bool, Refusal> {
         let held = &self.open[self.place(from)?];
-        if read(held, |index| index.is_incomplete(row.id))? {
+        if !read(held, |index| index.is_whole(row))? {
             return Ok(false);
         }
         let extra = read(held, |index| index.extra_fields(row.id))?;
