@@ -16,6 +16,9 @@ use super::schema::SchemaError;
 use super::{Index, MailboxRow, Position, Result};
 use crate::wire::apply::{Mailbox, Record};
 
+/// SYNC_CRC_ANNOT of a mailbox without annotations, so also of one without messages.
+const ANNOT_OF_NOTHING: u32 = 12_345_678;
+
 /// What is wrong with a mailbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Doubt {
@@ -123,8 +126,9 @@ impl Index {
                 let records = self.true_records(row.id)?;
                 let living = records.iter().filter(|record| record.expunged.is_none());
                 let crc = living.fold(0, |crc, record| crc ^ record.crc());
-                let is_known = (row.sync_crc, row.sync_crc_annot) != (0, 0);
-                let is_whole = is_known && crc == row.sync_crc && !self.lacks_message(row.id)?;
+                let is_whole = is_known(row.sync_crc, row.sync_crc_annot)
+                    && crc == row.sync_crc
+                    && !self.lacks_message(row.id)?;
                 if is_whole {
                     self.set_doubt(row.id, Doubt::Nothing)?;
                 }
@@ -195,9 +199,13 @@ impl Index {
 }
 
 /// Zero is "not known", as in a partial update; but so is the checksum of no message, beside
-/// which the other one begins at a number of its own.
+/// which stands the other one's beginning.
+fn is_known(sync_crc: u32, sync_crc_annot: u32) -> bool {
+    sync_crc != 0 || sync_crc_annot == ANNOT_OF_NOTHING
+}
+
 fn has_checksum(line: &Mailbox<'_>) -> bool {
-    (line.sync_crc, line.sync_crc_annot) != (0, 0)
+    is_known(line.sync_crc, line.sync_crc_annot)
 }
 
 fn fits(line: &Mailbox<'_>, crc: u32) -> bool {
@@ -355,6 +363,20 @@ mod tests {
         assert!(!is_whole(&index));
         mailbox(&index, 2, None, &[ONE, TWO], &[ONE, TWO]);
         assert!(is_whole(&index));
+    }
+
+    /// An update without a checksum proves nothing, and takes nothing away.
+    #[test]
+    fn a_missing_checksum_is_not_that_of_nothing() {
+        let index = index(2);
+        mailbox(&index, 2, None, &[ONE, TWO], &[ONE, TWO]);
+        apply(
+            &index,
+            "MAILBOX %(UNIQUEID u MBOXNAME user.a LAST_UID 2 HIGHESTMODSEQ 2 RECENTUID 0 \
+             RECENTTIME 0 LAST_APPENDDATE 0 POP3_LAST_LOGIN 0 UIDVALIDITY 1 PARTITION d ACL \"\" \
+             OPTIONS P RECORD ())",
+        );
+        assert_eq!(living(&index), [1, 2]);
     }
 
     /// Better no comparison than to ask for everything each time.
