@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use cyrbk::store::Writer;
+use cyrbk::lock::Wait;
+use cyrbk::store::{Backup, Writer};
 use rusqlite::Connection;
 use rusqlite::types::Value;
 
@@ -34,7 +35,12 @@ fn copy(set: &str, file: &str, with_index: bool) -> (tempfile::TempDir, PathBuf)
     fs::copy(&source, &target).unwrap();
     if with_index {
         let index = format!("{}.index", source.display());
-        fs::copy(index, dir.path().join("data.index")).unwrap();
+        fs::copy(&index, dir.path().join("data.index")).unwrap();
+        // The killed backupd's, to be rolled back.
+        let journal = format!("{index}-journal");
+        if Path::new(&journal).exists() {
+            fs::copy(journal, dir.path().join("data.index-journal")).unwrap();
+        }
     }
     (dir, target)
 }
@@ -112,6 +118,75 @@ fn torn_tails_keep_every_complete_line() {
                 assert_eq!(after, before, "{file}");
                 assert_eq!(fs::metadata(&path).unwrap().len(), len_before, "{file}");
             }
+        }
+    }
+}
+
+/// The rows of cyrbk's own index of the same data.
+fn rebuilt(path: &Path) -> BTreeSet<String> {
+    let dir = tempfile::tempdir().unwrap();
+    let copy = dir.path().join("data");
+    fs::copy(path, &copy).unwrap();
+    Writer::open(&copy, 1_800_000_000).unwrap();
+    rows(&Connection::open(copy.with_extension("index")).unwrap())
+}
+
+fn count(rows: &BTreeSet<String>, table: &str) -> usize {
+    rows.iter().filter(|row| row.starts_with(&format!("{table} "))).count()
+}
+
+#[test]
+fn what_cyrus_reindexed_wrongly_is_indexed_whole() {
+    // Behind a tear Cyrus's reindex loses every chunk; one inside a line locks the backup.
+    for file in ["two/b/bob_5xHD5K", "two/b/ben_Vdtpxz"] {
+        for (set, reindexed) in
+            [("torn", "torn-reindexed"), ("torn-appended", "torn-appended-reindexed")]
+        {
+            let (dir, path) = copy(set, file, true);
+            let index = path.with_extension("index");
+            let with_tear_unknown = rows(&Connection::open(&index).unwrap());
+            fs::copy(fixtures().join(reindexed).join(format!("{file}.index")), &index).unwrap();
+            let cyruss = rows(&Connection::open(&index).unwrap());
+            let what = format!("{reindexed} {file}");
+            Writer::open(&path, 1_800_000_000).unwrap_or_else(|e| panic!("{what}: {e}"));
+            let ours = rows(&Connection::open(&index).unwrap());
+            assert_eq!(ours, rebuilt(&path), "{what}");
+            for table in ["chunk", "message", "mailbox_message"] {
+                let known = count(&cyruss, table).max(count(&with_tear_unknown, table));
+                assert!(count(&ours, table) >= known, "{what}: {table}");
+            }
+            // All chunks: two of before, the torn one, the one behind it.
+            let chunks = if set == "torn" { 3 } else { 4 };
+            assert_eq!(count(&ours, "chunk"), chunks, "{what}");
+            let kept = dir.path().join("data.index.1800000000");
+            if set == "torn-appended" {
+                assert_eq!(rows(&Connection::open(kept).unwrap()), cyruss, "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_reader_leaves_what_only_cyrus_has_written_as_it_is() {
+    for set in ["torn", "torn-appended"] {
+        for file in ["two/b/bob_5xHD5K", "two/b/ben_Vdtpxz"] {
+            let (dir, path) = copy(set, file, true);
+            let files = || -> Vec<(PathBuf, Vec<u8>)> {
+                let entries = fs::read_dir(dir.path()).unwrap();
+                let mut files: Vec<_> = entries
+                    .map(|entry| entry.unwrap().path())
+                    // SQLite rolls it back, whoever looks.
+                    .filter(|path| path.extension().unwrap_or_default() != "index-journal")
+                    .map(|path| (path.clone(), fs::read(path).unwrap()))
+                    .collect();
+                files.sort();
+                files
+            };
+            let before = files();
+            let backup = Backup::open(&path, Wait::No).unwrap();
+            assert!(!backup.index().chunks().unwrap().is_empty());
+            drop(backup);
+            assert_eq!(files(), before, "{set} {file}");
         }
     }
 }

@@ -10,8 +10,12 @@ use crate::config::EXIT_CONFIG;
 pub enum Exit {
     /// 0: all done.
     Ok,
+    /// 1: a server could not go on.
+    Failure,
     /// 64: the words make no sense.
     Usage,
+    /// 70: a service that was not started as one.
+    Software,
     /// 75: something could not be done, whatever the reason.
     TempFail,
     /// 78: the configuration cannot be read or is wrong.
@@ -23,7 +27,9 @@ impl Exit {
     pub fn code(self) -> u8 {
         match self {
             Exit::Ok => 0,
+            Exit::Failure => 1,
             Exit::Usage => 64,
+            Exit::Software => 70,
             Exit::TempFail => 75,
             Exit::Config => EXIT_CONFIG as u8,
         }

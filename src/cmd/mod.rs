@@ -7,24 +7,29 @@
 //! |---|---|---|
 //! | `ctl_backups` | `getopt`, as Cyrus's | one file each in `ctl_backups/` |
 //! | `cyr_backup` | `getopt`, as Cyrus's | one file each in `cyr_backup/` |
-//! | `backupd`, `restore` | | not implemented yet |
+//! | `backupd` | as Cyrus's services | started by Cyrus's master, or by hand with `-X` |
+//! | `restore` | | not implemented yet |
 //! | anything else: `cyrbk` | clap | those of the others, and its own |
 //!
 //! Parsers differ, commands do not: `cyrbk verify` fills in the same request as
 //! `ctl_backups verify`.
 
+pub mod backupd;
 pub mod ctl_backups;
 pub mod cyr_backup;
 mod cyrbk;
 mod exit;
 mod getopt;
 mod identity;
+mod inherited;
 mod json;
+mod log;
 mod mailbox_name;
 pub mod passwd;
 mod report;
 mod select;
 pub mod serve;
+mod service;
 pub mod site;
 mod startup;
 mod time;
@@ -73,7 +78,9 @@ pub fn main() -> ExitCode {
     exit::conclude(result, &mut err).into()
 }
 
-fn run(args: &[OsString], streams: &mut Streams<'_>) -> Result<Exit, Stop> {
+/// The program in other hands: words (the first is the name it is called by) and
+/// streams to exit status.
+pub fn run(args: &[OsString], streams: &mut Streams<'_>) -> Result<Exit, Stop> {
     let name = args.first().and_then(|arg| Path::new(arg).file_name());
     if let Some(personality) = name.and_then(personality) {
         return personality.run(args, streams);
@@ -93,7 +100,7 @@ impl Personality {
         match self {
             Personality::CtlBackups => ctl_backups::main(args, streams),
             Personality::CyrBackup => cyr_backup::main(args, streams),
-            Personality::Backupd => not_implemented("backupd", None, streams),
+            Personality::Backupd => Ok(backupd::run(args)),
             Personality::Restore => not_implemented("restore", None, streams),
         }
     }
@@ -178,10 +185,8 @@ mod tests {
 
     #[test]
     fn what_is_not_there_says_so() {
-        for words in [&["restore", "server", "alice", "-a"][..], &["backupd"]] {
-            let (exit, out, err) = run_words(words);
-            assert_eq!((exit, out.as_str()), (Exit::TempFail, ""));
-            assert_eq!(err, format!("{}: not implemented yet\n", words[0]));
-        }
+        let (exit, out, err) = run_words(&["restore", "server", "alice", "-a"]);
+        assert_eq!((exit, out.as_str()), (Exit::TempFail, ""));
+        assert_eq!(err, "restore: not implemented yet\n");
     }
 }

@@ -10,7 +10,7 @@ use crate::wire::dlist::lossy;
 /// What went wrong with a backup.
 pub(super) fn store_error(error: &StoreError) -> String {
     match error {
-        StoreError::Missing(_) => "Mailbox does not exist".into(),
+        StoreError::Missing(_) | StoreError::DataMissing(_) => "Mailbox does not exist".into(),
         StoreError::Locked(_) => "Mailbox is locked".into(),
         StoreError::NoIndex(_) => "Mailbox has an invalid format".into(),
         StoreError::Index { .. } => "Internal Error".into(),

@@ -1,34 +1,22 @@
-//! `cyrbk serve`: the backup server in the foreground.
+//! `cyrbk serve`: the backup server in the foreground, by hand or under systemd.
 
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
-use tracing_subscriber::EnvFilter;
 
 use super::identity::become_cyrus;
-use super::site;
-use crate::config::{DbBackend, Settings};
-use crate::sync::SessionSettings;
-use crate::sync::auth::Authenticator;
-use crate::sync::server::{Server, ServerLimits, ServerSettings, Site, bind};
-use crate::wire::frame::Limits;
+use super::{inherited, log, service};
+use crate::config::Settings;
+use crate::sync::server::{Listener, Manager, Retirement, Server, bind};
 
 /// Where to listen if nothing says otherwise: the port that csync has by custom, on
 /// this machine only.
 const DEFAULT_LISTEN: &str = "localhost:2005";
 /// The service name in cyrus.conf that options like `backupd_admins` are for.
 const SERVICE: &str = "backupd";
-/// Octets of message bodies held in memory for one line; beyond it they are staged.
-const SPOOL_MEMORY: usize = 16 << 20;
-/// Longest line without message bodies: a MAILBOX line has about 300 octets for each
-/// message of the mailbox.
-const LINE_MAX: usize = 512 << 20;
-/// Messages in one line; clients send at most 1,024.
-const BODIES_MAX: usize = 16 * 1024;
-/// Backups that one session may have open.
-const OPEN_BACKUPS_MAX: usize = 16;
+/// `FileDescriptorName=` of a systemd socket for TLS from the first octet on.
+const TLS_SOCKET: &str = "tls";
 
 /// The command line of `cyrbk serve`.
 #[derive(Debug, clap::Args)]
@@ -36,10 +24,14 @@ pub struct ServeArgs {
     /// Configuration file of the backup server
     #[arg(short = 'C', long = "config", value_name = "FILE", default_value = "/etc/imapd.conf")]
     pub config: PathBuf,
-    /// Address to listen on; may be given several times [default: option cyrbk_listen, or
-    /// localhost:2005]
+    /// Address to listen on, or /PATH of a Unix socket (whose clients are administrators);
+    /// may be given several times [default: sockets handed over by systemd, or option
+    /// cyrbk_listen, or localhost:2005]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Vec<String>,
+    /// The same, for TLS from the first octet on [default: option cyrbk_tls_listen]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub tls_listen: Vec<String>,
 }
 
 /// Serves until SIGTERM or SIGINT.
@@ -47,93 +39,75 @@ pub struct ServeArgs {
 /// Returns after every session's backups were finished.
 pub fn run(args: &ServeArgs) -> Result<()> {
     let settings = Settings::load(&args.config, SERVICE)?;
-    start_log(&settings);
-    check(&settings)?;
-    let listen = match (&args.listen, &settings.listen) {
-        (given, _) if !given.is_empty() => given.clone(),
-        (_, configured) if !configured.is_empty() => configured.clone(),
-        _ => vec![DEFAULT_LISTEN.to_owned()],
-    };
-    let mut listeners = Vec::new();
-    for spec in &listen {
-        listeners.extend(bind(spec)?);
-    }
+    log::start(&settings, log::Target::Stderr);
+    service::check(&settings)?;
+    let listeners = listeners(args, &settings)?;
     // As root up to here, for ports below 1024 and a limit above the usual.
-    raise_descriptor_limit();
+    service::raise_descriptor_limit();
     become_cyrus(&settings)?;
     umask(Mode::from_bits_truncate(settings.umask));
-    let server = Server::new(server_settings(&settings), listeners)
-        .context("cannot start the event loop")?;
+    let server = server(&settings, listeners)?;
     for address in server.addresses() {
         eprintln!("listening on {address}");
     }
-    server.run().context("the event loop failed")
-}
-
-/// What would otherwise come up with the first client.
-fn check(settings: &Settings) -> Result<()> {
-    if settings.backup_db != DbBackend::Twoskip {
-        bail!(
-            "backup_db: only twoskip is supported; convert the database with cvt_cyrusdb(8) \
-             and set `backup_db: twoskip` in {}",
-            settings.config_file.display()
-        );
-    }
-    settings.require_partition()?;
+    server.run().context("the event loop failed")?;
     Ok(())
 }
 
-fn server_settings(settings: &Settings) -> ServerSettings {
-    let authenticator = Authenticator::new(site::auth_config(settings));
-    let line = LINE_MAX;
-    ServerSettings {
-        session: SessionSettings {
-            server_name: settings.servername.clone(),
-            mechanisms: authenticator.mechanisms(false),
-            limits: Limits {
-                line,
-                literal: settings.maxliteral.min(line as u64),
-                body: u32::MAX.into(),
-                bodies: BODIES_MAX,
-            },
-            spool_memory: SPOOL_MEMORY,
-        },
-        site: Site {
-            catalog: site::catalog(settings),
-            placement: site::placement(settings),
-            names: site::name_rules(settings),
-            authenticator,
-            staging_path: settings.backup_staging_path.clone(),
-            open_backups_max: OPEN_BACKUPS_MAX,
-        },
-        limits: ServerLimits {
-            idle_time: settings.sync_timeout,
-            login_pause: settings.failedloginpause,
-            ..ServerLimits::default()
-        },
-    }
+/// A server for a site, on sockets that are listening.
+pub fn server(settings: &Settings, listeners: Vec<Listener>) -> Result<Server> {
+    let server_settings = service::server_settings(settings);
+    Server::new(server_settings, listeners, Manager::Systemd, Retirement::default())
+        .context("cannot start the event loop")
 }
 
-/// Log lines go to standard error; `RUST_LOG` overrides how much.
-fn start_log(settings: &Settings) {
-    let default = if settings.debug { "debug" } else { "info" };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .without_time()
-        .try_init();
-    for warning in &settings.warnings {
-        tracing::warn!("{warning}");
+fn listeners(args: &ServeArgs, settings: &Settings) -> Result<Vec<Listener>> {
+    let has_words = !(args.listen.is_empty() && args.tls_listen.is_empty());
+    let mut listeners = if has_words { Vec::new() } else { from_systemd()? };
+    if listeners.is_empty() {
+        let (plain, tls) = match has_words {
+            true => (args.listen.clone(), args.tls_listen.clone()),
+            false => (settings.listen.clone(), settings.tls_listen.clone()),
+        };
+        for spec in &plain {
+            listeners.extend(bind(spec)?);
+            give_to_cyrus(spec, settings)?;
+        }
+        for spec in &tls {
+            listeners.extend(bind(spec)?.into_iter().map(|l| l.with_tls_first(true)));
+        }
     }
+    if listeners.is_empty() {
+        listeners = bind(DEFAULT_LISTEN)?;
+    }
+    if listeners.iter().any(Listener::is_tls_first) && settings.tls.server_cert.is_none() {
+        bail!("TLS needs tls_server_cert and tls_server_key in {}", args.config.display());
+    }
+    Ok(listeners)
 }
 
-/// One descriptor for each connection, three for each open backup.
-fn raise_descriptor_limit() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
-    if let Err(error) = raised {
-        tracing::warn!(%error, "cannot raise the limit of open files");
+/// A Unix socket that root has made is for the Cyrus user, whom the server becomes.
+fn give_to_cyrus(spec: &str, settings: &Settings) -> Result<()> {
+    if !(spec.starts_with('/') && nix::unistd::geteuid().is_root()) {
+        return Ok(());
     }
+    let name = std::env::var("CYRUS_USER").unwrap_or_else(|_| settings.cyrus_user.clone());
+    if let Some(user) = nix::unistd::User::from_name(&name)? {
+        std::os::unix::fs::chown(spec, Some(user.uid.as_raw()), None)
+            .with_context(|| format!("cannot give {spec} to {name}"))?;
+    }
+    Ok(())
+}
+
+/// The sockets of socket activation.
+fn from_systemd() -> Result<Vec<Listener>> {
+    let Ok(descriptors) = sd_notify::listen_fds_with_names() else { return Ok(Vec::new()) };
+    let mut listeners = Vec::new();
+    for (number, name) in descriptors {
+        let copy = inherited::duplicate(number)
+            .with_context(|| format!("descriptor {number} of the service manager"))?;
+        inherited::close(number);
+        listeners.push(Listener::inherited(copy)?.with_tls_first(name == TLS_SOCKET));
+    }
+    Ok(listeners)
 }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::{PartitionMode, PwCheck, Settings, Virtdomains};
+use crate::config::{PartitionMode, PwCheck, Settings, TlsClientCerts, Virtdomains};
 use crate::store::Catalog;
 use crate::store::partition::SelectMode;
 use crate::store::placement::{Placement, Policy};
 use crate::sync::auth::{AuthConfig, DEFAULT_SASLAUTHD_PATH, NamePolicy, PasswordSource};
+use crate::sync::server::{ClientCerts, TlsFiles};
 use crate::wire::mboxname::NameRules;
 
 /// The location database.
@@ -69,8 +70,32 @@ pub fn auth_config(settings: &Settings) -> AuthConfig {
         source,
         admins: settings.admins.clone(),
         allow_plaintext: settings.allowplaintext,
+        minimum_layer: sasl.minimum_layer,
         names: name_policy(settings),
         service: "csync".into(),
         failed_login_pause: settings.failedloginpause,
     }
+}
+
+/// The certificates, if there are any: the word `disabled` stands for none. A key that is
+/// not named is in the file of the certificate.
+pub fn tls_files(settings: &Settings) -> Option<TlsFiles> {
+    let tls = &settings.tls;
+    let cert = tls.server_cert.clone().filter(|path| path.as_os_str() != "disabled")?;
+    // Whatever is older than this is no longer spoken.
+    let versions = tls.versions.as_deref().unwrap_or("tls1_2 tls1_3");
+    let has = |name: &str| versions.split_ascii_whitespace().any(|word| word == name);
+    Some(TlsFiles {
+        key: tls.server_key.clone().unwrap_or_else(|| cert.clone()),
+        cert,
+        client_ca_file: tls.client_ca_file.clone(),
+        client_ca_dir: tls.client_ca_dir.clone(),
+        client_certs: match tls.client_certs {
+            TlsClientCerts::Off => ClientCerts::Off,
+            TlsClientCerts::Optional => ClientCerts::Optional,
+            TlsClientCerts::Require => ClientCerts::Require,
+        },
+        tls12: has("tls1_2"),
+        tls13: has("tls1_3"),
+    })
 }

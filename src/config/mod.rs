@@ -26,6 +26,7 @@ mod value;
 pub use error::{ConfigError, ConfigWarning, EXIT_CONFIG, Origin};
 pub use file::{Entry, FILE_LEN_MAX, ImapdConf};
 pub use settings::{
-    CompactSettings, DbBackend, NameRules, PartitionMode, PartitionSelect, PwCheck, SaslSettings,
-    Secret, Settings, SyncClientSettings, SyslogFacility, TlsSettings, Virtdomains,
+    CompactSettings, DbBackend, LimitSettings, NameRules, PartitionMode, PartitionSelect, PwCheck,
+    SaslSettings, Secret, Settings, SyncClientSettings, SyslogFacility, TlsClientCerts,
+    TlsSettings, Virtdomains,
 };

@@ -77,6 +77,10 @@ pub struct Settings {
     /// `cyrbk_listen`: addresses to listen on, separated by blanks or commas;
     /// none, so the caller decides.
     pub listen: Vec<String>,
+    /// `cyrbk_tls_listen`: the same, for TLS from the first octet on; none.
+    pub tls_listen: Vec<String>,
+    /// What clients may use up.
+    pub limits: LimitSettings,
     /// The user to run as, unless `CYRUS_USER` says otherwise; `cyrus`.
     pub cyrus_user: String,
     /// The group to run as, unless `CYRUS_GROUP` says otherwise; `None` for
@@ -260,6 +264,43 @@ pub struct TlsSettings {
     pub ciphers: Option<String>,
     /// Versions, as in `tls1_2 tls1_3`; Cyrus has all from `tls1_0`.
     pub versions: Option<String>,
+    /// `tls_client_certs`; `tls_require_cert: yes` is the old word for `require`.
+    pub client_certs: TlsClientCerts,
+}
+
+/// `tls_client_certs`: whether clients show a certificate; `optional`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum TlsClientCerts {
+    Off,
+    #[default]
+    Optional,
+    Require,
+}
+
+/// What clients may use up: cyrbk's own options, named `cyrbk_` and as here. Zero or
+/// negative counts as the default.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitSettings {
+    /// `cyrbk_max_connections`: connections at a time; 4096.
+    pub max_connections: usize,
+    /// `cyrbk_max_connections_per_address`: the same from one address (of IPv6: one
+    /// network of 64 bits); 256.
+    pub max_connections_per_address: usize,
+    /// `cyrbk_login_time`: time to authenticate; 60 s.
+    pub login_time: Duration,
+    /// `cyrbk_max_line`: longest command without its message bodies, in bytes; 512 MiB
+    /// (a MAILBOX line has about 300 bytes for each message).
+    pub max_line: u64,
+    /// `cyrbk_max_open_backups`: backups that one session may hold open; 16.
+    pub max_open_backups: usize,
+    /// `cyrbk_output_high_water`: unsent bytes above which a client is not read; 1 MiB.
+    pub output_high_water: u64,
+    /// `cyrbk_spool_memory`: bytes of message bodies held in memory for one command,
+    /// before they go to `backup_staging_path`; 16 MiB.
+    pub spool_memory: u64,
+    /// `cyrbk_max_workers`: threads that read and write backups; 64.
+    pub max_workers: usize,
 }
 
 /// How `restore` reaches the server it restores to.

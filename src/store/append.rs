@@ -11,20 +11,23 @@
 //! from the data, never the other way round. Lines whose rows were never committed
 //! are indexed again at the next open, see [`super::recover`].
 //!
-//! After an error the writer is poisoned: it acknowledges nothing more and is to be
-//! dropped.
+//! After an error the writer is poisoned: it acknowledges nothing more, neither a line
+//! nor that those before are durable, and is to be dropped. What it acknowledged before
+//! is in the file, and is taken in at the next open.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use super::aside;
 use super::backup::index_path;
 use super::chunk::{CHUNK_HEADER, MemberWriter};
 use super::data_file::{self, DataFile};
+use super::disk::Disk;
 use super::error::{Result, StoreError};
-use super::index::{Index, IndexError, Open, Position, State};
-use super::recover;
+use super::index::{Index, Position, RestartPoint, State};
+use super::recover::{self, Ready};
 use super::staging::Staging;
-use crate::lock::Wait;
+use crate::lock::{LockError, Wait};
 use crate::wire::Body;
 use crate::wire::apply::Apply;
 
@@ -34,6 +37,8 @@ pub struct Writer {
     data: DataFile,
     index: Index,
     chunk: Option<OpenChunk>,
+    /// Lines were acknowledged that a power cut could still take.
+    has_unfinished: bool,
     /// Newest time stamp in the file: Cyrus refuses to reindex a file in which
     /// time runs backwards.
     last_ts: i64,
@@ -61,21 +66,37 @@ pub struct Line<'a> {
 
 impl Writer {
     /// Opens the backup at `path` for appending, without waiting for its lock; a
-    /// missing file is made. What a crash left behind is taken in first.
+    /// missing file is made. What a crash left behind is taken in first, and a broken
+    /// index built again: see `docs/durability.md`.
     ///
-    /// Errors: [`StoreError::Locked`] if another session or tool has it open.
+    /// Errors: [`StoreError::Locked`] if another session or tool has it open,
+    /// [`StoreError::DataMissing`] if there is an index but no data file.
     pub fn open(path: &Path, now: i64) -> Result<Writer> {
-        let file = data_file::open(path, true, Wait::No).map_err(StoreError::lock(path))?;
-        let len = file.metadata().map_err(StoreError::io(path))?.len();
-        let index = open_index(path, now)?;
-        let (data, last_ts) = recover::take_in(file, path, &index, now)?;
+        let file = match data_file::open(path, false, Wait::No) {
+            Err(LockError::Io(e)) if e.kind() == io::ErrorKind::NotFound => {
+                if std::fs::metadata(index_path(path)).is_ok_and(|meta| meta.len() > 0) {
+                    return Err(StoreError::DataMissing(path.to_owned()));
+                }
+                tracing::warn!(file = %path.display(), "no data file: beginning a new one");
+                data_file::open(path, true, Wait::No)
+            }
+            result => result,
+        };
+        Writer::open_on(Box::new(file.map_err(StoreError::lock(path))?), path, now)
+    }
+
+    /// [`Writer::open`] over a file that is open and locked.
+    pub(super) fn open_on(disk: Box<dyn Disk>, path: &Path, now: i64) -> Result<Writer> {
+        let Ready { data, index, last_ts } = recover::open(disk, path, now)?;
+        let is_new = data.len() == 0;
         Ok(Writer {
             path: path.to_owned(),
             data,
             index,
             chunk: None,
+            has_unfinished: false,
             last_ts,
-            is_new: len == 0,
+            is_new,
             poisoned: false,
         })
     }
@@ -90,25 +111,44 @@ impl Writer {
         &self.index
     }
 
-    /// Appends a line, its time stamp `now` (Unix time) or later, and enters it into the index.
+    /// Whether lines were acknowledged since the last [`Writer::finish`] that
+    /// succeeded: a power cut could still take them.
+    pub fn has_unfinished(&self) -> bool {
+        self.has_unfinished
+    }
+
+    /// Appends a line, its time stamp `now` (Unix time) or later, and enters it into
+    /// the index. It survives the death of the process when this returns `Ok`; after
+    /// an error it is taken back as far as possible.
     pub fn append(&mut self, now: i64, line: &Line<'_>, staging: &Staging) -> Result<()> {
-        self.guarded(|this| {
+        let was_sound = !self.poisoned;
+        let result = self.guarded(|this| {
             let ts = this.last_ts.max(now);
             this.last_ts = ts;
             this.start_chunk(ts)?;
             let Some(chunk) = &mut this.chunk else { return Ok(()) };
-            let offset = chunk.member.len_plain();
-            write_line(&mut chunk.member, &mut this.data, ts, line, staging)
+            let (offset, points) = write_line(&mut chunk.member, &mut this.data, ts, line, staging)
                 .map_err(StoreError::io(&this.path))?;
             let at = Position { chunk_id: chunk.id, ts, offset };
-            this.index.apply(at, line.apply).map_err(StoreError::index(&this.path))
-        })
+            points
+                .into_iter()
+                .try_for_each(|point| this.index.add_restart_point(chunk.id, point))
+                .and_then(|()| this.index.apply(at, line.apply))
+                .map_err(StoreError::index(&this.path))?;
+            this.data.acknowledge();
+            this.has_unfinished = true;
+            Ok(())
+        });
+        if result.is_err() && was_sound {
+            self.data.abandon();
+        }
+        result
     }
 
     /// Ends the open chunk, if there is one; see the module for what that means.
     pub fn finish(&mut self, now: i64) -> Result<()> {
-        let Some(chunk) = self.chunk.take() else { return Ok(()) };
         self.guarded(|this| {
+            let Some(chunk) = this.chunk.take() else { return Ok(()) };
             this.last_ts = this.last_ts.max(now);
             let io = StoreError::io(&this.path);
             let totals = (|| {
@@ -121,8 +161,11 @@ impl Writer {
             })()
             .map_err(io)?;
             this.is_new = false;
-            let state =
-                State { len_file: this.data.len(), checkpoint: this.data.hash().checkpoint() };
+            let state = State {
+                len_file: this.data.len(),
+                inode: this.data.inode().map_err(StoreError::io(&this.path))?,
+                checkpoint: this.data.hash().checkpoint(),
+            };
             (|| {
                 this.index.end_chunk(
                     chunk.id,
@@ -133,7 +176,9 @@ impl Writer {
                 this.index.set_state(&state)?;
                 this.index.commit()
             })()
-            .map_err(StoreError::index(&this.path))
+            .map_err(StoreError::index(&this.path))?;
+            this.has_unfinished = false;
+            Ok(())
         })
     }
 
@@ -160,23 +205,53 @@ impl Writer {
         if self.poisoned {
             return Err(StoreError::Poisoned(self.path.clone()));
         }
+        // A panic on the way leaves it so.
+        self.poisoned = true;
         let result = act(self);
-        if result.is_err() {
-            self.poisoned = true;
+        self.poisoned = result.is_err();
+        if let Err(error) = &result {
             // The rows go with the connection in any case.
             let _ = self.index.rollback();
+            self.put_aside_if_damaged(error);
         }
         result
     }
+
+    /// A damaged index is found out about only where it is touched: it goes out of
+    /// the way now, and the next open builds it again.
+    fn put_aside_if_damaged(&self, error: &StoreError) {
+        let StoreError::Index { source, .. } = error else { return };
+        if !source.is_damage() {
+            return;
+        }
+        match aside::put_index_aside(&self.path, self.last_ts) {
+            Ok(kept) => tracing::error!(file = %self.path.display(), kept = %kept.display(),
+                what = %source, "the index is damaged: it will be built again from the data"),
+            Err(error) => tracing::error!(file = %self.path.display(), %error,
+                "cannot put the damaged index aside"),
+        }
+    }
 }
 
+/// Returns the line's offset in the chunk, and the restart points in front of and behind
+/// it if there are any.
 fn write_line(
     member: &mut MemberWriter,
     data: &mut DataFile,
     ts: i64,
     line: &Line<'_>,
     staging: &Staging,
-) -> io::Result<()> {
+) -> io::Result<(u64, Vec<RestartPoint>)> {
+    let len = line.bodies.iter().map(Body::len).fold(line.text.len() as u64, u64::saturating_add);
+    let mut points = Vec::new();
+    let point = |member: &MemberWriter, data: &DataFile| RestartPoint {
+        offset_plain: member.len_plain(),
+        offset_file: data.len(),
+    };
+    if member.start_line(len, data)? {
+        points.push(point(member, data));
+    }
+    let offset = member.len_plain();
     member.write(format!("{ts} APPLY ").as_bytes(), data)?;
     let mut from = 0;
     for (&at, body) in line.body_at.iter().zip(line.bodies) {
@@ -186,23 +261,9 @@ fn write_line(
     }
     member.write(&line.text[from..], data)?;
     member.write(b"\r\n", data)?;
-    member.end_line(data)?;
-    data.flush()
-}
-
-/// Opens the index for writing. One that cannot be used is put aside: it is
-/// built again from the data.
-fn open_index(path: &Path, now: i64) -> Result<Index> {
-    let index_file = index_path(path);
-    match Index::open(&index_file, Open::Create) {
-        Ok(index) => Ok(index),
-        Err(IndexError::Unusable { what, .. }) => {
-            let aside = super::backup::with_suffix(path, &format!(".index.{now}"));
-            tracing::warn!(index = %index_file.display(), kept = %aside.display(), %what,
-                "index unusable, building it again from the data");
-            std::fs::rename(&index_file, &aside).map_err(StoreError::io(&index_file))?;
-            Index::open(&index_file, Open::Create).map_err(StoreError::index(path))
-        }
-        Err(source) => Err(StoreError::Index { path: path.to_owned(), source }),
+    if member.end_line(data)? {
+        points.push(point(member, data));
     }
+    data.flush()?;
+    Ok((offset, points))
 }

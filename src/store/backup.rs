@@ -3,10 +3,12 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::data_file;
 use super::error::{Result, StoreError};
 use super::index::{Index, Open};
+use super::recover;
 use crate::lock::Wait;
 
 /// An open backup. The lock is held until it is dropped.
@@ -31,6 +33,11 @@ pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 impl Backup {
     /// Opens the backup at `path` for reading, under its exclusive lock.
     ///
+    /// A reader sees what was acknowledged: lines of cyrbk that a crash has left
+    /// beyond the index are taken in first, as when the server opens the backup. If that
+    /// cannot be done, a warning is logged and the index is read as it is. A backup that only
+    /// Cyrus has written is never touched.
+    ///
     /// Errors: [`StoreError::Missing`], [`StoreError::Locked`] (only with
     /// [`Wait::No`]), [`StoreError::NoIndex`] if there are data but no index or an
     /// empty one, [`StoreError::Index`].
@@ -44,7 +51,11 @@ impl Backup {
             // A user who was seen but never sent anything.
             _ => Open::Create,
         };
-        let index = Index::open(&index_file, mode).map_err(StoreError::index(path))?;
+        let mut index = Index::open(&index_file, mode).map_err(StoreError::index(path))?;
+        if let Err(error) = recover::take_in_for_reader(&file, path, &index, now()) {
+            tracing::warn!("{error}: data beyond the index are not shown");
+            index = Index::open(&index_file, mode).map_err(StoreError::index(path))?;
+        }
         Ok(Backup { path: path.to_owned(), file, index })
     }
 
@@ -67,4 +78,8 @@ impl Backup {
     pub fn len_file(&self) -> Result<u64> {
         Ok(self.file.metadata().map_err(StoreError::io(&self.path))?.len())
     }
+}
+
+fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs() as i64)
 }

@@ -1,6 +1,6 @@
 //! The data file of one backup: locked, append-only, hashed as it grows.
 //!
-//! The only place that writes to a data file. After an error nothing more is
+//! The only place that appends to a data file. After an error nothing more is
 //! written or synced through it: what reached the disk is then unknown, and is
 //! found out at the next open.
 
@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use super::disk::Disk;
 use super::file_hash::FileHash;
 use crate::lock::{self, Kind, LockError, Wait};
 
@@ -17,24 +18,30 @@ const PENDING_MAX: usize = 256 * 1024;
 
 /// An open data file.
 pub(super) struct DataFile {
-    file: File,
+    disk: Box<dyn Disk>,
     path: PathBuf,
+    /// Of everything up to the end of `pending`.
     hash: FileHash,
+    /// Belongs at the end of what was handed to the kernel.
     pending: Vec<u8>,
+    /// Everything up to here is whole lines that were acknowledged, or stood here
+    /// before.
+    acknowledged: u64,
     failed: bool,
 }
 
 /// Opens and locks a data file, exclusively as everybody does, also for reading.
 pub(super) fn open(path: &Path, create: bool, wait: Wait) -> Result<File, LockError> {
     let mut options = OpenOptions::new();
-    options.read(true).append(true).create(create).mode(0o600);
+    options.read(true).write(true).create(create).truncate(false).mode(0o600);
     lock::open_locked(path, &options, Kind::Exclusive, wait)
 }
 
 impl DataFile {
     /// Takes over a locked file whose octets `hash` has seen all.
-    pub(super) fn new(file: File, path: PathBuf, hash: FileHash) -> DataFile {
-        DataFile { file, path, hash, pending: Vec::new(), failed: false }
+    pub(super) fn new(disk: Box<dyn Disk>, path: PathBuf, hash: FileHash) -> DataFile {
+        let acknowledged = hash.len();
+        DataFile { disk, path, hash, pending: Vec::new(), acknowledged, failed: false }
     }
 
     /// Its length, with what is still gathered here.
@@ -47,23 +54,44 @@ impl DataFile {
         &self.hash
     }
 
+    /// Tells this file from one that takes its place.
+    pub(super) fn inode(&self) -> io::Result<u64> {
+        self.disk.inode()
+    }
+
     /// Hands everything gathered to the kernel: it then survives the death of
     /// this process, not yet a power cut.
     pub(super) fn push(&mut self) -> io::Result<()> {
         let pending = std::mem::take(&mut self.pending);
-        self.latched(|this| this.file.write_all(&pending))
+        let at = self.hash.len() - pending.len() as u64;
+        self.latched(|this| this.disk.write_at(&pending, at))
     }
 
     /// Everything pushed survives a power cut when this returns `Ok`. Never
-    /// repeat it after an error: the kernel reports a lost write once.
+    /// repeated after an error.
     pub(super) fn sync(&mut self) -> io::Result<()> {
         self.push()?;
-        self.latched(|this| this.file.sync_data())
+        self.latched(|this| this.disk.sync())
     }
 
     /// Makes the file's name survive a power cut.
     pub(super) fn sync_name(&mut self) -> io::Result<()> {
         self.latched(|this| sync_directory_of(&this.path))
+    }
+
+    /// What was pushed so far is acknowledged and will not be taken back.
+    pub(super) fn acknowledge(&mut self) {
+        self.acknowledged = self.hash.len() - self.pending.len() as u64;
+    }
+
+    /// Takes back what was pushed and not acknowledged, so that a line which found
+    /// the disk full does not keep it full. Only an attempt: what stays is dealt
+    /// with at the next open. Nothing can be appended afterwards.
+    pub(super) fn abandon(&mut self) {
+        self.failed = true;
+        if let Err(error) = self.disk.cut(self.acknowledged) {
+            tracing::warn!(file = %self.path.display(), %error, "cannot take back a failed line");
+        }
     }
 
     fn latched(&mut self, act: impl FnOnce(&mut Self) -> io::Result<()>) -> io::Result<()> {

@@ -19,6 +19,12 @@ pub enum StoreError {
     /// There are data but no index.
     #[error("{0}: data without an index: rebuild it with `ctl_backups reindex`")]
     NoIndex(PathBuf),
+    /// There is an index but no data.
+    #[error(
+        "{0}: the data file is gone, its index is there: bring the data file back, or move the \
+         index away to begin a new backup"
+    )]
+    DataMissing(PathBuf),
     /// The index cannot be used.
     #[error("{path}: {source}")]
     Index {

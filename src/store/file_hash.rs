@@ -6,11 +6,11 @@
 //! compression state at a multiple of 64 octets, so at most 63 octets are read
 //! again.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
 use sha1::block_api::compress;
+
+use super::disk::Disk;
 
 /// FIPS 180-4, 5.3.1.
 const INITIAL: [u32; 5] = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476, 0xc3d2_e1f0];
@@ -85,7 +85,7 @@ impl FileHash {
     }
 
     /// Adds the octets of `file` from where the hash stands up to `end`.
-    pub fn update_from(&mut self, file: &File, end: u64) -> io::Result<()> {
+    pub fn update_from(&mut self, file: &dyn Disk, end: u64) -> io::Result<()> {
         let mut buffer = vec![0; 1 << 16];
         while self.len() < end {
             let want = (end - self.len()).min(buffer.len() as u64) as usize;

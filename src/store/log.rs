@@ -5,11 +5,11 @@
 //! line  = ts SP "APPLY" SP name SP value CRLF     ts: Unix time, decimal seconds
 //! ```
 
-use std::fs::File;
-
 use sha1::{Digest, Sha1};
 
 use super::chunk::{MemberError, MemberReader, hex};
+use super::disk::Disk;
+use super::index::RestartPoint;
 use crate::wire::dlist::{FileHeader, SyntaxError, Value, number, parse_item};
 use crate::wire::frame::{Event, Framer, Limits, Poison};
 
@@ -86,6 +86,12 @@ impl LogLine {
         }
     }
 
+    /// Whether a line, body octets left out, is one that a writer may have written.
+    pub(super) fn is_sound(line: Vec<u8>) -> bool {
+        line.first() == Some(&b'#')
+            || matches!(LogLine::parse(0, line), Ok(Some(line)) if line.item().is_ok())
+    }
+
     fn parse(offset: u64, line: Vec<u8>) -> Result<Option<LogLine>, LogError> {
         let syntax = |what, at| LogError::Syntax { offset, source: SyntaxError { what, at } };
         if line.first() == Some(&b'#') {
@@ -117,20 +123,44 @@ pub struct LogReader<'f> {
 
 impl<'f> LogReader<'f> {
     /// Opens the chunk whose member begins at `offset_file`.
-    pub fn open(file: &'f File, offset_file: u64) -> Result<LogReader<'f>, LogError> {
-        Ok(LogReader {
-            member: MemberReader::open(file, offset_file)?,
+    pub fn open(file: &'f dyn Disk, offset_file: u64) -> Result<LogReader<'f>, LogError> {
+        Ok(LogReader::over(MemberReader::open(file, offset_file)?))
+    }
+
+    /// Opens the same chunk at a restart point, see [`Index::restart_point`], or if
+    /// there is none at its beginning: for a caller that wants a line behind it. The
+    /// point is a hint; whoever does not find that line reads the chunk again from its
+    /// beginning. The member's CRC-32 is not checked.
+    ///
+    /// [`Index::restart_point`]: super::index::Index::restart_point
+    pub fn open_near(
+        file: &'f dyn Disk,
+        offset_file: u64,
+        point: Option<RestartPoint>,
+    ) -> Result<LogReader<'f>, LogError> {
+        match point {
+            Some(point) => {
+                let (at, offset) = (point.offset_file, point.offset_plain);
+                Ok(LogReader::over(MemberReader::open_at(file, at, offset)))
+            }
+            None => LogReader::open(file, offset_file),
+        }
+    }
+
+    pub(super) fn over(member: MemberReader<'f>) -> LogReader<'f> {
+        LogReader {
+            member,
             framer: Framer::new(Limits::LOG),
             buffer: vec![0; BUFFER].into_boxed_slice(),
             used: 0,
             filled: 0,
             ended: false,
             plain_sha1: None,
-        })
+        }
     }
 
     /// The same, for a caller that wants to know [`LogReader::plain_sha1`] too.
-    pub fn open_hashing(file: &'f File, offset_file: u64) -> Result<LogReader<'f>, LogError> {
+    pub fn open_hashing(file: &'f dyn Disk, offset_file: u64) -> Result<LogReader<'f>, LogError> {
         let reader = LogReader::open(file, offset_file)?;
         Ok(LogReader { plain_sha1: Some(Sha1::new()), ..reader })
     }

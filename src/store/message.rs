@@ -8,6 +8,7 @@ use tempfile::SpooledTempFile;
 
 use super::backup::Backup;
 use super::error::StoreError;
+use super::index::RestartPoint;
 use super::log::{BodySink, LogError, LogReader};
 use crate::wire::Guid;
 use crate::wire::dlist::FileHeader;
@@ -79,8 +80,19 @@ impl StoredMessage {
         let absent = MessageError::Absent { guid, chunk_id, offset };
         let Some(chunk) = chunk else { return Err(absent) };
         let mut spool = Spool::new(guid, staging);
-        let found = find(backup, chunk.offset, offset, &mut spool)
-            .map_err(StoreError::log(backup.path()))?;
+        let point = backup.index().restart_point(chunk_id, offset);
+        let point = point.map_err(StoreError::index(backup.path()))?;
+        // A restart point is a hint: what is not found from there is looked for from
+        // the beginning of the chunk.
+        let near = point.map(|point| find(backup, chunk.offset, Some(point), offset, &mut spool));
+        let found = match near {
+            Some(Ok(true)) => true,
+            _ => {
+                spool = Spool::new(guid, staging);
+                find(backup, chunk.offset, None, offset, &mut spool)
+                    .map_err(StoreError::log(backup.path()))?
+            }
+        };
         match spool.finish().map_err(|source| MessageError::Stage { guid, source })? {
             Some((octets, content)) if found && content == guid => Ok(StoredMessage { octets }),
             Some((_, content)) if found => {
@@ -107,10 +119,11 @@ impl StoredMessage {
 fn find(
     backup: &Backup,
     offset_file: u64,
+    point: Option<RestartPoint>,
     offset: u64,
     spool: &mut Spool<'_>,
 ) -> Result<bool, LogError> {
-    let mut reader = LogReader::open(backup.file(), offset_file)?;
+    let mut reader = LogReader::open_near(backup.file(), offset_file, point)?;
     while let Some(line) = reader.next_line(spool)? {
         if line.offset >= offset {
             return Ok(line.offset == offset);

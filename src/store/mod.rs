@@ -2,10 +2,14 @@
 //! lines, prints nothing.
 
 pub mod append;
+mod aside;
 pub mod backup;
 pub mod catalog;
 pub mod chunk;
+#[cfg(test)]
+mod crash_tests;
 mod data_file;
+pub mod disk;
 pub mod dump;
 pub mod error;
 pub mod file_hash;
@@ -15,6 +19,8 @@ pub mod message;
 pub mod partition;
 pub mod placement;
 mod recover;
+mod replay;
+mod restart;
 pub mod staging;
 mod torn;
 pub mod twoskip;

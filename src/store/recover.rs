@@ -1,305 +1,395 @@
-//! What to do at open with data that the index does not know.
+//! What to do at open with data that the index does not know, and with an index
+//! that knows other data.
 //!
-//! Complete members beyond the index are indexed. So is every complete line of a
-//! torn last member: the member is ended properly, and only the octets after its
-//! last complete line are cut, after they were kept in a file beside. Damage that
-//! is followed by good members is left where it is and passed over.
+//! The data file is the log, the index can be built from it: so an index that does
+//! not fit is put aside and built again, from whatever is there. Complete members beyond
+//! the index are entered. So is every complete line of a torn last member: the member
+//! is ended properly, and only the octets after its last complete line are cut, after
+//! they were kept in a file beside. Damage that is followed by good members stays
+//! where it is; the lines in front of it are entered.
 //!
 //! Every step can be cut short and is then done again at the next open.
+//! `docs/durability.md` lists the states that are met.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::io;
 use std::path::Path;
 
-use sha1::{Digest, Sha1};
-
-use super::backup::with_suffix;
+use super::aside;
+use super::backup::{index_path, with_suffix};
 use super::chunk::MemberError;
 use super::data_file::{DataFile, sync_directory_of};
+use super::disk::Disk;
 use super::error::{Result, StoreError};
 use super::file_hash::FileHash;
-use super::index::{ChunkRow, Index, Position, State};
-use super::log::{LogError, LogReader, NoBodies};
+use super::index::{ChunkRow, Index, IndexError, Open, State};
+use super::replay::{self, Member, Replay};
 use super::torn;
-use crate::wire::apply::Apply;
+use crate::lock::{self, Kind, Wait};
 
-/// Brings the index up to the end of `file`, and the end of `file` into order.
-/// Returns the file ready for appending, and the newest time stamp in it.
-pub(super) fn take_in(file: File, path: &Path, index: &Index, now: i64) -> Result<(DataFile, i64)> {
-    let len = file.metadata().map_err(StoreError::io(path))?.len();
+/// A backup ready for appending: the index accounts for every octet of the file.
+pub(super) struct Ready {
+    pub(super) data: DataFile,
+    pub(super) index: Index,
+    /// Newest time stamp in the file, Unix time.
+    pub(super) last_ts: i64,
+}
+
+/// Brings data file and index of `path` into step, whatever state they are in.
+/// The lock is held through `disk`.
+pub(super) fn open(disk: Box<dyn Disk>, path: &Path, now: i64) -> Result<Ready> {
+    let fitted =
+        open_index(path).and_then(|index| Ok((take_in(&*disk, path, &index, now)?, index)));
+    let ready = match fitted {
+        Ok((Fit::Fits(accounted), index)) => accounted.ready(disk, path, index),
+        Ok((Fit::Misfit(what), index)) => {
+            drop(index);
+            rebuild(disk, path, &what, now)?
+        }
+        Err(StoreError::Index { source, .. }) if source.is_damage() => {
+            rebuild(disk, path, &source.to_string(), now)?
+        }
+        Err(e) => return Err(e),
+    };
+    drop_unfinished_compaction(path);
+    Ok(ready)
+}
+
+/// Enters what the index does not know, for a reader: `index` is one that cyrbk wrote.
+/// What does not fit is left to whoever opens the backup for writing.
+pub(super) fn take_in_for_reader(
+    disk: &dyn Disk,
+    path: &Path,
+    index: &Index,
+    now: i64,
+) -> Result<()> {
+    let len = disk.len_file().map_err(StoreError::io(path))?;
+    let known = known_to_ours(index).map_err(StoreError::index(path))?;
+    if known.is_none_or(|known| known == len) {
+        return Ok(());
+    }
+    match take_in(disk, path, index, now)? {
+        Fit::Fits(_) => Ok(()),
+        Fit::Misfit(what) => Err(StoreError::Inconsistent { path: path.to_owned(), what }),
+    }
+}
+
+/// Octets that an index of cyrbk's own speaks for: none if its first session was never
+/// finished. `None` for an index of Cyrus's.
+fn known_to_ours(index: &Index) -> std::result::Result<Option<u64>, IndexError> {
+    match index.state()? {
+        Some(state) => Ok(Some(state.len_file)),
+        None if index.is_ours()? && index.last_chunk()?.is_none() => Ok(Some(0)),
+        None => Ok(None),
+    }
+}
+
+fn open_index(path: &Path) -> Result<Index> {
+    Index::open(&index_path(path), Open::Create).map_err(StoreError::index(path))
+}
+
+/// Puts the index aside and builds it from the data.
+fn rebuild(disk: Box<dyn Disk>, path: &Path, what: &str, now: i64) -> Result<Ready> {
+    let kept = aside::put_index_aside(path, now).map_err(StoreError::io(path))?;
+    tracing::error!(file = %path.display(), kept = %kept.display(), %what,
+        "the index is unusable: building it again from the data");
+    let index = open_index(path)?;
+    match take_in(&*disk, path, &index, now)? {
+        Fit::Fits(accounted) => Ok(accounted.ready(disk, path, index)),
+        Fit::Misfit(what) => Err(StoreError::Inconsistent { path: path.to_owned(), what }),
+    }
+}
+
+/// A compaction that was killed leaves `.new` files, which are copies: the data file
+/// and an index that fits it are complete at every instant. Whoever is at work on
+/// them holds the lock on `<data>.new`, and so on what it becomes.
+fn drop_unfinished_compaction(path: &Path) {
+    let data = with_suffix(path, ".new");
+    let index = with_suffix(path, ".index.new");
+    let mut options = std::fs::OpenOptions::new();
+    options.read(true).write(true);
+    let _lock = match lock::open_locked(&data, &options, Kind::Exclusive, Wait::No) {
+        Ok(file) => Some(file),
+        Err(lock::LockError::Io(e)) if e.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => {
+            tracing::warn!(file = %data.display(), %error, "left alone");
+            return;
+        }
+    };
+    for stale in [with_suffix(&index, "-journal"), index, data] {
+        match std::fs::remove_file(&stale) {
+            Ok(()) => tracing::warn!(file = %stale.display(),
+                "removed what an interrupted compaction left"),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => tracing::warn!(file = %stale.display(), %error, "cannot remove it"),
+        }
+    }
+}
+
+enum Fit {
+    Fits(Accounted),
+    /// The index speaks of other data; nothing was done.
+    Misfit(String),
+}
+
+struct Accounted {
+    hash: FileHash,
+    last_ts: i64,
+}
+
+impl Accounted {
+    fn ready(self, disk: Box<dyn Disk>, path: &Path, index: Index) -> Ready {
+        let data = DataFile::new(disk, path.to_owned(), self.hash);
+        Ready { data, index, last_ts: self.last_ts }
+    }
+}
+
+/// Brings the index up to the end of the file, and the end of the file into order.
+fn take_in(disk: &dyn Disk, path: &Path, index: &Index, now: i64) -> Result<Fit> {
+    let len = disk.len_file().map_err(StoreError::io(path))?;
     let state = index.state().map_err(StoreError::index(path))?;
     let last = index.last_chunk().map_err(StoreError::index(path))?;
     let last_ts = last.as_ref().map_or(0, |chunk| chunk.ts_end.max(chunk.ts_start));
-    let mut scan = Scan { file, path, index, hash: FileHash::default(), last_ts, now };
-    let accounted = scan.accounted(state, last.as_ref(), len)?;
+    let replay = Replay { disk, path, index, hash: FileHash::default(), last_ts };
+    let mut scan = Scan { replay, now };
+    let accounted = match scan.accounted(state, last.as_ref(), len)? {
+        Ok(accounted) => accounted,
+        Err(misfit) => return Ok(Fit::Misfit(misfit)),
+    };
     let is_foreign = last.is_some_and(|chunk| state.is_none_or(|s| chunk.offset >= s.len_file));
     if is_foreign {
         scan.rebuild_truth(accounted)?;
     }
     if accounted < len {
-        scan.take_in_tail(accounted, len)?;
+        scan.take_in_tail(accounted)?;
     }
-    scan.hash.update_from(&scan.file, scan.len()?).map_err(StoreError::io(path))?;
-    Ok((DataFile::new(scan.file, path.to_owned(), scan.hash), scan.last_ts))
+    let Replay { mut hash, last_ts, .. } = scan.replay;
+    let len = disk.len_file().map_err(StoreError::io(path))?;
+    hash.update_from(disk, len).map_err(StoreError::io(path))?;
+    Ok(Fit::Fits(Accounted { hash, last_ts }))
 }
 
 struct Scan<'a> {
-    file: File,
-    path: &'a Path,
-    index: &'a Index,
-    hash: FileHash,
-    last_ts: i64,
+    replay: Replay<'a>,
     now: i64,
 }
 
 impl Scan<'_> {
-    fn len(&self) -> Result<u64> {
-        Ok(self.file.metadata().map_err(StoreError::io(self.path))?.len())
-    }
-
-    /// The end of what the index speaks for.
+    /// The end of what the index speaks for, or why it does not fit.
     fn accounted(
         &mut self,
         state: Option<State>,
         last: Option<&ChunkRow>,
         len: u64,
-    ) -> Result<u64> {
-        let state = state.filter(|state| state.checkpoint.hashed <= state.len_file);
+    ) -> Result<std::result::Result<u64, String>> {
         let end = state.as_ref().map_or(0, |state| state.len_file);
         if end > len {
-            return Err(self.inconsistent(format!(
-                "the index speaks for {end} octets, the file has {len}: restore the data file or \
-                 rebuild the index with `ctl_backups reindex`"
-            )));
+            return Ok(Err(format!("it speaks for {end} octets, the data file has {len}")));
         }
         if let Some(state) = state {
-            self.hash = FileHash::resume(state.checkpoint);
+            let inode = self.inode()?;
+            if state.inode != inode {
+                if !self.is_prefix(&state)? {
+                    return Ok(Err("the data file is another one".into()));
+                }
+                let state = State { inode, ..state };
+                self.replay.index.set_state(&state).map_err(self.index_error())?;
+            }
+            self.replay.hash = FileHash::resume(state.checkpoint);
         }
         match last {
             // Written by Cyrus after, or without, us: trust only what fits.
-            Some(chunk) if chunk.offset >= end => self.check_chunk(chunk),
-            _ => Ok(end),
+            Some(chunk) if chunk.offset >= end => self.check_chunk(chunk, len),
+            _ => Ok(Ok(end)),
         }
+    }
+
+    /// Whether the file begins as the one did that the state was taken of. Reads all
+    /// of it: moved files are rare.
+    fn is_prefix(&self, state: &State) -> Result<bool> {
+        let mut hash = FileHash::default();
+        hash.update_from(self.replay.disk, state.checkpoint.hashed).map_err(self.io())?;
+        Ok(hash.checkpoint() == state.checkpoint)
     }
 
     /// Checks the file in front of a chunk and the chunk itself against its row,
     /// and returns the chunk's end.
-    fn check_chunk(&mut self, chunk: &ChunkRow) -> Result<u64> {
-        if chunk.offset > self.len()? {
-            return Err(self.inconsistent(format!(
-                "chunk {} begins at offset {}, behind the end of the file",
-                chunk.id, chunk.offset
-            )));
+    fn check_chunk(
+        &mut self,
+        chunk: &ChunkRow,
+        len: u64,
+    ) -> Result<std::result::Result<u64, String>> {
+        let (id, offset) = (chunk.id, chunk.offset);
+        if offset > len {
+            return Ok(Err(format!("chunk {id} begins at offset {offset}, the file has {len}")));
         }
-        self.hash.update_from(&self.file, chunk.offset).map_err(StoreError::io(self.path))?;
-        let found = self.hash.hex();
+        self.replay.hash.update_from(self.replay.disk, offset).map_err(self.io())?;
+        let found = self.replay.hash.hex();
         if found != chunk.file_sha1 {
-            return Err(self.inconsistent(format!(
-                "file checksum mismatch for chunk {}: {found} on disk, {} in index",
-                chunk.id, chunk.file_sha1
+            let known = &chunk.file_sha1;
+            return Ok(Err(format!(
+                "file checksum mismatch for chunk {id}: {found} on disk, {known} in index"
             )));
         }
-        let (end, length, data_sha1) = totals(&self.file, chunk.offset)
-            .map_err(LogError::Member)
-            .map_err(StoreError::log(self.path))?;
-        if (length, &data_sha1) != (chunk.length, &chunk.data_sha1) {
-            return Err(self.inconsistent(format!(
-                "chunk {} does not match its index: {length} octets {data_sha1} on disk, {} \
-                 octets {} in index",
-                chunk.id, chunk.length, chunk.data_sha1
-            )));
+        match replay::totals(self.replay.disk, offset, len) {
+            Ok(totals)
+                if (totals.len_plain, &totals.data_sha1) == (chunk.length, &chunk.data_sha1) =>
+            {
+                Ok(Ok(totals.end))
+            }
+            Ok(totals) => Ok(Err(format!(
+                "data mismatch for chunk {id}: {} octets {} on disk, {} octets {} in index",
+                totals.len_plain, totals.data_sha1, chunk.length, chunk.data_sha1
+            ))),
+            Err(MemberError::Io { source, .. }) => Err(self.io()(source)),
+            Err(damage) => Ok(Err(format!("chunk {id}: {damage}"))),
         }
-        Ok(end)
     }
 
     /// Cyrus has written to this index: what its tables cannot say is found out from
-    /// all data up to `end`.
+    /// the chunks that it knows, which lie in front of `end`.
     fn rebuild_truth(&mut self, end: u64) -> Result<()> {
-        let fault = || StoreError::index(self.path);
+        let Replay { disk, path, index, .. } = self.replay;
+        let fault = || StoreError::index(path);
         let scratch = Index::scratch().map_err(fault())?;
-        let file = self.file.try_clone().map_err(StoreError::io(self.path))?;
         let hash = FileHash::default();
-        let mut replay =
-            Scan { file, path: self.path, index: &scratch, hash, last_ts: 0, now: self.now };
+        let mut replay = Replay { disk, path, index: &scratch, hash, last_ts: 0 };
         scratch.begin().map_err(fault())?;
-        let mut at = 0;
-        while at < end {
-            at = match replay.member(at)? {
-                Member::Complete { end } => end,
-                Member::Broken { .. } => torn::next_member(&self.file, at + 1, end)
-                    .map_err(StoreError::io(self.path))?
-                    .unwrap_or(end),
-            };
+        let chunks = index.chunks().map_err(fault())?;
+        for chunk in chunks.iter().filter(|chunk| chunk.offset < end) {
+            if let Member::Broken { what } = replay.member(chunk.offset, end)? {
+                tracing::error!(file = %path.display(), offset = chunk.offset, %what,
+                    "damaged chunk");
+                replay.lines_before_damage(chunk.offset, end)?;
+            }
         }
-        self.hash.update_from(&self.file, end).map_err(StoreError::io(self.path))?;
-        let state = State { len_file: end, checkpoint: self.hash.checkpoint() };
+        self.replay.hash.update_from(disk, end).map_err(self.io())?;
+        let state = self.state()?;
         (|| {
-            self.index.begin()?;
-            self.index.take_truth_from(&scratch)?;
-            self.index.set_state(&state)?;
-            self.index.commit()
+            index.begin()?;
+            index.take_truth_from(&scratch)?;
+            index.set_state(&state)?;
+            index.commit()
         })()
         .map_err(fault())
     }
 
-    /// Indexes what lies between `at` and `len`, in one transaction that is
-    /// committed after the file was synced.
-    fn take_in_tail(&mut self, mut at: u64, len: u64) -> Result<()> {
-        tracing::info!(file = %self.path.display(), offset = at, octets = len - at,
+    /// Indexes what lies behind `from`, in one transaction that is committed after
+    /// the file was synced.
+    fn take_in_tail(&mut self, from: u64) -> Result<()> {
+        let Replay { path, index, disk, .. } = self.replay;
+        let octets = self.len()? - from;
+        tracing::info!(file = %path.display(), offset = from, octets,
             "data beyond the index: taking them in");
-        self.index.begin().map_err(StoreError::index(self.path))?;
-        while at < self.len()? {
-            at = match self.member(at)? {
+        self.mend_last(from)?;
+        self.make_durable(from)?;
+        index.begin().map_err(StoreError::index(path))?;
+        let len = self.len()?;
+        let mut at = from;
+        while at < len {
+            at = match self.replay.member(at, len)? {
                 Member::Complete { end } => end,
-                Member::Broken { what } => match torn::next_member(&self.file, at + 1, len)
-                    .map_err(StoreError::io(self.path))?
-                {
-                    Some(next) => {
-                        tracing::error!(file = %self.path.display(), offset = at, until = next,
-                            %what, "damaged data passed over");
-                        next
-                    }
-                    None => self.mend_last(at, &what)?,
-                },
+                Member::Broken { what } => self.pass_over(at, len, &what)?,
             };
         }
-        self.file.sync_data().map_err(StoreError::io(self.path))?;
-        self.hash.update_from(&self.file, self.len()?).map_err(StoreError::io(self.path))?;
-        let state = State { len_file: self.hash.len(), checkpoint: self.hash.checkpoint() };
-        self.index
-            .set_state(&state)
-            .and_then(|()| self.index.commit())
-            .map_err(StoreError::index(self.path))
+        self.replay.hash.update_from(disk, len).map_err(self.io())?;
+        let state = self.state()?;
+        index.set_state(&state).and_then(|()| index.commit()).map_err(StoreError::index(path))
     }
 
-    /// Indexes the member at `at`, if it is complete.
-    fn member(&mut self, at: u64) -> Result<Member> {
-        // First a look without effect: a row is made only for what is whole.
-        let (end, length, data_sha1) = match totals(&self.file, at) {
-            Ok(totals) => totals,
-            Err(MemberError::Io { source, .. }) => return Err(StoreError::io(self.path)(source)),
-            Err(e) => return Ok(Member::Broken { what: e.to_string() }),
+    /// Enters what is good of a broken member that others follow, and returns where
+    /// the next one begins.
+    fn pass_over(&mut self, at: u64, len: u64, what: &str) -> Result<u64> {
+        let path = self.replay.path;
+        let next = torn::next_member(self.replay.disk, at + 1, len).map_err(self.io())?;
+        let Some(next) = next else {
+            // It was mended.
+            let what = format!("the member at offset {at} cannot be mended: {what}");
+            return Err(StoreError::Inconsistent { path: path.to_owned(), what });
         };
-        self.hash.update_from(&self.file, at).map_err(StoreError::io(self.path))?;
-        let file_sha1 = self.hash.hex();
-        let mut chunk = None;
-        let mut reader = LogReader::open(&self.file, at).map_err(StoreError::log(self.path))?;
-        loop {
-            let line = match reader.next_line(&mut NoBodies) {
-                Ok(Some(line)) => line,
-                Ok(None) => break,
-                Err(e) => {
-                    tracing::error!(file = %self.path.display(), member = at, error = %e,
-                        "rest of the chunk is not readable");
-                    break;
-                }
-            };
-            let id = match chunk {
-                Some(id) => id,
-                None => {
-                    let id = self.index.start_chunk(line.ts, at, &file_sha1);
-                    *chunk.insert(id.map_err(StoreError::index(self.path))?)
-                }
-            };
-            self.last_ts = self.last_ts.max(line.ts);
-            let position = Position { chunk_id: id, ts: line.ts, offset: line.offset };
-            self.index_line(&line, position)?;
-        }
-        if let Some(id) = chunk {
-            self.index
-                .end_chunk(id, self.last_ts, length, &data_sha1)
-                .map_err(StoreError::index(self.path))?;
-        }
-        Ok(Member::Complete { end })
+        let good = self.replay.lines_before_damage(at, next)?.unwrap_or(at);
+        tracing::error!(file = %path.display(), member = at, from = good, until = next, %what,
+            "damaged data passed over");
+        Ok(next)
     }
 
-    /// A line that cannot be indexed was refused when it came in; Cyrus leaves
-    /// such lines in the file.
-    fn index_line(&self, line: &super::log::LogLine, at: Position) -> Result<()> {
-        let (name, value) = match line.item() {
-            Ok(item) => item,
-            Err(e) => {
-                tracing::warn!(file = %self.path.display(), error = %e, "line passed over");
+    /// Looks for a last member that is torn, behind `from`. It is ended behind its last
+    /// complete line, or taken away if it holds none.
+    fn mend_last(&self, from: u64) -> Result<()> {
+        let disk = self.replay.disk;
+        let len = self.len()?;
+        let mut at = from;
+        let what = loop {
+            if at >= len {
                 return Ok(());
             }
+            match replay::totals(disk, at, len) {
+                Ok(totals) => at = totals.end,
+                Err(MemberError::Io { source, .. }) => {
+                    return Err(self.io()(source));
+                }
+                Err(torn) => match torn::next_member(disk, at + 1, len).map_err(self.io())? {
+                    Some(next) => at = next,
+                    None => break torn,
+                },
+            }
         };
-        match Apply::read(&name, &value) {
-            Ok(apply) => self.index.apply(at, &apply).map_err(StoreError::index(self.path)),
-            Err(reject) => {
-                tracing::warn!(file = %self.path.display(), offset = line.offset, %reject,
-                    "line passed over");
-                Ok(())
-            }
-        }
-    }
-
-    /// Ends a torn last member behind its last complete line, or takes it away if it
-    /// holds none. Returns where to go on: at the mended member, or its end.
-    fn mend_last(&mut self, at: u64, what: &str) -> Result<u64> {
-        let io = |path: &Path| StoreError::io(path.to_owned());
-        let len = self.len()?;
-        let kept = torn::last_complete_line(&self.file, at, len).map_err(io(self.path))?;
+        let kept = torn::last_complete_line(disk, at, len).map_err(self.io())?;
         let cut = kept.as_ref().map_or(at, |kept| kept.end);
-        tracing::warn!(file = %self.path.display(), member = at, cut, octets = len - cut, %what,
-            "torn member: keeping its complete lines");
-        self.keep_aside(cut, len).map_err(io(self.path))?;
-        self.file.set_len(cut).map_err(io(self.path))?;
-        if let Some(kept) = kept {
-            // The file is in append mode.
-            (&self.file).write_all(&kept.trailer()).map_err(io(self.path))?;
+        tracing::warn!(file = %self.replay.path.display(), member = at, cut, octets = len - cut,
+            %what, "torn member: keeping its complete lines");
+        if cut < len {
+            let copy = aside::keep_octets(disk, self.replay.path, cut, len, self.now)
+                .map_err(self.io())?;
+            tracing::warn!(file = %copy.display(), "kept what is cut");
+            disk.cut(cut).map_err(self.io())?;
         }
-        self.file.sync_data().map_err(io(self.path))?;
-        Ok(at.min(self.len()?))
+        match kept {
+            Some(kept) => disk.write_at(&kept.trailer(), cut).map_err(self.io()),
+            None => Ok(()),
+        }
     }
 
-    /// Copies what is about to be cut to a file beside the data file.
-    fn keep_aside(&self, from: u64, to: u64) -> io::Result<()> {
-        if from == to {
-            return Ok(());
-        }
-        let path = with_suffix(self.path, &format!(".cut.{}.{from}", self.now));
-        let mut aside =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
-        let mut buffer = vec![0; 1 << 16];
+    /// Makes everything behind `from` survive a power cut, even if a sync of it has
+    /// failed before: pages that the kernel could not write count as written
+    /// afterwards, so they are written again.
+    fn make_durable(&self, from: u64) -> Result<()> {
+        let disk = self.replay.disk;
+        let len = self.len()?;
+        let mut buffer = vec![0; 1 << 18];
         let mut at = from;
-        while at < to {
-            let want = (to - at).min(buffer.len() as u64) as usize;
-            let got = self.file.read_at(&mut buffer[..want], at)?;
+        while at < len {
+            let want = (len - at).min(buffer.len() as u64) as usize;
+            let got = disk.read_at(&mut buffer[..want], at).map_err(self.io())?;
             if got == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+                return Err(self.io()(io::ErrorKind::UnexpectedEof.into()));
             }
-            aside.write_all(&buffer[..got])?;
+            disk.write_at(&buffer[..got], at).map_err(self.io())?;
             at += got as u64;
         }
-        aside.sync_all()?;
-        sync_directory_of(&path)
+        disk.sync().map_err(self.io())?;
+        // Whoever made the file may have died before its name was durable.
+        sync_directory_of(self.replay.path).map_err(self.io())
     }
 
-    fn inconsistent(&self, what: String) -> StoreError {
-        StoreError::Inconsistent { path: self.path.to_owned(), what }
+    /// What the index can say once everything hashed is entered.
+    fn state(&self) -> Result<State> {
+        let hash = &self.replay.hash;
+        Ok(State { len_file: hash.len(), inode: self.inode()?, checkpoint: hash.checkpoint() })
     }
-}
 
-enum Member {
-    Complete { end: u64 },
-    Broken { what: String },
-}
-
-/// End in the file, inflated length and SHA-1 of a complete member.
-pub(super) fn totals(
-    file: &File,
-    offset: u64,
-) -> std::result::Result<(u64, u64, String), MemberError> {
-    let mut reader = super::chunk::MemberReader::open(file, offset)?;
-    let mut sha1 = Sha1::new();
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        match reader.read(&mut buffer)? {
-            0 => break,
-            len => sha1.update(&buffer[..len]),
-        }
+    fn len(&self) -> Result<u64> {
+        self.replay.disk.len_file().map_err(self.io())
     }
-    let digest = crate::wire::Guid::from(<[u8; 20]>::from(sha1.finalize()));
-    Ok((reader.offset_file(), reader.len_plain(), digest.to_string()))
+
+    fn inode(&self) -> Result<u64> {
+        self.replay.disk.inode().map_err(self.io())
+    }
+
+    fn io(&self) -> impl FnOnce(io::Error) -> StoreError {
+        StoreError::io(self.replay.path)
+    }
+
+    fn index_error(&self) -> impl FnOnce(IndexError) -> StoreError {
+        StoreError::index(self.replay.path)
+    }
 }

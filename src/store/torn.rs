@@ -4,18 +4,29 @@
 //! every acknowledged line ends at an empty stored block, `00 00 ff ff`, on an octet
 //! boundary. The same octets can turn up inside compressed data; a candidate counts
 //! only if the member inflates cleanly when it is ended there.
+//!
+//! A torn member has no CRC-32, and a power cut can lose sectors in its middle, which
+//! then read as zeros. Deflate data seldom notice. So every line must be well formed, every
+//! message must have its GUID, and no other line may come from a sector of zeros; the
+//! first that fails ends what is whole.
+//!
+//! An error of the disk is an error here: it does not tell good octets from bad.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
 use flate2::{Decompress, FlushDecompress, Status};
+use sha1::{Digest, Sha1};
 
-use super::chunk::{MEMBER_HEADER, MemberReader};
+use super::chunk::{MEMBER_HEADER, MemberError, MemberReader};
+use super::disk::Disk;
+use super::log::LogLine;
+use crate::wire::Guid;
 use crate::wire::frame::{Event, Framer, Limits};
 
 /// The end of what a flush writes.
 const FLUSH_MARK: [u8; 4] = [0, 0, 0xff, 0xff];
+/// What a disk writes whole or not at all.
+const SECTOR: u64 = 512;
 /// An empty last block.
 const LAST_BLOCK: [u8; 2] = [3, 0];
 
@@ -37,19 +48,28 @@ impl Kept {
 }
 
 /// The last complete line of the member at `offset`, if it has any.
-pub(super) fn last_complete_line(file: &File, offset: u64, len: u64) -> io::Result<Option<Kept>> {
-    let Ok(header) = MemberReader::open(file, offset) else {
-        return Ok(None);
+pub(super) fn last_complete_line(
+    file: &dyn Disk,
+    offset: u64,
+    len: u64,
+) -> io::Result<Option<Kept>> {
+    let start = match MemberReader::open_until(file, offset, len) {
+        Ok(member) => member.offset_file(),
+        Err(MemberError::Io { source, .. }) => return Err(source),
+        Err(_) => return Ok(None),
     };
-    let start = header.offset_file();
     let mut walk = Walk::default();
-    let mut pieces = Pieces { file, at: start, len, buffer: Vec::new() };
+    let mut pieces = Pieces::new(file, start, len);
     let mut candidates = Vec::new();
     while let Some(piece) = pieces.next_piece()? {
+        let messages = walk.messages;
         if !walk.feed(&piece) {
             break;
         }
-        if piece.ends_with(&FLUSH_MARK) && walk.lines > 1 && walk.framer.at_line_start() {
+        if walk.messages == messages && has_lost_sector(&piece, pieces.at) {
+            break;
+        }
+        if walk.is_between_lines(&piece) && walk.lines > 1 {
             let crc = walk.crc.clone().finalize();
             candidates.push(Kept { end: pieces.at, crc, len_plain: walk.len_plain });
         }
@@ -63,7 +83,7 @@ pub(super) fn last_complete_line(file: &File, offset: u64, len: u64) -> io::Resu
 }
 
 /// The next offset from `from` on at which a readable member begins.
-pub(super) fn next_member(file: &File, from: u64, len: u64) -> io::Result<Option<u64>> {
+pub(super) fn next_member(file: &dyn Disk, from: u64, len: u64) -> io::Result<Option<u64>> {
     let mark = &MEMBER_HEADER[..3];
     let mut at = from;
     let mut buffer = vec![0; 1 << 16];
@@ -74,8 +94,10 @@ pub(super) fn next_member(file: &File, from: u64, len: u64) -> io::Result<Option
         }
         for i in buffer[..got].windows(mark.len()).enumerate().filter(|(_, w)| *w == mark) {
             let candidate = at + i.0 as u64;
-            if super::recover::totals(file, candidate).is_ok() {
-                return Ok(Some(candidate));
+            match super::replay::totals(file, candidate, len) {
+                Ok(_) => return Ok(Some(candidate)),
+                Err(MemberError::Io { source, .. }) => return Err(source),
+                Err(_) => {}
             }
         }
         at += (got - mark.len() + 1) as u64;
@@ -84,12 +106,16 @@ pub(super) fn next_member(file: &File, from: u64, len: u64) -> io::Result<Option
 }
 
 /// Inflates and frames what it is fed.
-struct Walk {
+pub(super) struct Walk {
     inflate: Decompress,
     framer: Framer,
     crc: crc32fast::Hasher,
-    len_plain: u64,
+    /// Inflated octets so far.
+    pub(super) len_plain: u64,
     lines: u64,
+    /// Message bodies that had their GUID.
+    messages: u64,
+    body: Option<(Guid, Sha1)>,
     buffer: Vec<u8>,
 }
 
@@ -101,14 +127,21 @@ impl Default for Walk {
             crc: crc32fast::Hasher::new(),
             len_plain: 0,
             lines: 0,
+            messages: 0,
+            body: None,
             buffer: vec![0; 1 << 16],
         }
     }
 }
 
 impl Walk {
+    /// Whether a piece that ends in a flush, just fed, has also ended a line.
+    pub(super) fn is_between_lines(&self, piece: &[u8]) -> bool {
+        piece.ends_with(&FLUSH_MARK) && self.framer.at_line_start()
+    }
+
     /// `false`: damaged, or at an end; nothing more can come.
-    fn feed(&mut self, mut packed: &[u8]) -> bool {
+    pub(super) fn feed(&mut self, mut packed: &[u8]) -> bool {
         loop {
             let (before_in, before_out) = (self.inflate.total_in(), self.inflate.total_out());
             let Ok(status) =
@@ -136,28 +169,46 @@ impl Walk {
                 Event::More => return true,
                 Event::Line => {
                     self.lines += 1;
-                    if self.framer.take_line().is_err() {
+                    if !self.framer.take_line().is_ok_and(LogLine::is_sound) {
                         return false;
                     }
                 }
                 Event::Lost => return false,
-                Event::Continue | Event::BodyStart(_) | Event::Body(_) | Event::BodyEnd => {}
+                Event::BodyStart(header) => self.body = Some((header.guid, Sha1::new())),
+                Event::Body(octets) => {
+                    self.body.iter_mut().for_each(|(_, sha1)| sha1.update(octets));
+                }
+                Event::BodyEnd => {
+                    let is_whole = |(guid, sha1): (Guid, Sha1)| {
+                        guid == Guid::from(<[u8; 20]>::from(sha1.finalize()))
+                    };
+                    if !self.body.take().is_none_or(is_whole) {
+                        return false;
+                    }
+                    self.messages += 1;
+                }
+                Event::Continue => {}
             }
         }
     }
 }
 
 /// Cuts the file into pieces that end at flush marks.
-struct Pieces<'f> {
-    file: &'f File,
+pub(super) struct Pieces<'f> {
+    file: &'f dyn Disk,
     /// Offset behind the last piece.
-    at: u64,
+    pub(super) at: u64,
     len: u64,
     buffer: Vec<u8>,
 }
 
-impl Pieces<'_> {
-    fn next_piece(&mut self) -> io::Result<Option<Vec<u8>>> {
+impl<'f> Pieces<'f> {
+    /// The pieces of `from..len`.
+    pub(super) fn new(file: &'f dyn Disk, from: u64, len: u64) -> Pieces<'f> {
+        Pieces { file, at: from, len, buffer: Vec::new() }
+    }
+
+    pub(super) fn next_piece(&mut self) -> io::Result<Option<Vec<u8>>> {
         let mut searched = 0;
         loop {
             let from = searched;
@@ -189,9 +240,17 @@ impl Pieces<'_> {
     }
 }
 
+/// Whether a piece of the file that ends at `end` holds a sector of zeros.
+fn has_lost_sector(piece: &[u8], end: u64) -> bool {
+    let start = end - piece.len() as u64;
+    let first = (start.next_multiple_of(SECTOR) - start) as usize;
+    let sectors = piece.get(first..).unwrap_or_default().chunks_exact(SECTOR as usize);
+    sectors.into_iter().any(|sector| sector.iter().all(|octet| *octet == 0))
+}
+
 /// Whether the deflate data from `start` to `kept.end`, with a last block behind
 /// them, are a whole.
-fn ends_cleanly(file: &File, start: u64, kept: &Kept) -> io::Result<bool> {
+fn ends_cleanly(file: &dyn Disk, start: u64, kept: &Kept) -> io::Result<bool> {
     let mut inflate = Decompress::new(false);
     let mut out = vec![0; 1 << 16];
     let mut packed = vec![0; 1 << 16];

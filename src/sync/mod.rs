@@ -5,7 +5,8 @@ pub mod auth;
 pub mod server;
 mod session;
 mod spool;
+mod transport;
 mod work;
 
-pub use session::{Action, Session, SessionSettings};
-pub use work::{AuthReply, Done, Work};
+pub use session::{Action, Door, Session, SessionSettings};
+pub use work::{AuthReply, Channel, Done, Work};

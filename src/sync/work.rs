@@ -11,6 +11,8 @@ pub enum Work {
         mech: String,
         /// Initial response.
         initial: Option<Vec<u8>>,
+        /// What surrounds the dialogue.
+        channel: Channel,
     },
     /// The client's answer to a challenge, decoded.
     Respond(Vec<u8>),
@@ -26,6 +28,17 @@ pub enum Work {
     Exit,
     /// The same, without a reply: the session is idle or has lost its client.
     Release,
+}
+
+/// What surrounds a dialogue.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Channel {
+    /// TLS is active.
+    pub is_tls: bool,
+    /// Nobody can listen: TLS, or something that the administrator vouches for.
+    pub is_private: bool,
+    /// Who the client is by its certificate.
+    pub identity: Option<String>,
 }
 
 /// The result of a [`Work`].
@@ -48,6 +61,8 @@ pub enum AuthReply {
     Challenge(String),
     /// The client is who it claims to be.
     Success {
+        /// Whom it acts for.
+        user: String,
         /// Whether it may do anything.
         is_admin: bool,
     },

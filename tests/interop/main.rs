@@ -13,6 +13,7 @@
 
 mod backup_server;
 mod cyrus;
+mod door_server;
 mod imap;
 mod index_rows;
 mod mail;
@@ -27,6 +28,8 @@ mod tools;
 mod workspace;
 
 mod test_client_options;
+mod test_doors;
+mod test_limits;
 mod test_locks;
 mod test_login;
 mod test_master_untouched;
@@ -34,3 +37,4 @@ mod test_own_state;
 mod test_probe;
 mod test_replication;
 mod test_replies;
+mod test_tls;

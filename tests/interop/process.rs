@@ -156,6 +156,11 @@ impl Service {
         status.unwrap_or_else(|| panic!("does not stop on SIGTERM: {}", self.command))
     }
 
+    /// SIGTERM, without waiting.
+    pub(crate) fn signal_term(&self) {
+        self.signal(Signal::SIGTERM);
+    }
+
     fn signal(&self, signal: Signal) {
         // The group may be gone already.
         let _ = killpg(Pid::from_raw(self.child.id().cast_signed()), signal);

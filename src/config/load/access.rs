@@ -4,9 +4,19 @@
 use super::super::error::{ConfigError, ConfigWarning};
 use super::super::lookup::{Lookup, split, to_path, to_text};
 use super::super::options::Options;
+use std::time::Duration;
+
 use super::super::settings::{
-    PwCheck, SaslSettings, Secret, SyncClientSettings, SyslogFacility, TlsSettings,
+    LimitSettings, PwCheck, SaslSettings, Secret, SyncClientSettings, SyslogFacility,
+    TlsClientCerts, TlsSettings,
 };
+use super::super::value::KIB;
+
+const CLIENT_CERTS: &[(&str, TlsClientCerts)] = &[
+    ("off", TlsClientCerts::Off),
+    ("optional", TlsClientCerts::Optional),
+    ("require", TlsClientCerts::Require),
+];
 
 impl Lookup<'_> {
     pub(super) fn sasl(&mut self) -> Result<SaslSettings, ConfigError> {
@@ -52,9 +62,48 @@ impl Lookup<'_> {
         Ok(methods)
     }
 
-    pub(super) fn listen(&self) -> Result<Vec<String>, ConfigError> {
-        let text = self.text("cyrbk_listen")?.unwrap_or_default();
+    pub(super) fn addresses(&self, name: &str) -> Result<Vec<String>, ConfigError> {
+        let text = self.text(name)?.unwrap_or_default();
         Ok(split(&text, ","))
+    }
+
+    pub(super) fn limits(&mut self) -> Result<LimitSettings, ConfigError> {
+        let mut count = |name: &str, default: i32| {
+            let number = self.options.int_within(name, default, i32::MIN..=i32::MAX)?;
+            let number = if number > 0 { number } else { default };
+            Ok(usize::try_from(number).unwrap_or(1))
+        };
+        let max_connections = count("cyrbk_max_connections", 4096)?;
+        let max_connections_per_address = count("cyrbk_max_connections_per_address", 256)?;
+        let max_open_backups = count("cyrbk_max_open_backups", 16)?;
+        let max_workers = count("cyrbk_max_workers", 64)?;
+        let size = |name: &str, default: i64| {
+            let size = self.options.size(name, default, 1)?;
+            Ok((if size > 0 { size } else { default }).unsigned_abs())
+        };
+        Ok(LimitSettings {
+            max_connections,
+            max_connections_per_address,
+            login_time: match self.pause("cyrbk_login_time", 60)? {
+                Duration::ZERO => Duration::from_secs(60),
+                time => time,
+            },
+            max_line: size("cyrbk_max_line", 512 * KIB * KIB)?,
+            max_open_backups,
+            output_high_water: size("cyrbk_output_high_water", KIB * KIB)?,
+            spool_memory: size("cyrbk_spool_memory", 16 * KIB * KIB)?,
+            max_workers,
+        })
+    }
+
+    /// The old name is a switch of its own.
+    fn tls_client_certs(&self) -> Result<TlsClientCerts, ConfigError> {
+        let is_required = self.options.switch("tls_require_cert", false)?;
+        let default = match is_required {
+            true => TlsClientCerts::Require,
+            false => TlsClientCerts::Optional,
+        };
+        self.options.word("tls_client_certs", default, CLIENT_CERTS)
     }
 
     /// Case does not count; Cyrus logs an unknown name and goes on.
@@ -89,6 +138,7 @@ impl Lookup<'_> {
             server_ca_dir: path("tls_server_ca_dir"),
             ciphers: self.text("tls_ciphers")?,
             versions: self.text("tls_versions")?,
+            client_certs: self.tls_client_certs()?,
         })
     }
 
@@ -125,6 +175,46 @@ mod tests {
         assert_eq!(settings.sasl.sasldb_path, Some("/srv/sasldb2".into()));
         assert_eq!((settings.sasl.minimum_layer, settings.sasl.maximum_layer), (0, 0));
         assert_eq!(settings.listen, ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn limits_have_defaults_and_units() {
+        let limits = settings("").unwrap().limits;
+        assert_eq!(limits.max_connections, 4096);
+        assert_eq!(limits.login_time, Duration::from_secs(60));
+        assert_eq!((limits.max_line, limits.spool_memory), (512 << 20, 16 << 20));
+        let limits = settings(
+            "cyrbk_max_connections: 7\ncyrbk_max_connections_per_address: 3\n\
+             cyrbk_login_time: 2m\ncyrbk_max_line: 64K\ncyrbk_max_open_backups: 0\n\
+             cyrbk_output_high_water: 1M\ncyrbk_spool_memory: 5\ncyrbk_max_workers: -1\n",
+        )
+        .unwrap()
+        .limits;
+        let expected = LimitSettings {
+            max_connections: 7,
+            max_connections_per_address: 3,
+            login_time: Duration::from_secs(120),
+            max_line: 64 << 10,
+            max_open_backups: 16,
+            output_high_water: 1 << 20,
+            spool_memory: 5,
+            max_workers: 64,
+        };
+        assert_eq!(limits, expected);
+    }
+
+    #[test]
+    fn client_certificates_are_asked_for_in_new_and_old_words() {
+        for (text, expected) in [
+            ("", TlsClientCerts::Optional),
+            ("tls_client_certs: off\n", TlsClientCerts::Off),
+            ("tls_client_certs: require\n", TlsClientCerts::Require),
+            ("tls_require_cert: yes\n", TlsClientCerts::Require),
+            ("tls_require_cert: no\n", TlsClientCerts::Optional),
+            ("tls_require_cert: yes\ntls_client_certs: optional\n", TlsClientCerts::Optional),
+        ] {
+            assert_eq!(settings(text).unwrap().tls.client_certs, expected, "{text}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod writer;
 
 pub use reader::{MemberError, MemberReader};
 pub(super) use writer::hex;
-pub use writer::{MemberTotals, MemberWriter};
+pub use writer::{MemberTotals, MemberWriter, RESTART_EVERY};
 
 /// First line of every chunk.
 pub const CHUNK_HEADER: &[u8] = b"# cyrus backup: chunk start\r\n";

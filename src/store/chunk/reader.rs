@@ -1,10 +1,10 @@
 //! Reading one gzip member from any place of a file.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
 use flate2::{Decompress, FlushDecompress, Status};
+
+use crate::store::disk::Disk;
 
 /// Octets of input read at a time.
 const BUFFER: usize = 64 * 1024;
@@ -51,7 +51,9 @@ pub enum MemberError {
 
 /// A member that is being read.
 pub struct MemberReader<'f> {
-    file: &'f File,
+    file: &'f dyn Disk,
+    /// Where the file ends, as far as this reader is concerned.
+    end: u64,
     /// File offset of `buffer[used]`.
     at: u64,
     buffer: Box<[u8]>,
@@ -64,14 +66,41 @@ pub struct MemberReader<'f> {
     is_full: bool,
     /// The last block was read; the trailer comes next.
     inflated: bool,
+    /// The trailer was checked, or cannot be: reading did not begin at the beginning.
     checked: bool,
 }
 
 impl<'f> MemberReader<'f> {
     /// Reads the header of the member that begins at `offset`.
-    pub fn open(file: &'f File, offset: u64) -> Result<MemberReader<'f>, MemberError> {
-        let mut reader = MemberReader {
+    pub fn open(file: &'f dyn Disk, offset: u64) -> Result<MemberReader<'f>, MemberError> {
+        MemberReader::open_until(file, offset, u64::MAX)
+    }
+
+    /// The same, as if the file ended at `end`.
+    pub fn open_until(
+        file: &'f dyn Disk,
+        offset: u64,
+        end: u64,
+    ) -> Result<MemberReader<'f>, MemberError> {
+        let mut reader = MemberReader::inflater(file, offset, end);
+        reader.header(offset)?;
+        Ok(reader)
+    }
+
+    /// Begins at a restart point: the file offset behind a full flush, which is
+    /// `offset_plain` inflated octets into its member. The member's CRC-32 and length
+    /// cannot be checked.
+    pub fn open_at(file: &'f dyn Disk, offset_file: u64, offset_plain: u64) -> MemberReader<'f> {
+        let mut reader = MemberReader::inflater(file, offset_file, u64::MAX);
+        reader.len_plain = offset_plain;
+        reader.checked = true;
+        reader
+    }
+
+    fn inflater(file: &'f dyn Disk, offset: u64, end: u64) -> MemberReader<'f> {
+        MemberReader {
             file,
+            end,
             at: offset,
             buffer: vec![0; BUFFER].into_boxed_slice(),
             used: 0,
@@ -82,9 +111,7 @@ impl<'f> MemberReader<'f> {
             is_full: false,
             inflated: false,
             checked: false,
-        };
-        reader.header(offset)?;
-        Ok(reader)
+        }
     }
 
     /// File offset of the next compressed octet; once [`MemberReader::read`] has
@@ -93,7 +120,7 @@ impl<'f> MemberReader<'f> {
         self.at
     }
 
-    /// Inflated octets returned so far.
+    /// Inflated octets of the member up to here.
     pub fn len_plain(&self) -> u64 {
         self.len_plain
     }
@@ -198,16 +225,17 @@ impl<'f> MemberReader<'f> {
             return Ok(());
         }
         let at = self.at;
+        let want = self.end.saturating_sub(at).min(self.buffer.len() as u64) as usize;
         self.used = 0;
-        self.filled = loop {
-            match self.file.read_at(&mut self.buffer, at) {
-                Ok(0) => return Err(MemberError::Torn { at }),
-                Ok(len) => break len,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(source) => return Err(MemberError::Io { at, source }),
+        self.filled = 0;
+        match self.file.read_at(&mut self.buffer[..want], at) {
+            Ok(0) => Err(MemberError::Torn { at }),
+            Ok(len) => {
+                self.filled = len;
+                Ok(())
             }
-        };
-        Ok(())
+            Err(source) => Err(MemberError::Io { at, source }),
+        }
     }
 }
 
@@ -216,6 +244,7 @@ impl<'f> MemberReader<'f> {
 mod tests {
     use super::super::{CHUNK_HEADER, MemberWriter};
     use super::*;
+    use std::fs::File;
     use std::io::Write;
 
     fn member(lines: &[&[u8]]) -> Vec<u8> {

@@ -14,7 +14,7 @@ const BUFFER: usize = 64 * 1024;
 /// A full flush, at which reading can begin, after so many plain octets.
 /// Between these a line ends with a sync flush, which is as complete on disk and
 /// costs a sixth of the space.
-const RESTART_EVERY: u64 = 256 * 1024;
+pub const RESTART_EVERY: u64 = 256 * 1024;
 
 /// A member that is being written. Nothing of a line can be relied upon before
 /// [`MemberWriter::end_line`] has returned, and no trailer exists before
@@ -65,14 +65,27 @@ impl MemberWriter {
         self.deflate(plain, FlushCompress::None, out)
     }
 
-    /// Pushes everything added so far through to `out`: a reader can inflate it
-    /// even if nothing more is ever written.
-    pub fn end_line(&mut self, out: &mut impl Write) -> io::Result<()> {
-        if self.since_restart >= RESTART_EVERY {
+    /// Prepares for a line of `len` octets: a large one begins at a place where
+    /// reading can begin. Returns whether such a place was made.
+    pub fn start_line(&mut self, len: u64, out: &mut impl Write) -> io::Result<bool> {
+        let is_due = len >= RESTART_EVERY && self.since_restart > 0;
+        if is_due {
             self.since_restart = 0;
-            return self.deflate(&[], FlushCompress::Full, out);
+            self.deflate(&[], FlushCompress::Full, out)?;
         }
-        self.deflate(&[], FlushCompress::Sync, out)
+        Ok(is_due)
+    }
+
+    /// Pushes everything added so far through to `out`: a reader can inflate it
+    /// even if nothing more is ever written. Returns whether reading can begin here.
+    pub fn end_line(&mut self, out: &mut impl Write) -> io::Result<bool> {
+        let is_due = self.since_restart >= RESTART_EVERY;
+        let flush = if is_due { FlushCompress::Full } else { FlushCompress::Sync };
+        self.deflate(&[], flush, out)?;
+        if is_due {
+            self.since_restart = 0;
+        }
+        Ok(is_due)
     }
 
     /// Writes the last block and the trailer.

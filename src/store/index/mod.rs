@@ -9,6 +9,7 @@ mod apply;
 mod doubt;
 mod own;
 mod read;
+mod restart;
 mod schema;
 mod state;
 mod truth;
@@ -16,11 +17,13 @@ mod truth;
 use std::path::{Path, PathBuf};
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, ToSql, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, ToSql, params};
 
 pub use apply::Position;
 pub use own::{ActiveRow, AnnotationRow};
 pub use read::{MailboxRow, MessageRow, RecordRow, SeenRow, SieveRow};
+pub use restart::RestartPoint;
+use schema::SchemaError;
 pub use state::State;
 
 /// How long a statement waits for another process's transaction: as in Cyrus.
@@ -29,7 +32,7 @@ const BUSY_MS: std::time::Duration = std::time::Duration::from_secs(20);
 /// Why the index cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
-    /// It is missing, empty or not a backup's index.
+    /// It is empty, damaged or not a backup's index: only building it again helps.
     #[error("{path}: {what}")]
     Unusable {
         /// The index file.
@@ -37,9 +40,39 @@ pub enum IndexError {
         /// What is wrong with it.
         what: String,
     },
+    /// Some later program made it; it is left alone.
+    #[error("{path}: index version {version} is newer than the newest known")]
+    Newer {
+        /// The index file.
+        path: PathBuf,
+        /// Its `user_version`.
+        version: i64,
+    },
     /// SQLite failed.
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
+}
+
+impl IndexError {
+    /// Whether the index is broken, and not just busy, out of reach or on a full
+    /// disk: then building it again from the data helps.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            IndexError::Unusable { .. } => true,
+            IndexError::Newer { .. } => false,
+            IndexError::Sqlite(error) => is_damage(error),
+        }
+    }
+}
+
+fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::TypeMismatch)
+    ) || matches!(
+        error,
+        rusqlite::Error::InvalidColumnType(..) | rusqlite::Error::IntegralValueOutOfRange(..)
+    )
 }
 
 /// Result of index operations.
@@ -83,21 +116,31 @@ pub struct Index {
 impl Index {
     /// Opens the index at `path`.
     ///
-    /// Errors: [`IndexError::Unusable`] if it must exist and does not, is no
-    /// database, or has a schema that is not understood.
+    /// Errors: [`IndexError::Unusable`] if it is no database, damaged or not a
+    /// backup's index, [`IndexError::Newer`], [`IndexError::Sqlite`] for all that may
+    /// be over at the next try.
     pub fn open(path: &Path, mode: Open) -> Result<Index> {
-        let unusable = |what: String| IndexError::Unusable { path: path.to_owned(), what };
         let flags = OpenFlags::SQLITE_OPEN_NO_MUTEX
             | match mode {
                 // A hot journal must be rolled back, which takes write access.
                 Open::Read | Open::Write => OpenFlags::SQLITE_OPEN_READ_WRITE,
                 Open::Create => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
             };
-        let db = Connection::open_with_flags(path, flags).map_err(|e| unusable(e.to_string()))?;
-        let index = Index { db };
-        index.configure(mode).map_err(|e| unusable(e.to_string()))?;
-        schema::prepare(&index.db, mode).map_err(|what| unusable(what.to_string()))?;
-        Ok(index)
+        let index = Index { db: Connection::open_with_flags(path, flags)? };
+        let prepared = index
+            .configure(mode)
+            .map_err(SchemaError::from)
+            .and_then(|()| schema::prepare(&index.db, mode));
+        match prepared {
+            Ok(()) => Ok(index),
+            Err(SchemaError::Newer(version)) => {
+                Err(IndexError::Newer { path: path.to_owned(), version })
+            }
+            Err(SchemaError::Sqlite(error)) if !is_damage(&error) => Err(error.into()),
+            Err(what) => {
+                Err(IndexError::Unusable { path: path.to_owned(), what: what.to_string() })
+            }
+        }
     }
 
     /// An index of its own in memory, spilled to a temporary file when large.
@@ -140,6 +183,14 @@ impl Index {
     /// Forgets everything since [`Index::begin`].
     pub fn rollback(&self) -> Result<()> {
         Ok(self.db.execute_batch("ROLLBACK")?)
+    }
+
+    /// Makes the index behave as on a full disk once it has grown by so many pages.
+    #[cfg(test)]
+    pub(crate) fn limit_growth(&self, pages: i64) -> Result<()> {
+        let now: i64 = self.db.query_row("PRAGMA page_count", [], |row| row.get(0))?;
+        let limit = format!("PRAGMA max_page_count = {}", now + pages);
+        Ok(self.db.query_row(&limit, [], |_| Ok(()))?)
     }
 
     /// Adds the row of a chunk that begins at `offset`.

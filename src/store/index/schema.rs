@@ -114,7 +114,8 @@ fn own_tables(db: &Connection) -> Result<(), SchemaError> {
     super::state::create(db)?;
     super::truth::create(db)?;
     super::own::create(db)?;
-    super::doubt::create(db)
+    super::doubt::create(db)?;
+    super::restart::create(db)
 }
 
 fn present(db: &Connection) -> rusqlite::Result<std::collections::HashSet<String>> {

@@ -24,6 +24,10 @@ pub struct Exchange {
 /// Named for what is expected from the client.
 enum State {
     PlainMessage,
+    /// Whom the client wants to act for.
+    ExternalMessage {
+        identity: String,
+    },
     LoginUser,
     LoginPassword {
         user: String,
@@ -54,12 +58,20 @@ impl Exchange {
     /// The exchange, and the challenge for a client that did not send anything yet.
     pub(super) fn new(shared: Arc<Shared>, mech: Mech) -> (Self, Vec<u8>) {
         let (state, greeting): (_, &[u8]) = match mech {
+            // Has a constructor of its own.
+            Mech::External => (State::Over, b""),
             Mech::Plain => (State::PlainMessage, b""),
             Mech::Login => (State::LoginUser, b"Username:"),
             Mech::Scram(hash) => (State::ScramFirst(hash), b""),
         };
         let exchange = Exchange { shared, mech, state };
         (exchange, greeting.to_vec())
+    }
+
+    /// An exchange of EXTERNAL with a client that is `identity`.
+    pub(super) fn external(shared: Arc<Shared>, identity: &str) -> Self {
+        let state = State::ExternalMessage { identity: identity.to_owned() };
+        Exchange { shared, mech: Mech::External, state }
     }
 
     /// Takes the client's answer to the last challenge, decoded. Blocks while
@@ -84,6 +96,11 @@ impl Exchange {
                 let user = self.canonical(&String::from_utf8_lossy(user))?;
                 let authzid = String::from_utf8_lossy(authzid);
                 self.check_password(&user, password, Some(&authzid))
+            }
+            State::ExternalMessage { identity } => {
+                let user = self.canonical(&identity)?;
+                let authzid = String::from_utf8_lossy(response);
+                self.authorise(&user, Some(&authzid)).map(Step::Success)
             }
             State::LoginUser => {
                 let user = String::from_utf8_lossy(response).into_owned();

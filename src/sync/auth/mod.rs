@@ -32,6 +32,8 @@ pub use self::policy::{MAX_NAME_LEN, NameError, NamePolicy};
 pub use self::saslauthd::DEFAULT_PATH as DEFAULT_SASLAUTHD_PATH;
 pub use self::verifier::{MAX_PASSWORD_LEN, PasswordError};
 
+pub(crate) use self::policy::printable;
+
 use self::backend::Backend;
 use self::verifier::ScramHash;
 
@@ -51,6 +53,9 @@ pub struct AuthConfig {
     pub admins: Vec<String>,
     /// `allowplaintext`: PLAIN and LOGIN also on a channel that is not private.
     pub allow_plaintext: bool,
+    /// `sasl_minimum_layer`: above 0, nothing at all on a channel that is not private. No
+    /// mechanism here brings a layer of its own.
+    pub minimum_layer: u32,
     /// How user names are understood.
     pub names: NamePolicy,
     /// The SASL service name, `csync`; saslauthd is told it.
@@ -74,6 +79,8 @@ pub(crate) enum Mech {
     Scram(ScramHash),
     Plain,
     Login,
+    /// Something outside knows who the client is: not one of `ALL`, as it is not for all.
+    External,
 }
 
 impl Mech {
@@ -85,6 +92,7 @@ impl Mech {
             Mech::Scram(hash) => hash.mech_name(),
             Mech::Plain => "PLAIN",
             Mech::Login => "LOGIN",
+            Mech::External => "EXTERNAL",
         }
     }
 
@@ -104,8 +112,10 @@ pub struct Authenticator {
 #[derive(Debug)]
 struct Shared {
     mechs: Vec<Mech>,
+    offers_external: bool,
     admins: Vec<String>,
     allow_plaintext: bool,
+    needs_private: bool,
     names: NamePolicy,
     backend: Backend,
     failed_login_pause: Duration,
@@ -125,7 +135,9 @@ impl Authenticator {
         let is_possible = |mech: &Mech| has_verifiers || mech.is_plaintext();
         let mechs: Vec<Mech> =
             Mech::ALL.into_iter().filter(|mech| is_wanted(mech) && is_possible(mech)).collect();
-        let has = |word: &str| mechs.iter().any(|m| m.name().eq_ignore_ascii_case(word));
+        let offers_external = is_wanted(&Mech::External);
+        let all = mechs.iter().chain(offers_external.then_some(&Mech::External));
+        let has = |word: &str| all.clone().any(|m| m.name().eq_ignore_ascii_case(word));
         for mech in wanted.iter().flatten().filter(|word| !has(word)) {
             tracing::warn!(%mech, "sasl_mech_list: this mechanism is not available");
         }
@@ -134,8 +146,10 @@ impl Authenticator {
         Authenticator {
             shared: Arc::new(Shared {
                 mechs,
+                offers_external,
                 admins: config.admins,
                 allow_plaintext: config.allow_plaintext,
+                needs_private: config.minimum_layer > 0,
                 names: config.names,
                 backend,
                 failed_login_pause: config.failed_login_pause,
@@ -149,6 +163,28 @@ impl Authenticator {
         let admitted = |mech: &&Mech| self.admits(**mech, is_private);
         let names = self.shared.mechs.iter().filter(admitted);
         names.map(|mech| mech.name()).collect()
+    }
+
+    /// Whether a client with a certificate may authenticate by it.
+    pub fn offers_external(&self) -> bool {
+        self.shared.offers_external
+    }
+
+    /// Begins an exchange of EXTERNAL with a client that is known to be `identity`. The
+    /// rest is as for [`Authenticator::start`].
+    pub fn start_external(
+        &self,
+        identity: &str,
+        initial: Option<&[u8]>,
+    ) -> (Option<Exchange>, Step) {
+        if !self.shared.offers_external {
+            return (None, Step::Failure(AuthFailure::NoMechanism));
+        }
+        let mut exchange = Exchange::external(Arc::clone(&self.shared), identity);
+        match initial {
+            Some(response) => (None, exchange.step(response)),
+            None => (Some(exchange), Step::Challenge(Vec::new())),
+        }
     }
 
     /// How long to wait before a failure is told to the client.
@@ -185,7 +221,8 @@ impl Authenticator {
     }
 
     fn admits(&self, mech: Mech, is_private: bool) -> bool {
-        !mech.is_plaintext() || self.shared.allow_plaintext || is_private
+        let is_enough = !mech.is_plaintext() || self.shared.allow_plaintext;
+        is_private || (is_enough && !self.shared.needs_private)
     }
 }
 

@@ -177,7 +177,7 @@ fn groups_of(user: &str) -> Vec<Gid> {
 }
 
 /// A name as a client sent it, fit for one short log line.
-pub(super) fn printable(name: &str) -> String {
+pub(crate) fn printable(name: &str) -> String {
     name.chars().take(MAX_NAME_LEN).map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 

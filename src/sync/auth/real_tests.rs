@@ -31,6 +31,7 @@ fn config(source: PasswordSource) -> AuthConfig {
         source,
         admins: vec!["cyrus".into()],
         allow_plaintext: true,
+        minimum_layer: 0,
         names: NamePolicy { virtdomains: true, ..NamePolicy::default() },
         service: "csync".into(),
         failed_login_pause: Duration::ZERO,

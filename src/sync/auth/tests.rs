@@ -21,6 +21,7 @@ fn config(source: PasswordSource) -> AuthConfig {
         source,
         admins: vec!["cyrus".into(), "a,b=c".into()],
         allow_plaintext: true,
+        minimum_layer: 0,
         names: NamePolicy::default(),
         service: "csync".into(),
         failed_login_pause: Duration::from_secs(3),
@@ -294,6 +295,12 @@ fn the_offer_follows_the_configuration() {
         assert!(exchange.is_none());
         assert_eq!(failure(step), AuthFailure::EncryptionNeeded);
     }
+
+    let layered = Authenticator::new(AuthConfig { minimum_layer: 1, ..base.clone() });
+    assert!(layered.mechanisms(false).is_empty());
+    assert_eq!(layered.mechanisms(true), open.mechanisms(false));
+    let refused = layered.start("SCRAM-SHA-1", None, false).1;
+    assert_eq!(failure(refused), AuthFailure::EncryptionNeeded);
 
     let listed = Authenticator::new(AuthConfig {
         mechs: Some(vec!["plain".into(), "DIGEST-MD5".into()]),

@@ -1,16 +1,23 @@
 //! One connection: a socket, its session, and what waits in between.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read as _, Write as _};
+use std::sync::Arc;
 use std::time::Instant;
 
-use mio::net::TcpStream;
+use rustls::ServerConfig;
 
+use super::certificate::common_name;
 use super::lease::Lease;
-use super::{Peer, ServerLimits};
+use super::telemetry::Telemetry;
+use super::{NOTICE, Peer, ServerLimits, Stream};
+use crate::sync::auth::printable;
+use crate::sync::transport::{Buffer, TlsPeer, Transport, TransportError};
 use crate::sync::{Action, Done, Session, Work};
 
-/// Octets read from one client before others get their turn.
+/// Octets decoded from or written to one client before others get their turn.
 const TURN: usize = 1 << 20;
+/// Octets read from a socket at a time.
+const READ: usize = 256 * 1024;
 
 /// What a connection needs next.
 #[derive(Debug)]
@@ -21,54 +28,82 @@ pub(super) enum Next {
     Again,
     /// A job for a worker; the lease goes along.
     Job(Work),
+    /// The client is known now; go on at once.
+    LoggedIn(String),
     /// It is over: close the socket. The lease is still to be finished.
     Close,
 }
 
 /// See the module.
 pub(super) struct Conn {
-    pub(super) socket: TcpStream,
+    pub(super) socket: Stream,
     pub(super) peer: Peer,
     session: Session,
+    transport: Transport,
+    /// For STARTTLS: the certificates as they are when it comes.
+    tls: Option<Arc<ServerConfig>>,
     /// `None` while a worker has it, and after a worker has lost it.
     lease: Option<Lease>,
     /// A worker is at it.
     is_busy: bool,
-    output: Vec<u8>,
-    sent: usize,
-    /// Input that was read while the session could not take it.
-    input: Vec<u8>,
+    /// Decoded input that the session could not take.
+    input: Buffer,
     is_readable: bool,
     at_end: bool,
     is_closing: bool,
+    /// While closing: the output no longer matters after this.
+    drain_until: Option<Instant>,
+    has_said_bye: bool,
     pause_until: Option<Instant>,
+    /// When the event loop will look at its deadline.
+    pub(super) timer: Option<Instant>,
     accepted: Instant,
     last_command: Instant,
+    telemetry: Option<Telemetry>,
 }
 
 impl Conn {
+    /// `tls` is there if the session's door offers or begins with it.
     pub(super) fn new(
-        socket: TcpStream,
+        socket: Stream,
         peer: Peer,
         session: Session,
         lease: Lease,
+        tls: Option<Arc<ServerConfig>>,
         now: Instant,
     ) -> Conn {
         Conn {
             socket,
             peer,
             session,
+            transport: Transport::default(),
+            tls,
             lease: Some(lease),
             is_busy: false,
-            output: Vec::new(),
-            sent: 0,
-            input: Vec::new(),
+            input: Buffer::default(),
             is_readable: true,
             at_end: false,
             is_closing: false,
+            drain_until: None,
+            has_said_bye: false,
             pause_until: None,
+            timer: None,
             accepted: now,
             last_command: now,
+            telemetry: None,
+        }
+    }
+
+    /// Writes down what is said from now on.
+    pub(super) fn watch(&mut self, telemetry: Option<Telemetry>) {
+        self.telemetry = telemetry;
+    }
+
+    /// Begins the handshake.
+    pub(super) fn start_tls(&mut self) -> Result<(), TransportError> {
+        match &self.tls {
+            Some(config) => self.transport.start_tls(Arc::clone(config)),
+            None => Err(rustls::Error::General("no certificate".into()).into()),
         }
     }
 
@@ -112,13 +147,18 @@ impl Conn {
         self.lease.as_ref().is_some_and(|lease| !lease.is_empty())
     }
 
-    /// Ends the session at the next opportunity.
-    pub(super) fn shut_down(&mut self) {
+    /// Ends the session at the next opportunity. Its client has until then to read what
+    /// is left.
+    pub(super) fn shut_down(&mut self, drain_until: Instant) {
         self.is_closing = true;
+        self.drain_until.get_or_insert(drain_until);
     }
 
     /// When something is due although nothing happens.
     pub(super) fn deadline(&self, limits: &ServerLimits) -> Instant {
+        if let Some(until) = self.drain_until {
+            return until;
+        }
         if let Some(until) = self.pause_until {
             return until;
         }
@@ -136,9 +176,8 @@ impl Conn {
     pub(super) fn timeout(&mut self, now: Instant, limits: &ServerLimits) -> Option<Work> {
         if self.pause_until.is_some_and(|until| until <= now) {
             self.pause_until = None;
-            return None;
         }
-        if self.is_busy || self.pause_until.is_some() {
+        if self.is_busy || self.is_closing {
             return None;
         }
         let is_late = match self.session.is_unknown() {
@@ -146,7 +185,7 @@ impl Conn {
             false => self.last_command + limits.idle_time <= now,
         };
         if is_late {
-            self.is_closing = true;
+            self.shut_down(now);
             return None;
         }
         let is_unused = self.last_command + limits.lease_time <= now;
@@ -156,100 +195,212 @@ impl Conn {
     /// Goes on as far as possible without blocking.
     pub(super) fn pump(&mut self, now: Instant, limits: &ServerLimits, scratch: &mut [u8]) -> Next {
         let mut turn = TURN;
-        loop {
-            if self.flush().is_err() {
-                return Next::Close;
-            }
-            if self.pause_until.is_some() {
-                return Next::Wait;
-            }
-            match self.session.poll_action() {
-                Some(Action::Send(octets)) => {
-                    self.output.extend_from_slice(&octets);
-                    continue;
-                }
-                Some(Action::Pause) => {
-                    self.pause_until = Some(now + limits.login_pause);
-                    continue;
-                }
-                Some(Action::Submit(work)) => {
-                    self.last_command = now;
-                    return Next::Job(work);
-                }
-                Some(Action::Close) => self.is_closing = true,
-                None => {}
-            }
-            if self.is_closing {
-                let is_flushed = self.sent == self.output.len();
-                return if is_flushed && !self.is_busy { Next::Close } else { Next::Wait };
-            }
-            let is_choked = self.output.len() - self.sent > limits.output_high_water;
-            if self.is_busy || is_choked || !self.session.wants_input() {
-                return Next::Wait;
-            }
-            match self.take_input(now, &mut turn, scratch) {
-                Input::Fed => {}
-                Input::None => return Next::Wait,
-                Input::Turn => return Next::Again,
-                Input::End => return Next::Close,
+        match self.advance(now, limits, scratch, &mut turn) {
+            Ok(next) => next,
+            Err(error) => {
+                tracing::info!(target: NOTICE, "connection lost: {} [{error}]", self.peer);
+                // An alert may be waiting to go out.
+                let _ = self.flush(&mut turn);
+                Next::Close
             }
         }
     }
 
-    fn take_input(&mut self, now: Instant, turn: &mut usize, scratch: &mut [u8]) -> Input {
+    fn advance(
+        &mut self,
+        now: Instant,
+        limits: &ServerLimits,
+        scratch: &mut [u8],
+        turn: &mut usize,
+    ) -> Result<Next, TransportError> {
+        loop {
+            match self.flush(turn)? {
+                Flushed::Done | Flushed::Blocked => {}
+                Flushed::Turn => return Ok(Next::Again),
+                Flushed::Lost => return Ok(Next::Close),
+            }
+            if self.pause_until.is_some() && !self.is_closing {
+                return Ok(Next::Wait);
+            }
+            match self.session.poll_action() {
+                Some(Action::Submit(work)) if !self.is_closing => {
+                    self.last_command = now;
+                    return Ok(Next::Job(work));
+                }
+                Some(Action::LoggedIn(user)) => return Ok(Next::LoggedIn(user)),
+                Some(action) => {
+                    self.act(action, now, limits)?;
+                    continue;
+                }
+                None => {}
+            }
+            if self.is_closing {
+                return Ok(self.take_leave(now));
+            }
+            let is_choked = self.transport.octets_to_send() > limits.output_high_water;
+            // A handshake is between the client and the transport.
+            let is_wanted = self.session.wants_input() || self.session.is_awaiting_tls();
+            if self.is_busy || is_choked || !is_wanted {
+                return Ok(Next::Wait);
+            }
+            match self.take_input(now, turn, scratch)? {
+                Input::Fed => {}
+                Input::None => return Ok(Next::Wait),
+                Input::Turn => return Ok(Next::Again),
+                Input::End => self.shut_down(now + limits.drain_time),
+            }
+        }
+    }
+
+    fn act(
+        &mut self,
+        action: Action,
+        now: Instant,
+        limits: &ServerLimits,
+    ) -> Result<(), TransportError> {
+        match action {
+            Action::Send(octets) => {
+                if let Some(telemetry) = &mut self.telemetry {
+                    telemetry.sent(&octets);
+                }
+                self.transport.send(&octets);
+            }
+            Action::Pause => self.pause_until = Some(now + limits.login_pause),
+            Action::StartTls if !self.input.is_empty() => {
+                // Whoever put it there wants it to be taken for what was encrypted.
+                let peer = &self.peer;
+                tracing::warn!(target: NOTICE, "STARTTLS: {peer} sent more before the handshake");
+                self.session.fatal("octets behind STARTTLS");
+            }
+            Action::StartTls => self.start_tls()?,
+            Action::StartDeflate => {
+                let early = std::mem::take(&mut self.input);
+                self.transport.start_deflate(early.rest())?;
+            }
+            Action::Close => self.shut_down(now + limits.drain_time),
+            // Taken by the caller, or nobody waits for it any more.
+            Action::Submit(_) | Action::LoggedIn(_) => {}
+        }
+        Ok(())
+    }
+
+    /// The end, once everything was sent or nobody reads it.
+    fn take_leave(&mut self, now: Instant) -> Next {
+        if !self.has_said_bye && !self.is_busy {
+            self.has_said_bye = true;
+            self.transport.close();
+            return Next::Again;
+        }
+        let is_flushed = self.transport.octets_to_send() == 0;
+        let is_over = is_flushed || self.drain_until.is_none_or(|until| until <= now);
+        if is_over && !self.is_busy { Next::Close } else { Next::Wait }
+    }
+
+    fn take_input(
+        &mut self,
+        now: Instant,
+        turn: &mut usize,
+        scratch: &mut [u8],
+    ) -> Result<Input, TransportError> {
         if !self.input.is_empty() {
-            let input = std::mem::take(&mut self.input);
-            self.feed(&input);
-            return Input::Fed;
-        }
-        if self.at_end {
-            return Input::End;
-        }
-        if !self.is_readable {
-            return Input::None;
+            let mut rest = self.input.rest();
+            self.session.handle_input(&mut rest);
+            let taken = self.input.len() - rest.len();
+            if let Some(telemetry) = &mut self.telemetry {
+                telemetry.received(&self.input.rest()[..taken]);
+            }
+            self.input.skip(taken);
+            return Ok(Input::Fed);
         }
         if *turn == 0 {
-            return Input::Turn;
+            return Ok(Input::Turn);
         }
         let want = scratch.len().min(*turn);
-        match self.socket.read(&mut scratch[..want]) {
+        let decoded = self.transport.decode(&mut scratch[..want])?;
+        if let Some(tls) = self.transport.take_handshake() {
+            self.greet(&tls);
+        }
+        if decoded > 0 {
+            *turn -= decoded;
+            self.feed(&scratch[..decoded]);
+            return Ok(Input::Fed);
+        }
+        if self.at_end || self.transport.at_end() {
+            return Ok(Input::End);
+        }
+        if !self.is_readable {
+            return Ok(Input::None);
+        }
+        match self.socket.read(&mut scratch[..want.min(READ)]) {
             Ok(0) => self.at_end = true,
             Ok(got) => {
                 *turn -= got;
                 self.last_command = now;
-                self.feed(&scratch[..got]);
+                match self.transport.is_plain() {
+                    true => self.feed(&scratch[..got]),
+                    false => self.transport.receive(&scratch[..got]),
+                }
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.is_readable = false,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => self.at_end = true,
         }
-        Input::Fed
+        Ok(Input::Fed)
+    }
+
+    /// The handshake is complete.
+    fn greet(&mut self, tls: &TlsPeer) {
+        let TlsPeer { version, cipher, certificate } = tls;
+        let identity = certificate.as_deref().and_then(common_name);
+        let peer = &self.peer;
+        let client = match (&identity, certificate) {
+            (Some(name), _) => format!("authenticated as {}", printable(name)),
+            (None, Some(_)) => "client certificate without a name".to_owned(),
+            (None, None) => "no authentication".to_owned(),
+        };
+        tracing::info!(target: NOTICE, "starttls: {peer} {version} with cipher {cipher} {client}");
+        self.session.handle_tls(identity);
     }
 
     /// Gives input to the session, and keeps what it cannot take now.
     fn feed(&mut self, octets: &[u8]) {
         let mut rest = octets;
         self.session.handle_input(&mut rest);
-        self.input = rest.to_vec();
+        if let Some(telemetry) = &mut self.telemetry {
+            telemetry.received(&octets[..octets.len() - rest.len()]);
+        }
+        self.input.push(rest);
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        while self.sent < self.output.len() {
-            match self.socket.write(&self.output[self.sent..]) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(len) => self.sent += len,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+    fn flush(&mut self, turn: &mut usize) -> Result<Flushed, TransportError> {
+        loop {
+            let octets = self.transport.output()?;
+            if octets.is_empty() {
+                return Ok(Flushed::Done);
+            }
+            if *turn == 0 {
+                return Ok(Flushed::Turn);
+            }
+            let len = octets.len().min(*turn);
+            match self.socket.write(&octets[..len]) {
+                Ok(0) => return Ok(Flushed::Lost),
+                Ok(len) => {
+                    *turn -= len;
+                    self.transport.sent(len);
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(Flushed::Blocked),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
+                Err(_) => return Ok(Flushed::Lost),
             }
         }
-        self.output.clear();
-        self.sent = 0;
-        if self.output.capacity() > 64 * 1024 {
-            self.output = Vec::new();
-        }
-        Ok(())
     }
+}
+
+enum Flushed {
+    Done,
+    Blocked,
+    Turn,
+    Lost,
 }
 
 enum Input {

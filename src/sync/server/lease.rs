@@ -17,13 +17,13 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::answers::Answers;
+use super::login::Login;
 use super::request::Refusal;
 use super::{Peer, SharedSite};
 use crate::store::index::Index;
 use crate::store::staging::Staging;
 use crate::store::{Line, StoreError, Writer};
-use crate::sync::auth::{self, Exchange, Step};
-use crate::sync::{AuthReply, Done, Work};
+use crate::sync::{Done, Work};
 use crate::wire::Guid;
 use crate::wire::dlist::lossy;
 
@@ -43,8 +43,11 @@ pub(super) struct Lease {
     open: Vec<Held>,
     /// Backups that the latest GET spoke of: messages that nobody reserved are theirs.
     current: Vec<Vec<u8>>,
+    /// A backup with acknowledged lines was let go of without being finished: the next
+    /// RESTART or EXIT cannot promise that they survive a power cut.
+    is_in_doubt: bool,
     staging: Staging,
-    exchange: Option<Exchange>,
+    login: Login,
     /// `APPLY FORCE` was sent: the client will not ask for FULLMAILBOX.
     is_forced: bool,
     /// The user that the latest GET USER was about, and how often in a row.
@@ -68,8 +71,9 @@ impl Lease {
             peer,
             open: Vec::new(),
             current: Vec::new(),
+            is_in_doubt: false,
             staging,
-            exchange: None,
+            login: Login::default(),
             is_forced: false,
             asked: (Vec::new(), 0),
         }
@@ -83,8 +87,14 @@ impl Lease {
     /// Does a job. May block.
     pub(super) fn run(&mut self, work: Work) -> Done {
         match work {
-            Work::Authenticate { mech, initial } => Done::Auth(self.authenticate(&mech, initial)),
-            Work::Respond(response) => Done::Auth(self.respond(&response)),
+            Work::Authenticate { mech, initial, channel } => Done::Auth(self.login.authenticate(
+                &self.site.authenticator,
+                &self.peer,
+                &mech,
+                initial.as_deref(),
+                channel,
+            )),
+            Work::Respond(response) => Done::Auth(self.login.respond(&self.peer, &response)),
             Work::Stage(octets) => Done::Staged(match self.staging.add(&octets) {
                 Ok(()) => true,
                 Err(error) => {
@@ -104,51 +114,9 @@ impl Lease {
             Work::Restart => Done::Reply(self.finish_with("OK Restarting")),
             Work::Exit => Done::Reply(self.finish_with("OK Finished")),
             Work::Release => {
-                // Nobody is told; what failed is in the log, and is taken in at
-                // the next open.
-                let _ = self.finish_all();
+                // The client hears of it when it asks for a promise.
+                self.is_in_doubt = self.finish_all().is_err();
                 Done::Released
-            }
-        }
-    }
-
-    fn authenticate(&mut self, mech: &str, initial: Option<Vec<u8>>) -> AuthReply {
-        let (exchange, step) = self.site.authenticator.start(mech, initial.as_deref(), false);
-        self.exchange = exchange;
-        self.auth_step(mech, step)
-    }
-
-    fn respond(&mut self, response: &[u8]) -> AuthReply {
-        match self.exchange.take() {
-            Some(mut exchange) => {
-                let step = exchange.step(response);
-                self.exchange = Some(exchange);
-                self.auth_step("", step)
-            }
-            None => self.auth_step("", Step::Failure(auth::AuthFailure::BadProtocol)),
-        }
-    }
-
-    fn auth_step(&mut self, mech: &str, step: Step) -> AuthReply {
-        let peer = &self.peer;
-        match step {
-            Step::Challenge(text) => AuthReply::Challenge(auth::encode_base64(&text)),
-            Step::Success(identity) => {
-                self.exchange = None;
-                tracing::info!(
-                    "login: {peer} {} {} User logged in",
-                    identity.authzid,
-                    identity.mech
-                );
-                AuthReply::Success { is_admin: identity.is_admin }
-            }
-            Step::Failure(failure) => {
-                self.exchange = None;
-                tracing::warn!("badlogin: {peer} {mech} [{failure}]");
-                AuthReply::Failure {
-                    status: failure.status_text().to_owned(),
-                    is_delayed: failure.is_delayed(),
-                }
             }
         }
     }
@@ -159,7 +127,7 @@ impl Lease {
         match self.open[at].writer.append(now(), line, &self.staging) {
             Ok(()) => Ok(()),
             Err(error) => {
-                self.open.remove(at);
+                self.is_in_doubt |= self.open.remove(at).writer.has_unfinished();
                 Err(error.into())
             }
         }
@@ -216,7 +184,11 @@ impl Lease {
         }
         let is_idle = |held: &Held| held.reserved.is_empty() && !self.current.contains(&held.key);
         match self.open.iter().position(is_idle) {
-            Some(at) => finish(self.open.remove(at)),
+            Some(at) => {
+                let finished = finish(self.open.remove(at));
+                self.is_in_doubt |= finished.is_err();
+                finished
+            }
             None => Ok(()),
         }
     }
@@ -224,16 +196,19 @@ impl Lease {
     fn finish_with(&mut self, status: &str) -> Vec<u8> {
         match self.finish_all() {
             Ok(()) => format!("{status}\r\n").into_bytes(),
-            Err(refusal) => format!("{}\r\n", refusal.status()).into_bytes(),
+            Err(_) => format!("{}\r\n", Refusal::Internal.status()).into_bytes(),
         }
     }
 
-    /// Makes everything durable and lets go of every backup. The first error is
-    /// returned, after all have been tried.
+    /// Makes everything durable that was acknowledged since the last time, and lets
+    /// go of every backup. The first error is returned, after all have been tried.
     fn finish_all(&mut self) -> Result<(), Refusal> {
         self.current.clear();
         self.asked = (Vec::new(), 0);
-        let mut result = Ok(());
+        let mut result = match std::mem::take(&mut self.is_in_doubt) {
+            true => Err(Refusal::Internal),
+            false => Ok(()),
+        };
         for held in self.open.drain(..) {
             let finished = finish(held);
             if result.is_ok() {
@@ -287,4 +262,96 @@ fn reply(result: Reply) -> Done {
 
 fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs() as i64)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::super::Site;
+    use super::*;
+    use crate::store::Catalog;
+    use crate::store::placement::{Placement, Policy};
+    use crate::sync::auth::{AuthConfig, Authenticator, NamePolicy, PasswordSource};
+
+    fn lease(root: &Path) -> Lease {
+        let partitions = [("one".to_owned(), root.join("one"))].into();
+        let names = NamePolicy {
+            virtdomains: false,
+            defaultdomain: None,
+            loginrealms: Vec::new(),
+            username_tolower: true,
+        };
+        let site = Site {
+            catalog: Catalog::open(root.join("backups.db")),
+            placement: Placement::new(Policy { partitions, umask: 0o077, ..Policy::default() }),
+            names: Default::default(),
+            authenticator: Authenticator::new(AuthConfig {
+                mechs: None,
+                source: PasswordSource::File(root.join("passwd")),
+                admins: Vec::new(),
+                allow_plaintext: true,
+                names,
+                service: "csync".into(),
+                failed_login_pause: Duration::ZERO,
+                minimum_layer: 0,
+            }),
+            staging_path: root.join("staging"),
+            open_backups_max: 2,
+        };
+        Lease::new(Arc::new(site), Peer::local())
+    }
+
+    fn ask(lease: &mut Lease, work: Work) -> String {
+        match lease.run(work) {
+            Done::Reply(reply) => String::from_utf8(reply).unwrap(),
+            _ => panic!("no reply"),
+        }
+    }
+
+    fn subscribe(lease: &mut Lease, user: &str, name: &str) -> String {
+        let text = format!("SUB %(USERID {user} MBOXNAME user.{name})");
+        ask(lease, Work::Apply(text.into_bytes(), Vec::new()))
+    }
+
+    /// Lines until the index is full.
+    fn fill(lease: &mut Lease, user: &str) {
+        lease.open[0].writer.index().limit_growth(0).unwrap();
+        let refused = (0..10_000).find(|number| {
+            let name = format!("{number}{}", "x".repeat(900));
+            !subscribe(lease, user, &name).starts_with("OK")
+        });
+        assert!(refused.is_some_and(|number| number > 0));
+    }
+
+    #[test]
+    fn restart_promises_nothing_after_a_backup_was_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut lease = lease(dir.path());
+        assert!(subscribe(&mut lease, "tom", "first").starts_with("OK"));
+        fill(&mut lease, "tom");
+        assert!(lease.is_empty(), "let go of");
+        assert_eq!(ask(&mut lease, Work::Restart), "NO Unknown error\r\n");
+        // The next open takes in what was acknowledged, and makes it durable.
+        assert!(subscribe(&mut lease, "tom", "second").starts_with("OK"));
+        let held = &lease.open[0];
+        let names = held.writer.index().subscriptions().unwrap();
+        assert!(names.contains(&b"user.first".to_vec()));
+        assert!(names.contains(&b"user.second".to_vec()));
+        assert_eq!(ask(&mut lease, Work::Restart), "OK Restarting\r\n");
+    }
+
+    #[test]
+    fn nor_after_one_could_not_be_finished_unasked() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut lease = lease(dir.path());
+        assert!(subscribe(&mut lease, "tom", "first").starts_with("OK"));
+        lease.open[0].writer.index().rollback().unwrap();
+        assert!(matches!(lease.run(Work::Release), Done::Released));
+        assert_eq!(ask(&mut lease, Work::Exit), "NO Unknown error\r\n");
+        assert_eq!(ask(&mut lease, Work::Exit), "OK Finished\r\n");
+    }
 }

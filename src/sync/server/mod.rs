@@ -2,14 +2,20 @@
 //! may block, and the leases in which sessions hold their backups.
 
 mod answers;
+mod certificate;
 mod conn;
 mod event_loop;
 mod lease;
 mod listen;
+mod login;
+mod manager;
+mod origins;
 mod request;
+mod stream;
+mod telemetry;
+mod tls;
 mod workers;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +26,15 @@ use crate::store::Catalog;
 use crate::store::placement::Placement;
 use crate::wire::mboxname::NameRules;
 
-pub use event_loop::Server;
-pub use listen::{ListenError, bind};
+pub use event_loop::{Ended, Server, StartError};
+pub use listen::{ListenError, Listener, bind};
+pub use manager::{Manager, Retirement};
+pub use stream::{Peer, Stream};
+pub use telemetry::TelemetryFolder;
+pub use tls::{ClientCerts, TlsError, TlsFiles};
+
+/// The target of log events that are NOTICE in syslog, a level that `tracing` lacks.
+pub const NOTICE: &str = "cyrbk::notice";
 
 /// Everything a server is told by its configuration.
 pub struct ServerSettings {
@@ -31,6 +44,10 @@ pub struct ServerSettings {
     pub site: Site,
     /// Bounds of the server as a whole.
     pub limits: ServerLimits,
+    /// Certificates; without them there is no TLS.
+    pub tls: Option<TlsFiles>,
+    /// For users that are to be watched.
+    pub telemetry: TelemetryFolder,
 }
 
 /// The backups of a site and who may write to them.
@@ -55,6 +72,8 @@ pub struct Site {
 pub struct ServerLimits {
     /// Connections at a time.
     pub connections_max: usize,
+    /// Connections at a time from one address (of IPv6: from one network of 64 bits).
+    pub connections_per_address_max: usize,
     /// Worker threads at a time.
     pub workers_max: usize,
     /// Time to authenticate.
@@ -67,32 +86,25 @@ pub struct ServerLimits {
     pub login_pause: Duration,
     /// Octets of unsent output above which a client is not read.
     pub output_high_water: usize,
+    /// How long clients may take to read their last replies when the server stops.
+    pub drain_time: Duration,
 }
 
 impl Default for ServerLimits {
     fn default() -> ServerLimits {
         ServerLimits {
             connections_max: 4096,
+            connections_per_address_max: 256,
             workers_max: 64,
             login_time: Duration::from_secs(60),
             idle_time: Duration::from_secs(30 * 60),
             lease_time: Duration::from_secs(5 * 60),
             login_pause: Duration::from_secs(3),
             output_high_water: 1 << 20,
+            drain_time: Duration::from_secs(10),
         }
     }
 }
 
 /// Shared by all workers.
 type SharedSite = Arc<Site>;
-
-/// Who is at the other end, for the log.
-#[derive(Clone, Debug)]
-pub(crate) struct Peer(pub(crate) SocketAddr);
-
-impl std::fmt::Display for Peer {
-    /// As in Cyrus's log lines: `host [address]`; names are not looked up.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "[{}]", self.0.ip())
-    }
-}

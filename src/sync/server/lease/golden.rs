@@ -55,13 +55,13 @@ impl Dialogue {
                 names: NamePolicy::default(),
                 service: "csync".into(),
                 failed_login_pause: std::time::Duration::ZERO,
+                minimum_layer: 0,
             }),
             staging_path: dir.join("staging"),
             open_backups_max: 16,
         };
-        let peer = Peer(([127, 0, 0, 1], 1).into());
         Dialogue {
-            lease: Lease::new(Arc::new(site), peer),
+            lease: Lease::new(Arc::new(site), Peer::local()),
             framer: Framer::new(LIMITS),
             body: Vec::new(),
             bodies: Vec::new(),

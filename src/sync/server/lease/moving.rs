@@ -94,7 +94,7 @@ impl Lease {
         match found {
             Ok(found) => Ok(found == wanted.len()),
             Err(refusal) if failed_write => {
-                self.open.remove(target);
+                self.is_in_doubt |= self.open.remove(target).writer.has_unfinished();
                 Err(refusal)
             }
             // The reason is in the log.

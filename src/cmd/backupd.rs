@@ -1,0 +1,292 @@
+//! `backupd`: the server as Cyrus's master starts it from cyrus.conf, or, with `-X`,
+//! one session on standard input and output.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::stat::{Mode, umask};
+
+use super::identity::become_cyrus;
+use super::{Exit, inherited, log, service};
+use crate::config::Settings;
+use crate::sync::Door;
+use crate::sync::server::{
+    Ended, Listener, Manager, Peer, Retirement, Server, ServerSettings, Stream,
+};
+
+/// Where master's status pipe is.
+const STATUS_FD: RawFd = 3;
+/// Where the socket is that master listens on.
+const LISTEN_FD: RawFd = 4;
+
+/// The words of the command line.
+#[derive(Debug, PartialEq, Eq)]
+struct Options {
+    config: PathBuf,
+    /// `-U`: connections after which the process leaves; 0 for never.
+    uses: u64,
+    /// `-T`: seconds without a connection after which it does; 0 for never.
+    timeout: u64,
+    /// `-p`: strength in bits of a layer outside that protects the channel.
+    ssf: u64,
+    /// `-s`: TLS from the first octet on.
+    tls_first: bool,
+    /// `-X`: one session on standard input and output.
+    stdio: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            config: "/etc/imapd.conf".into(),
+            uses: 250,
+            timeout: 60,
+            ssf: 0,
+            tls_first: false,
+            stdio: false,
+        }
+    }
+}
+
+/// Runs the service; `args` begin with the program's name.
+pub(super) fn run(args: &[OsString]) -> Exit {
+    let options = match parse(args) {
+        Ok(options) => options,
+        Err(text) => {
+            eprintln!("backupd: {text}");
+            return Exit::Usage;
+        }
+    };
+    let name = |variable| std::env::var(variable).ok().filter(|value| !value.is_empty());
+    let (Some(ident), Some(_)) = (name("CYRUS_SERVICE"), name("CYRUS_ID")) else {
+        let missing = if name("CYRUS_SERVICE").is_none() { "CYRUS_SERVICE" } else { "CYRUS_ID" };
+        eprintln!("could not getenv({missing}); exiting");
+        return Exit::Software;
+    };
+    let settings = match Settings::load(&options.config, &ident) {
+        Ok(settings) => settings,
+        Err(error) => {
+            eprintln!("fatal error: {error}");
+            return Exit::Config;
+        }
+    };
+    log::start(&settings, log::Target::Syslog { ident: ident.clone() });
+    if let Err(error) = service::check(&settings) {
+        tracing::error!("{error:#}");
+        return Exit::Config;
+    }
+    service::raise_descriptor_limit();
+    // Master has done this already; by hand it may be root.
+    if let Err(error) = become_cyrus(&settings) {
+        eprintln!("fatal error: {error}");
+        return Exit::Usage;
+    }
+    umask(Mode::from_bits_truncate(settings.umask));
+    let ended = if options.stdio {
+        serve_stdio(&options, &settings, &ident)
+    } else {
+        serve_master(&options, &settings, &ident)
+    };
+    match ended {
+        Ok(Ended::Retired) => Exit::Ok,
+        // Cyrus's services end with this on SIGTERM, and master knows it.
+        Ok(Ended::Signal) => Exit::TempFail,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            Exit::Failure
+        }
+    }
+}
+
+/// The settings under the name that master has for this service.
+fn server_settings(settings: &Settings, ident: &str) -> ServerSettings {
+    let mut server_settings = service::server_settings(settings);
+    ident.clone_into(&mut server_settings.telemetry.service);
+    server_settings
+}
+
+/// `-s` was never heeded by Cyrus's backupd: a site that has it and no certificate goes on
+/// as it was.
+fn wants_tls_first(options: &Options, server: &ServerSettings) -> bool {
+    if options.tls_first && server.tls.is_none() {
+        tracing::warn!("-s needs tls_server_cert and tls_server_key, and is ignored");
+    }
+    options.tls_first && server.tls.is_some()
+}
+
+/// Under master: its socket, its status pipe, its ways to be replaced.
+fn serve_master(options: &Options, settings: &Settings, ident: &str) -> anyhow::Result<Ended> {
+    let take = |number| -> anyhow::Result<OwnedFd> {
+        let copy = inherited::duplicate(number)
+            .map_err(|e| anyhow::anyhow!("descriptor {number}, which master leaves open: {e}"))?;
+        inherited::close(number);
+        Ok(copy)
+    };
+    let server_settings = server_settings(settings, ident);
+    let status = take(STATUS_FD)?;
+    let listener = Listener::inherited(take(LISTEN_FD)?)?
+        .with_tls_first(wants_tls_first(options, &server_settings))
+        .with_protection(options.ssf > 1);
+    let retirement = Retirement {
+        connections: Some(options.uses).filter(|&uses| uses > 0),
+        idle_time: Some(Duration::from_secs(options.timeout)).filter(|time| !time.is_zero()),
+        on_hangup: true,
+        when_empty: false,
+    };
+    let manager = Manager::Master(status.into());
+    let server = Server::new(server_settings, vec![listener], manager, retirement)?;
+    Ok(server.run()?)
+}
+
+/// One session. A network socket on standard input is a client like any other; whoever
+/// holds anything else may do everything.
+fn serve_stdio(options: &Options, settings: &Settings, ident: &str) -> anyhow::Result<Ended> {
+    let retirement = Retirement { when_empty: true, ..Retirement::default() };
+    let server_settings = server_settings(settings, ident);
+    let tls_first = wants_tls_first(options, &server_settings);
+    let has_tls = server_settings.tls.is_some();
+    let mut server = Server::new(server_settings, Vec::new(), Manager::None, retirement)?;
+    let stdin = io::stdin().as_fd().try_clone_to_owned()?;
+    if let Some(address) = network_peer(&stdin) {
+        let socket = std::net::TcpStream::from(stdin);
+        socket.set_nonblocking(true)?;
+        let door = Door {
+            is_trusted: false,
+            offers_tls: has_tls && !tls_first,
+            tls_first,
+            is_protected: options.ssf > 1,
+        };
+        let socket = Stream::Tcp(mio::net::TcpStream::from_std(socket));
+        server.adopt(socket, Peer::new(address), door)?;
+        return Ok(server.run()?);
+    }
+    let (ours, theirs) = UnixStream::pair()?;
+    let printer = bridge(theirs)?;
+    ours.set_nonblocking(true)?;
+    let socket = Stream::Unix(mio::net::UnixStream::from_std(ours));
+    server.adopt(socket, Peer::local(), Door { is_trusted: true, ..Door::default() })?;
+    let ended = server.run()?;
+    let _ = printer.join();
+    Ok(ended)
+}
+
+/// The client's address, if `fd` is a connection from a network.
+fn network_peer(fd: &OwnedFd) -> Option<std::net::SocketAddr> {
+    let socket = std::net::TcpStream::from(fd.try_clone().ok()?);
+    socket.peer_addr().ok()
+}
+
+/// Carries octets between standard input and output and a socket: either may be a file,
+/// which no event loop can wait for. The thread that writes ends with the session.
+fn bridge(socket: UnixStream) -> io::Result<thread::JoinHandle<()>> {
+    let mut to_session = socket.try_clone()?;
+    // Ends with the process: nothing wakes it from reading.
+    thread::Builder::new().name("stdin".into()).spawn(move || {
+        let _ = io::copy(&mut io::stdin().lock(), &mut to_session);
+        let _ = to_session.shutdown(Shutdown::Write);
+    })?;
+    let mut from_session = socket;
+    thread::Builder::new().name("stdout".into()).spawn(move || {
+        let mut stdout = io::stdout().lock();
+        let _ = io::copy(&mut from_session, &mut Unbuffered(&mut stdout));
+    })
+}
+
+/// Flushes after each write: the other side waits for the answer.
+struct Unbuffered<W>(W);
+
+impl<W: Write> Write for Unbuffered<W> {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.0.write_all(octets)?;
+        self.0.flush()?;
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// Option and value are separate words, as Cyrus's services want it. Unknown options are
+/// named on standard error and otherwise passed over, as theirs are.
+fn parse(args: &[OsString]) -> Result<Options, String> {
+    let mut options = Options::default();
+    let mut words = args.iter().skip(1);
+    while let Some(word) = words.next() {
+        let Some(word) = word.to_str() else { continue };
+        let flags = match word.strip_prefix('-') {
+            Some("" | "-") | None => break,
+            Some(flags) => flags,
+        };
+        let takes_value = |c| "CUTp".contains(c);
+        if flags.chars().rev().skip(1).any(takes_value) {
+            return Err("options and arguments MUST be separated by whitespace".into());
+        }
+        for flag in flags.chars() {
+            let mut value =
+                || words.next().ok_or(format!("option requires an argument -- '{flag}'"));
+            match flag {
+                'C' => options.config = value()?.into(),
+                'U' => options.uses = number(value()?),
+                'T' => options.timeout = number(value()?),
+                'p' => options.ssf = number(value()?),
+                's' => options.tls_first = true,
+                'X' => options.stdio = true,
+                // No debugger is started, no name is looked up; every client forces.
+                'D' | 'N' | 'f' => {}
+                _ => eprintln!("backupd: invalid option -- '{flag}'"),
+            }
+        }
+    }
+    Ok(options)
+}
+
+/// As C's `atoi` reads it, where a negative number is none.
+fn number(word: &OsString) -> u64 {
+    let text = word.to_string_lossy();
+    let digits: String = text.trim_start().chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().unwrap_or(0)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Options, String> {
+        let args: Vec<OsString> = line.split(' ').map(Into::into).collect();
+        parse(&args)
+    }
+
+    #[test]
+    fn options_are_masters() {
+        assert_eq!(parsed("backupd").unwrap(), Options::default());
+        let all = parsed("backupd -C /etc/x -U 3 -T 9 -D -s -N -p 2 -X -f").unwrap();
+        let expected = Options {
+            config: "/etc/x".into(),
+            uses: 3,
+            timeout: 9,
+            ssf: 2,
+            tls_first: true,
+            stdio: true,
+        };
+        assert_eq!(all, expected);
+        assert_eq!(parsed("backupd -Q -U 3").unwrap().uses, 3);
+        assert_eq!(parsed("backupd -U -1 -T x").unwrap().uses, 0);
+    }
+
+    #[test]
+    fn values_are_words_of_their_own() {
+        for line in ["backupd -U30", "backupd -p2", "backupd -C/etc/x"] {
+            let error = parsed(line).unwrap_err();
+            assert_eq!(error, "options and arguments MUST be separated by whitespace");
+        }
+        parsed("backupd -U").unwrap_err();
+    }
+}

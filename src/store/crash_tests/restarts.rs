@@ -1,0 +1,98 @@
+//! Restart points: recorded by the writer, found again by a rebuild, usable.
+
+use std::fs::{self, File};
+
+use rusqlite::Connection;
+
+use super::super::Writer;
+use super::super::backup::index_path;
+use super::super::index::{Index, Open, RestartPoint};
+use super::super::log::{LogReader, NoBodies};
+use super::lines::{Step, fast_dir};
+use super::random::Random;
+
+/// Text that refers back to what came before, wherever that is allowed.
+fn prose(random: &mut Random, len: usize) -> Vec<u8> {
+    const WORDS: [&str; 8] =
+        ["replication ", "mailbox ", "of the ", "message\r\n", "UID ", "and ", "backup ", "a "];
+    let mut text = Vec::new();
+    while text.len() < len {
+        text.extend_from_slice(WORDS[random.below(WORDS.len())].as_bytes());
+    }
+    text
+}
+
+fn points(index: &Index, len: u64) -> Vec<RestartPoint> {
+    let mut found = Vec::new();
+    let mut at = len;
+    while let Some(point) = index.restart_point(1, at).unwrap() {
+        found.insert(0, point);
+        at = point.offset_plain - 1;
+    }
+    found
+}
+
+#[test]
+fn reading_begins_near_a_line_and_gives_the_same_lines() {
+    let dir = fast_dir();
+    let path = dir.path().join("data");
+    let mut random = Random::new(7);
+    let mut writer = Writer::open(&path, 1_000).unwrap();
+    for number in 0..300 {
+        let len = if number == 150 { 1_500_000 } else { 6_000 };
+        Step::message(&[prose(&mut random, len)]).append_to(&mut writer, 1_000).unwrap();
+    }
+    writer.finish(1_000).unwrap();
+    drop(writer);
+
+    let recorded = check_points(&path);
+    // Once in 256 KiB, and in front of the large message.
+    assert!((7..16).contains(&recorded.len()), "{}", recorded.len());
+
+    fs::remove_file(index_path(&path)).unwrap();
+    drop(Writer::open(&path, 2_000).unwrap());
+    let found = check_points(&path);
+    assert!(found.len() + 3 > recorded.len(), "{} of {}", found.len(), recorded.len());
+    assert!(found.iter().any(|point| recorded.contains(point)));
+
+    // Without the table reading begins at the beginning.
+    let db = Connection::open(index_path(&path)).unwrap();
+    db.execute_batch("DROP TABLE cyrbk_restart").unwrap();
+    let index = Index::open(&index_path(&path), Open::Read).unwrap();
+    assert_eq!(index.restart_point(1, 1 << 30).unwrap(), None);
+}
+
+/// Reads every line from the point in front of it, and compares with reading from the
+/// beginning.
+fn check_points(path: &std::path::Path) -> Vec<RestartPoint> {
+    let index = Index::open(&index_path(path), Open::Read).unwrap();
+    let chunk = index.last_chunk().unwrap().unwrap();
+    let file = File::open(path).unwrap();
+    let all = points(&index, chunk.length);
+    let mut from_start = LogReader::open_near(&file, chunk.offset, None).unwrap();
+    let mut number = 0;
+    while let Some(line) = from_start.next_line(&mut NoBodies).unwrap() {
+        number += 1;
+        let point = index.restart_point(chunk.id, line.offset).unwrap();
+        let before = all.iter().rfind(|point| point.offset_plain <= line.offset);
+        assert_eq!(point.as_ref(), before);
+        if number % 10 != 0 && point.is_none_or(|point| point.offset_plain != line.offset) {
+            continue;
+        }
+        let mut near = LogReader::open_near(&file, chunk.offset, point).unwrap();
+        let again = loop {
+            let again = near.next_line(&mut NoBodies).unwrap().unwrap();
+            if again.offset >= line.offset {
+                break again;
+            }
+        };
+        assert_eq!(again, line);
+        let distance = line.offset - point.map_or(0, |point| point.offset_plain);
+        assert!(distance < 2_000_000 && (distance < 300_000 || number > 140), "{distance}");
+    }
+    // The last one leads to the end of the chunk.
+    let mut last = LogReader::open_near(&file, chunk.offset, all.last().copied()).unwrap();
+    while last.next_line(&mut NoBodies).unwrap().is_some() {}
+    assert_eq!(last.offset_plain(), chunk.length);
+    all
+}

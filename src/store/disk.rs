@@ -1,0 +1,58 @@
+//! The narrow seam to the disk under a data file: all that appending, reading and
+//! recovery need of it.
+//!
+//! The real file stands behind it; the crash tests put a disk there that forgets
+//! what was never synced, and one whose n-th call fails.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+
+/// A data file, read and written by offset. Whoever writes holds its lock.
+pub trait Disk: Send {
+    /// Octets of the file.
+    fn len_file(&self) -> io::Result<u64>;
+    /// Tells a file from another one that has taken its place.
+    fn inode(&self) -> io::Result<u64>;
+    /// Reads some octets at `at`; 0 only at the end.
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize>;
+    /// Hands all of `octets` to the kernel. After an error some may be there.
+    fn write_at(&self, octets: &[u8], at: u64) -> io::Result<()>;
+    /// Cuts the file off behind `len` octets.
+    fn cut(&self, len: u64) -> io::Result<()>;
+    /// Everything written, and the length, survives a power cut when this returns
+    /// `Ok`. After an error that is so of nothing since the last `Ok`, and a second
+    /// try proves nothing: the kernel reports a lost write once.
+    fn sync(&self) -> io::Result<()>;
+}
+
+impl Disk for File {
+    fn len_file(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn inode(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.ino())
+    }
+
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        loop {
+            match FileExt::read_at(self, buffer, at) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn write_at(&self, octets: &[u8], at: u64) -> io::Result<()> {
+        self.write_all_at(octets, at)
+    }
+
+    fn cut(&self, len: u64) -> io::Result<()> {
+        self.set_len(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+}

@@ -1,0 +1,190 @@
+//! Members of a data file to rows of an index.
+
+use std::io;
+use std::path::Path;
+
+use sha1::{Digest, Sha1};
+
+use super::chunk::{MemberError, MemberReader};
+use super::disk::Disk;
+use super::error::{Result, StoreError};
+use super::file_hash::FileHash;
+use super::index::{Index, Position};
+use super::log::{LogError, LogLine, LogReader, NoBodies};
+use super::{restart, torn};
+use crate::wire::Guid;
+use crate::wire::apply::Apply;
+
+/// Enters members into an index, from the front of the file to its end.
+pub(super) struct Replay<'a> {
+    pub(super) disk: &'a dyn Disk,
+    /// The data file, for messages.
+    pub(super) path: &'a Path,
+    pub(super) index: &'a Index,
+    /// Of the octets in front of the last member looked at.
+    pub(super) hash: FileHash,
+    /// Newest time stamp so far.
+    pub(super) last_ts: i64,
+}
+
+/// What was found where a member should begin.
+pub(super) enum Member {
+    /// It was entered, and ends here.
+    Complete { end: u64 },
+    /// Nothing was entered.
+    Broken { what: String },
+}
+
+/// What a member, or the good part of one, holds.
+pub(super) struct Totals {
+    /// File offset behind it.
+    pub(super) end: u64,
+    /// Inflated octets.
+    pub(super) len_plain: u64,
+    /// SHA-1 of these, hex.
+    pub(super) data_sha1: String,
+}
+
+impl Replay<'_> {
+    /// Enters the member at `at`, if it is complete before `len`.
+    pub(super) fn member(&mut self, at: u64, len: u64) -> Result<Member> {
+        // First a look without effect: a row is made only for what is whole.
+        match totals(self.disk, at, len) {
+            Ok(totals) => {
+                self.enter(at, &totals)?;
+                Ok(Member::Complete { end: totals.end })
+            }
+            Err(MemberError::Io { source, .. }) => Err(StoreError::io(self.path)(source)),
+            Err(e) => Ok(Member::Broken { what: e.to_string() }),
+        }
+    }
+
+    /// Enters the complete lines in front of the damage in a member that ends
+    /// somewhere before `len`. Returns where they end.
+    pub(super) fn lines_before_damage(&mut self, at: u64, len: u64) -> Result<Option<u64>> {
+        let kept = torn::last_complete_line(self.disk, at, len).map_err(self.io())?;
+        let Some(kept) = kept else { return Ok(None) };
+        let totals = torn_totals(self.disk, at, kept.end).map_err(self.io())?;
+        self.enter(at, &totals)?;
+        Ok(Some(kept.end))
+    }
+
+    fn enter(&mut self, at: u64, totals: &Totals) -> Result<()> {
+        self.hash.update_from(self.disk, at).map_err(self.io())?;
+        let member = MemberReader::open_until(self.disk, at, totals.end);
+        let mut reader = LogReader::over(member.map_err(|e| self.log(e.into()))?);
+        let mut chunk = None;
+        while let Some(line) = self.next_line(&mut reader, at)? {
+            let id = match chunk {
+                Some(id) => id,
+                None => {
+                    let id = self.index.start_chunk(line.ts, at, &self.hash.hex());
+                    *chunk.insert(id.map_err(StoreError::index(self.path))?)
+                }
+            };
+            self.last_ts = self.last_ts.max(line.ts);
+            self.enter_line(&line, Position { chunk_id: id, ts: line.ts, offset: line.offset })?;
+        }
+        let Some(id) = chunk else { return Ok(()) };
+        let points = restart::find(self.disk, at, totals).map_err(self.io())?;
+        points
+            .into_iter()
+            .try_for_each(|point| self.index.add_restart_point(id, point))
+            .and_then(|()| {
+                self.index.end_chunk(id, self.last_ts, totals.len_plain, &totals.data_sha1)
+            })
+            .map_err(StoreError::index(self.path))
+    }
+
+    /// `None` at the end, and where nothing more can be understood.
+    fn next_line(&self, reader: &mut LogReader<'_>, at: u64) -> Result<Option<LogLine>> {
+        match reader.next_line(&mut NoBodies) {
+            Ok(line) => Ok(line),
+            Err(error @ LogError::Member(MemberError::Io { .. })) => Err(self.log(error)),
+            // The end of the good part of a damaged member.
+            Err(LogError::Member(MemberError::Torn { .. })) => Ok(None),
+            Err(error) => {
+                tracing::error!(file = %self.path.display(), member = at, %error,
+                    "rest of the chunk is not readable");
+                Ok(None)
+            }
+        }
+    }
+
+    /// A line that cannot be indexed was refused when it came in; Cyrus leaves
+    /// such lines in the file.
+    fn enter_line(&self, line: &LogLine, at: Position) -> Result<()> {
+        let (name, value) = match line.item() {
+            Ok(item) => item,
+            Err(error) => {
+                tracing::warn!(file = %self.path.display(), %error, "line passed over");
+                return Ok(());
+            }
+        };
+        match Apply::read(&name, &value) {
+            Ok(apply) => self.index.apply(at, &apply).map_err(StoreError::index(self.path)),
+            Err(reject) => {
+                tracing::warn!(file = %self.path.display(), offset = line.offset, %reject,
+                    "line passed over");
+                Ok(())
+            }
+        }
+    }
+
+    fn io(&self) -> impl FnOnce(io::Error) -> StoreError {
+        StoreError::io(self.path)
+    }
+
+    fn log(&self, error: LogError) -> StoreError {
+        StoreError::log(self.path)(error)
+    }
+}
+
+/// What the complete member at `offset` holds, as if the file ended at `len`.
+pub(super) fn totals(
+    disk: &dyn Disk,
+    offset: u64,
+    len: u64,
+) -> std::result::Result<Totals, MemberError> {
+    let mut count = Count::default();
+    let mut reader = MemberReader::open_until(disk, offset, len)?;
+    count.read(&mut reader)?;
+    Ok(count.totals(reader.offset_file()))
+}
+
+/// What the member at `offset` holds in front of `end`, where it was torn.
+fn torn_totals(disk: &dyn Disk, offset: u64, end: u64) -> io::Result<Totals> {
+    let mut count = Count::default();
+    let read =
+        MemberReader::open_until(disk, offset, end).and_then(|mut reader| count.read(&mut reader));
+    match read {
+        Err(MemberError::Io { source, .. }) => Err(source),
+        _ => Ok(count.totals(end)),
+    }
+}
+
+#[derive(Default)]
+struct Count {
+    len_plain: u64,
+    sha1: Sha1,
+}
+
+impl Count {
+    fn read(&mut self, reader: &mut MemberReader<'_>) -> std::result::Result<(), MemberError> {
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            match reader.read(&mut buffer)? {
+                0 => return Ok(()),
+                len => {
+                    self.len_plain += len as u64;
+                    self.sha1.update(&buffer[..len]);
+                }
+            }
+        }
+    }
+
+    fn totals(self, end: u64) -> Totals {
+        let data_sha1 = Guid::from(<[u8; 20]>::from(self.sha1.finalize())).to_string();
+        Totals { end, len_plain: self.len_plain, data_sha1 }
+    }
+}

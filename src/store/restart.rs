@@ -1,0 +1,91 @@
+//! Finding the places inside a member where reading can begin.
+//!
+//! Cyrus ends every line with a full flush, cyrbk only some; a sync flush leaves the
+//! same mark. What tells them apart is whether anything behind the mark refers to
+//! something in front of it: so each candidate is tried, by inflating from it
+//! without what came before.
+
+use std::io;
+
+use flate2::{Decompress, FlushDecompress, Status};
+
+use super::chunk::{MemberError, MemberReader, RESTART_EVERY};
+use super::disk::Disk;
+use super::index::RestartPoint;
+use super::replay::Totals;
+use super::torn::{Pieces, Walk};
+
+/// How far back deflate data can refer, in inflated octets (RFC 1951, 2).
+const WINDOW: u64 = 32 * 1024;
+
+/// Restart points of the member at `offset`, about one in every [`RESTART_EVERY`]
+/// inflated octets, in the order of their offsets.
+pub(super) fn find(disk: &dyn Disk, offset: u64, totals: &Totals) -> io::Result<Vec<RestartPoint>> {
+    let mut points = Vec::new();
+    if totals.len_plain < RESTART_EVERY {
+        return Ok(points);
+    }
+    let start = match MemberReader::open_until(disk, offset, totals.end) {
+        Ok(member) => member.offset_file(),
+        Err(MemberError::Io { source, .. }) => return Err(source),
+        Err(_) => return Ok(points),
+    };
+    let mut pieces = Pieces::new(disk, start, totals.end);
+    let mut walk = Walk::default();
+    let mut trial: Option<Trial> = None;
+    while let Some(piece) = pieces.next_piece()? {
+        let verdict = trial.as_mut().map(|trial| trial.feed(&piece));
+        match verdict {
+            Some(Verdict::Holds) => points.extend(trial.take().map(|trial| trial.point)),
+            Some(Verdict::Fails) => trial = None,
+            Some(Verdict::Undecided) | None => {}
+        }
+        if !walk.feed(&piece) {
+            break;
+        }
+        let last = points.last().map_or(0, |point| point.offset_plain);
+        let is_due = trial.is_none() && walk.len_plain - last >= RESTART_EVERY;
+        if is_due && walk.is_between_lines(&piece) {
+            let point = RestartPoint { offset_plain: walk.len_plain, offset_file: pieces.at };
+            trial = Some(Trial::new(point));
+        }
+    }
+    Ok(points)
+}
+
+/// Inflates from a candidate on, until nothing can refer back to behind it.
+struct Trial {
+    point: RestartPoint,
+    inflate: Decompress,
+    buffer: Vec<u8>,
+}
+
+enum Verdict {
+    Undecided,
+    Holds,
+    Fails,
+}
+
+impl Trial {
+    fn new(point: RestartPoint) -> Trial {
+        Trial { point, inflate: Decompress::new(false), buffer: vec![0; WINDOW as usize] }
+    }
+
+    fn feed(&mut self, mut packed: &[u8]) -> Verdict {
+        loop {
+            let (before_in, before_out) = (self.inflate.total_in(), self.inflate.total_out());
+            let status = self.inflate.decompress(packed, &mut self.buffer, FlushDecompress::None);
+            packed = &packed[(self.inflate.total_in() - before_in) as usize..];
+            let produced = (self.inflate.total_out() - before_out) as usize;
+            match status {
+                Err(_) => return Verdict::Fails,
+                Ok(Status::StreamEnd) => return Verdict::Holds,
+                Ok(_) if self.inflate.total_out() >= WINDOW => return Verdict::Holds,
+                Ok(_) if packed.is_empty() && produced < self.buffer.len() => {
+                    return Verdict::Undecided;
+                }
+                Ok(_) => {}
+            }
+        }
+    }
+}

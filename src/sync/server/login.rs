@@ -1,0 +1,81 @@
+//! Log-ins: the SASL exchange of one session, and the lines of the log that
+//! watchers like fail2ban look for.
+
+use super::{NOTICE, Peer};
+use crate::sync::auth::{self, AuthFailure, Authenticator, Exchange, Step};
+use crate::sync::{AuthReply, Channel};
+
+/// The exchange under way, if any.
+#[derive(Debug, Default)]
+pub(super) struct Login {
+    exchange: Option<Exchange>,
+    mech: String,
+    channel: Channel,
+}
+
+impl Login {
+    /// `AUTHENTICATE mech [initial]`. May block.
+    pub(super) fn authenticate(
+        &mut self,
+        authenticator: &Authenticator,
+        peer: &Peer,
+        mech: &str,
+        initial: Option<&[u8]>,
+        channel: Channel,
+    ) -> AuthReply {
+        let (exchange, step) = match &channel.identity {
+            Some(identity) if mech.eq_ignore_ascii_case("EXTERNAL") => {
+                authenticator.start_external(identity, initial)
+            }
+            _ => authenticator.start(mech, initial, channel.is_private),
+        };
+        *self = Login { exchange, mech: mech.to_ascii_uppercase(), channel };
+        self.take(peer, step)
+    }
+
+    /// The client's answer to a challenge. May block.
+    pub(super) fn respond(&mut self, peer: &Peer, response: &[u8]) -> AuthReply {
+        let step = match &mut self.exchange {
+            Some(exchange) => exchange.step(response),
+            None => Step::Failure(AuthFailure::BadProtocol),
+        };
+        self.take(peer, step)
+    }
+
+    fn take(&mut self, peer: &Peer, step: Step) -> AuthReply {
+        match step {
+            Step::Challenge(text) => AuthReply::Challenge(auth::encode_base64(&text)),
+            Step::Success(identity) => {
+                let tls = if self.channel.is_tls { "+TLS" } else { "" };
+                let (user, mech) = (&identity.authzid, identity.mech);
+                tracing::info!(target: NOTICE, "login: {peer} {user} {mech}{tls} User logged in");
+                *self = Login::default();
+                AuthReply::Success { user: identity.authzid, is_admin: identity.is_admin }
+            }
+            Step::Failure(failure) => {
+                let (mech, error) = (&self.mech, sasl_error(&failure));
+                tracing::warn!(target: NOTICE, "badlogin: {peer} {mech} [{error}{failure}]");
+                *self = Login::default();
+                AuthReply::Failure {
+                    status: failure.status_text().to_owned(),
+                    is_delayed: failure.is_delayed(),
+                }
+            }
+        }
+    }
+}
+
+/// What libsasl calls it, number and text: log watchers look for `SASL(-13)`.
+fn sasl_error(failure: &AuthFailure) -> &'static str {
+    match failure {
+        AuthFailure::WrongPassword { .. }
+        | AuthFailure::BadUserName { .. }
+        | AuthFailure::CrossRealm { .. } => "SASL(-13): authentication failure: ",
+        AuthFailure::ProxyDenied { .. } => "SASL(-14): authorization failure: ",
+        AuthFailure::Backend(_) => "SASL(-1): generic failure: ",
+        AuthFailure::NoMechanism => "SASL(-4): no mechanism available: ",
+        AuthFailure::BadProtocol => "SASL(-5): bad protocol / cancel: ",
+        AuthFailure::EncryptionNeeded => "SASL(-16): encryption needed to use mechanism: ",
+        AuthFailure::Cancelled => "SASL(-5): bad protocol / cancel: ",
+    }
+}

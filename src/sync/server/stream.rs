@@ -1,0 +1,190 @@
+//! Sockets of either kind, and who is at the other end.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use mio::event::Source;
+use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use mio::{Interest, Registry, Token};
+
+/// A connected socket.
+#[derive(Debug)]
+pub enum Stream {
+    /// From a network.
+    Tcp(TcpStream),
+    /// From this machine.
+    Unix(UnixStream),
+}
+
+/// A socket that is listening.
+#[derive(Debug)]
+pub(super) enum ListenSocket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl ListenSocket {
+    /// The next connection; `WouldBlock` if there is none.
+    pub(super) fn accept(&self) -> io::Result<(Stream, Peer)> {
+        match self {
+            ListenSocket::Tcp(listener) => {
+                let (stream, address) = listener.accept()?;
+                stream.set_nodelay(true)?;
+                Ok((Stream::Tcp(stream), Peer::new(address)))
+            }
+            ListenSocket::Unix(listener) => {
+                let (stream, _) = listener.accept()?;
+                Ok((Stream::Unix(stream), Peer::local()))
+            }
+        }
+    }
+}
+
+impl Source for ListenSocket {
+    fn register(&mut self, registry: &Registry, token: Token, wanted: Interest) -> io::Result<()> {
+        match self {
+            ListenSocket::Tcp(listener) => listener.register(registry, token, wanted),
+            ListenSocket::Unix(listener) => listener.register(registry, token, wanted),
+        }
+    }
+
+    fn reregister(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+        wanted: Interest,
+    ) -> io::Result<()> {
+        match self {
+            ListenSocket::Tcp(listener) => listener.reregister(registry, token, wanted),
+            ListenSocket::Unix(listener) => listener.reregister(registry, token, wanted),
+        }
+    }
+
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        match self {
+            ListenSocket::Tcp(listener) => listener.deregister(registry),
+            ListenSocket::Unix(listener) => listener.deregister(registry),
+        }
+    }
+}
+
+impl Source for Stream {
+    fn register(&mut self, registry: &Registry, token: Token, wanted: Interest) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => stream.register(registry, token, wanted),
+            Stream::Unix(stream) => stream.register(registry, token, wanted),
+        }
+    }
+
+    fn reregister(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+        wanted: Interest,
+    ) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => stream.reregister(registry, token, wanted),
+            Stream::Unix(stream) => stream.reregister(registry, token, wanted),
+        }
+    }
+
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => stream.deregister(registry),
+            Stream::Unix(stream) => stream.deregister(registry),
+        }
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, octets: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => stream.read(octets),
+            Stream::Unix(stream) => stream.read(octets),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => stream.write(octets),
+            Stream::Unix(stream) => stream.write(octets),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Who is at the other end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer(Option<IpAddr>);
+
+impl Peer {
+    /// A client on a network.
+    pub fn new(address: SocketAddr) -> Peer {
+        Peer(Some(address.ip().to_canonical()))
+    }
+
+    /// A process on this machine.
+    pub fn local() -> Peer {
+        Peer(None)
+    }
+
+    /// What connections are counted by: the address, or of IPv6 the network of 64 bits,
+    /// which is what one host is given; `None` on this machine's own sockets.
+    pub(super) fn origin(&self) -> Option<IpAddr> {
+        self.0.map(|address| match address {
+            IpAddr::V6(address) if !address.is_loopback() => {
+                IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)))
+            }
+            address => address,
+        })
+    }
+}
+
+impl fmt::Display for Peer {
+    /// As in Cyrus's log lines for a client whose address has no name.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(address) => write!(f, "[{address}]"),
+            None => f.write_str("[local]"),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn peer(address: &str) -> Peer {
+        Peer::new(SocketAddr::new(address.parse().unwrap(), 1))
+    }
+
+    #[test]
+    fn clients_are_named_by_their_address() {
+        for (address, shown) in [
+            ("192.0.2.5", "[192.0.2.5]"),
+            ("::ffff:192.0.2.5", "[192.0.2.5]"),
+            ("2001:db8::5", "[2001:db8::5]"),
+        ] {
+            assert_eq!(peer(address).to_string(), shown);
+        }
+        assert_eq!(Peer::local().to_string(), "[local]");
+    }
+
+    #[test]
+    fn hosts_are_counted_by_what_they_were_given() {
+        let same = |a: &str, b: &str| peer(a).origin() == peer(b).origin();
+        assert!(same("2001:db8::1", "2001:db8::ffff:1"));
+        assert!(!same("2001:db8::1", "2001:db8:0:1::1"));
+        assert!(!same("192.0.2.5", "192.0.2.6"));
+        assert!(same("192.0.2.5", "::ffff:192.0.2.5"));
+        assert_eq!(peer("::1").origin(), Some("::1".parse().unwrap()));
+        assert_eq!(Peer::local().origin(), None);
+    }
+}

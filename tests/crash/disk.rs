@@ -1,0 +1,116 @@
+//! What is on disk, read by the library and by the real Cyrus tools.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use cyrbk::lock::Wait;
+use cyrbk::store::log::{BodySink, LogReader};
+use cyrbk::store::{Backup, Catalog, Writer};
+use cyrbk::wire::Guid;
+use cyrbk::wire::dlist::FileHeader;
+use rusqlite::Connection;
+use rusqlite::types::Value;
+use sha1::{Digest, Sha1};
+
+use crate::client::Ledger;
+use crate::server::Server;
+
+const CTL_BACKUPS: &str = "/usr/lib/cyrus/bin/ctl_backups";
+
+/// Every message that was answered OK is where the index says and has its SHA-1; the index
+/// is the one that the data give.
+pub(crate) fn check(server: &Server, ledger: &Ledger) {
+    let catalog = Catalog::open(server.catalog());
+    let Some(path) = catalog.lookup(ledger.user.as_bytes()).unwrap() else {
+        assert_eq!(ledger.acknowledged(), 0, "{}: no backup", ledger.user);
+        return;
+    };
+    let backup = Backup::open(&path, Wait::No).unwrap();
+    let mut stored = BTreeMap::new();
+    for chunk in backup.index().chunks().unwrap() {
+        let mut reader = LogReader::open(backup.file(), chunk.offset).unwrap();
+        let mut bodies = Bodies::default();
+        while let Some(line) = reader.next_line(&mut bodies).unwrap() {
+            for guid in std::mem::take(&mut bodies.found) {
+                stored.insert(guid, (chunk.id, line.offset));
+            }
+        }
+    }
+    for guid in &ledger.messages {
+        let row = backup.index().message(guid).unwrap().unwrap();
+        assert_eq!(stored.get(guid), Some(&(row.chunk_id, row.offset)), "{guid}");
+    }
+    drop(backup);
+    let copy = tempfile::tempdir().unwrap();
+    let data = copy.path().join("data");
+    std::fs::copy(&path, &data).unwrap();
+    drop(Writer::open(&data, 0).unwrap());
+    assert_eq!(dump(&path), dump(&data), "{}", ledger.user);
+}
+
+#[derive(Default)]
+struct Bodies {
+    current: Option<(Guid, Sha1)>,
+    found: Vec<Guid>,
+}
+
+impl BodySink for Bodies {
+    fn start(&mut self, header: &FileHeader) {
+        self.current = Some((header.guid, Sha1::new()));
+    }
+    fn data(&mut self, octets: &[u8]) {
+        self.current.as_mut().unwrap().1.update(octets);
+    }
+    fn end(&mut self) {
+        let (guid, sha1) = self.current.take().unwrap();
+        assert_eq!(guid, Guid::from(<[u8; 20]>::from(sha1.finalize())));
+        self.found.push(guid);
+    }
+}
+
+/// A session notes as the end of a chunk when it was closed, a rebuild the time of its
+/// last line: that column is left out.
+fn dump(path: &Path) -> Vec<String> {
+    let db = Connection::open(format!("{}.index", path.display())).unwrap();
+    let mut rows = Vec::new();
+    for table in [
+        "(SELECT id, ts_start, offset, length, file_sha1, data_sha1 FROM chunk)",
+        "message",
+        "mailbox",
+        "mailbox_message",
+        "cyrbk_record",
+        "cyrbk_mailbox",
+    ] {
+        let mut statement = db.prepare(&format!("SELECT * FROM {table} ORDER BY 1, 2")).unwrap();
+        let columns = statement.column_count();
+        let mut found = statement.query([]).unwrap();
+        while let Some(row) = found.next().unwrap() {
+            let values: Vec<Value> = (0..columns).map(|i| row.get(i).unwrap()).collect();
+            rows.push(format!("{table} {values:?}"));
+        }
+    }
+    rows
+}
+
+/// The real tools verify every backup, index it anew, and verify that.
+pub(crate) fn check_with_cyrus(server: &Server) {
+    if !Path::new(CTL_BACKUPS).exists() {
+        let required = std::env::var_os("CYRBK_REQUIRE_CYRUS").is_some_and(|v| v == "1");
+        assert!(!required, "{CTL_BACKUPS} is required and not there");
+        eprintln!("SKIPPED: no {CTL_BACKUPS}: the real tools have not looked at the result");
+        return;
+    }
+    for verb in ["list", "verify", "reindex", "verify"] {
+        let output = Command::new("timeout")
+            .args(["120", CTL_BACKUPS, "-C"])
+            .arg(server.imapd_conf())
+            .args(if verb == "list" { vec![verb] } else { vec![verb, "-A"] })
+            .output()
+            .unwrap();
+        let shown = [&output.stdout[..], &output.stderr].map(String::from_utf8_lossy).concat();
+        assert!(output.status.success(), "{verb}: {}: {shown}", output.status);
+        assert!(verb != "verify" || !shown.contains("mismatch"), "{shown}");
+    }
+    eprintln!("the real ctl_backups accepts the result, and its own index of it");
+}

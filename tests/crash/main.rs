@@ -1,0 +1,105 @@
+//! The server, killed (-9) at random instants under load from real protocol clients: every
+//! message and every mailbox record that was answered OK is there afterwards, and the real
+//! Cyrus tools accept what is on disk.
+//!
+//! `CYRBK_CRASH_SECONDS` (20) says for how long, `CYRBK_CRASH_SEED` repeats a run as far as
+//! the scheduler lets it. Without an installed Cyrus its part is skipped, and says so;
+//! `CYRBK_REQUIRE_CYRUS=1` makes that a failure.
+
+#![allow(clippy::unwrap_used)]
+
+mod client;
+mod disk;
+mod server;
+
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use client::{Client, Ledger};
+use server::Server;
+
+const CLIENTS: usize = 2;
+/// After so many rounds the clients go on with new users: what is read in full stays small.
+const ROUNDS_PER_USER: usize = 20;
+/// Longest time between the clients' log-in and the kill.
+const LIFE_MAX_MS: u64 = 60;
+
+/// xorshift64*: comes again with the same seed.
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Random {
+        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11) % end
+    }
+}
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_when_the_server_is_killed() {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
+    let seed = setting("CYRBK_CRASH_SEED", now % 1_000_000);
+    let until = Instant::now() + Duration::from_secs(setting("CYRBK_CRASH_SECONDS", 20));
+    eprintln!("CYRBK_CRASH_SEED={seed}");
+    let mut random = Random::new(seed);
+    let server = Server::new();
+    let mut ledgers: Vec<Ledger> = Vec::new();
+    let mut rounds = 0;
+    while Instant::now() < until {
+        if rounds % ROUNDS_PER_USER == 0 {
+            let number = rounds / ROUNDS_PER_USER;
+            ledgers.extend((0..CLIENTS).map(|i| Ledger::new(&format!("tom{number}x{i}"))));
+        }
+        let running = server.start();
+        let port = running.port();
+        let first = ledgers.len() - CLIENTS;
+        let (logged_in, log_ins) = mpsc::channel();
+        let clients: Vec<_> = ledgers
+            .drain(first..)
+            .map(|mut ledger| {
+                let random = Random::new(seed ^ (rounds * CLIENTS) as u64 ^ random.below(1 << 40));
+                let logged_in = logged_in.clone();
+                thread::spawn(move || {
+                    // It ends when the server does.
+                    let _ = Client::log_in(port).and_then(|mut client| {
+                        let _ = logged_in.send(());
+                        client.check(&ledger)?;
+                        client.load(&mut ledger, random)
+                    });
+                    ledger
+                })
+            })
+            .collect();
+        for _ in 0..CLIENTS {
+            log_ins.recv_timeout(Duration::from_secs(20)).expect("a client logs in");
+        }
+        thread::sleep(Duration::from_micros(random.below(LIFE_MAX_MS * 1_000)));
+        running.kill();
+        ledgers.extend(clients.into_iter().map(|client| client.join().unwrap()));
+        rounds += 1;
+    }
+
+    let messages: usize = ledgers.iter().map(Ledger::acknowledged).sum();
+    let checks: usize = ledgers.iter().map(|ledger| ledger.checks).sum();
+    eprintln!("{rounds} rounds, {messages} messages acknowledged, {checks} checks");
+    assert!(rounds > 20 && messages > rounds && checks > rounds / 2);
+    let running = server.start();
+    for ledger in &ledgers {
+        let mut client = Client::log_in(running.port()).unwrap();
+        client.check(ledger).unwrap();
+        client.leave().unwrap();
+    }
+    running.stop();
+    ledgers.iter().for_each(|ledger| disk::check(&server, ledger));
+    disk::check_with_cyrus(&server);
+}

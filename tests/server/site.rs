@@ -1,0 +1,130 @@
+//! A server of our own in this process, with a temporary store.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cyrbk::store::Catalog;
+use cyrbk::store::placement::{Placement, Policy};
+use cyrbk::sync::SessionSettings;
+use cyrbk::sync::auth::{AuthConfig, Authenticator, NamePolicy, PasswordFile, PasswordSource};
+use cyrbk::sync::server::{
+    Manager, Retirement, Server, ServerLimits, ServerSettings, Site as Store, TelemetryFolder, bind,
+};
+use cyrbk::wire::frame::Limits;
+use cyrbk::wire::mboxname::NameRules;
+
+pub(crate) const ADMIN: &str = "admin";
+pub(crate) const USER: &str = "tom";
+pub(crate) const PASSWORD: &str = "secret";
+
+/// A running server. It ends with the process.
+pub(crate) struct Site {
+    pub(crate) address: SocketAddr,
+    root: tempfile::TempDir,
+}
+
+/// What tests change.
+pub(crate) struct Options {
+    pub(crate) limits: ServerLimits,
+    pub(crate) lines: Limits,
+    pub(crate) spool_memory: usize,
+    pub(crate) saslauthd: Option<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            limits: ServerLimits {
+                login_pause: Duration::from_millis(50),
+                ..ServerLimits::default()
+            },
+            lines: Limits { line: 1 << 20, literal: 64 * 1024, body: 8 << 20, bodies: 1024 },
+            spool_memory: 1 << 20,
+            saslauthd: None,
+        }
+    }
+}
+
+impl Site {
+    pub(crate) fn start(options: Options) -> Site {
+        let root = tempfile::tempdir().unwrap();
+        let passwords = root.path().join("passwd");
+        let source = match options.saslauthd {
+            Some(mux) => PasswordSource::Saslauthd(mux),
+            None => {
+                for user in [ADMIN, USER] {
+                    PasswordFile::new(&passwords).set(user, PASSWORD).unwrap();
+                }
+                PasswordSource::File(passwords)
+            }
+        };
+        let authenticator = Authenticator::new(AuthConfig {
+            mechs: None,
+            source,
+            admins: vec![ADMIN.into()],
+            allow_plaintext: true,
+            names: NamePolicy {
+                virtdomains: false,
+                defaultdomain: None,
+                loginrealms: Vec::new(),
+                username_tolower: true,
+            },
+            service: "csync".into(),
+            failed_login_pause: options.limits.login_pause,
+            minimum_layer: 0,
+        });
+        let partitions = BTreeMap::from([("one".to_owned(), root.path().join("one"))]);
+        let settings = ServerSettings {
+            session: SessionSettings {
+                server_name: "backup.example.com".into(),
+                mechanisms: authenticator.mechanisms(false),
+                mechanisms_private: authenticator.mechanisms(true),
+                offers_external: false,
+                limits: options.lines,
+                spool_memory: options.spool_memory,
+            },
+            site: Store {
+                catalog: Catalog::open(root.path().join("backups.db")),
+                placement: Placement::new(Policy { partitions, umask: 0o077, ..Policy::default() }),
+                names: NameRules::default(),
+                authenticator,
+                staging_path: root.path().join("staging"),
+                open_backups_max: 4,
+            },
+            limits: options.limits,
+            tls: None,
+            telemetry: TelemetryFolder { path: root.path().join("log"), service: "backupd".into() },
+        };
+        let sockets = bind("127.0.0.1:0").unwrap();
+        let server = Server::new(settings, sockets, Manager::None, Retirement::default()).unwrap();
+        let address = server.addresses()[0];
+        std::thread::spawn(move || server.run());
+        Site { address, root }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.root.path()
+    }
+
+    /// Every file of the store with its octets.
+    pub(crate) fn store(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let mut files = BTreeMap::new();
+        collect(&self.root.path().join("one"), &mut files);
+        files
+    }
+}
+
+fn collect(dir: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>) {
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    for entry in entries {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect(&path, files);
+        } else {
+            files.insert(path.clone(), fs::read(&path).unwrap());
+        }
+    }
+}
