@@ -238,6 +238,10 @@ fn after_the_index_was_lost_or_damaged() {
     fs::write(&index, "not a data base").unwrap();
     scene.site.imap("tom").append("INBOX", "", DATE, &mail::note(30).bytes);
     let _ = scene.settle(&["-u", "tom"], 1).success();
+    // The data were cut behind the index's back.
+    let octets = fs::read(&data).unwrap();
+    fs::write(&data, &octets[..octets.len() / 2]).unwrap();
+    let _ = scene.settle(&["-u", "tom"], 2);
     // All of it: the client sends everything again.
     fs::remove_file(&index).unwrap();
     fs::write(&data, "").unwrap();
