@@ -176,7 +176,8 @@ fn tool(config: &Path, words: &[&str]) -> Result<Vec<u8>> {
     let mut args: Vec<OsString> = words.iter().map(OsString::from).collect();
     args.extend(["-C".into(), config.into()]);
     let mut out = Vec::new();
-    let mut streams = Streams { out: &mut out, err: &mut io::stderr() };
+    let mut err = io::stderr();
+    let mut streams = Streams::new(&mut out, &mut err);
     let exit = cmd::run(&args, &mut streams);
     ensure!(matches!(exit, Ok(cmd::Exit::Ok)), "{} failed", words[0]);
     let text = String::from_utf8_lossy(&out);

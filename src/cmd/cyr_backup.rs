@@ -4,23 +4,36 @@
 //! its lock, and checks its last chunk.
 
 mod dump;
+mod dump_mailbox;
+mod headers;
+mod json;
 mod list;
 mod options;
+mod show;
+mod summary;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 
-pub use options::{Command, Dump, List, Options};
+pub use options::{Command, Dump, JsonWhat, List, MailboxForm, Options, Show, SummaryForm};
 
 use super::report::{VerifyReport, store_error, write_labelled};
 use super::select::{Selected, one};
-use super::{Exit, Stop, Streams, not_implemented, startup};
+use super::{Exit, Stop, Streams, startup};
 use crate::config::Settings;
 use crate::lock::Wait;
 use crate::store::{Backup, verify};
 
 /// Name of the tool, and prefix of its options in the configuration.
 const NAME: &str = "cyr_backup";
+
+/// What a command looks at.
+struct Look<'l> {
+    backup: &'l Backup,
+    settings: &'l Settings,
+    /// The backup's name as typed.
+    label: &'l [u8],
+}
 
 /// Why nothing, or not all, was shown. The label is put in front.
 enum Failure {
@@ -51,9 +64,6 @@ pub(super) fn main(args: &[OsString], streams: &mut Streams<'_>) -> Result<Exit,
 
 /// Runs a command.
 pub(super) fn run(options: &Options, streams: &mut Streams<'_>) -> Result<Exit, Stop> {
-    if let Command::NotImplemented(word) = options.command {
-        return not_implemented(NAME, Some(word), streams);
-    }
     let settings = startup::start(NAME, options.config.as_deref(), streams)?;
     match show(options, &settings, streams) {
         Ok(()) => Ok(Exit::Ok),
@@ -67,10 +77,13 @@ pub(super) fn run(options: &Options, streams: &mut Streams<'_>) -> Result<Exit, 
 
 fn show(options: &Options, settings: &Settings, streams: &mut Streams<'_>) -> Result<(), Failure> {
     let backup = open(options, settings, streams)?;
+    let look = Look { backup: &backup, settings, label: options.backup.as_bytes() };
     match &options.command {
         Command::List(what) => list::run(*what, &backup, streams),
-        Command::Dump(what) => dump::run(what, &backup, settings, streams),
-        Command::NotImplemented(_) => Ok(()),
+        Command::Show(what) => show::run(what, &look, streams.out),
+        Command::Summary(what, form) => summary::run(what, *form, &look, streams),
+        Command::Dump(what) => dump::run(what, &look, streams),
+        Command::Json(what) => json::run(what, &look, streams.out),
     }
 }
 

@@ -1,10 +1,15 @@
 //! `cyrbk`: all commands under one name, and those that Cyrus has no tool for.
 
+mod admin;
+mod look;
+
 use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
+use admin::{DeleteArgs, JobsArg, LockArgs, MoveArgs, ReconstructArgs, ReindexArgs, StatArgs};
 use clap::{Args, Parser, Subcommand};
+use look::{ExportArgs, ShowArgs};
 
 use super::serve::{self, ServeArgs};
 use super::{Exit, Mode, Stop, Streams, ctl_backups, cyr_backup, passwd, site, startup};
@@ -15,6 +20,8 @@ Examples:
   cyrbk serve -C /etc/imapd.conf --listen 0.0.0.0:2005
   cyrbk list
   cyrbk verify --all
+  cyrbk show alice messages in user/alice
+  cyrbk export alice user/alice > alice.mbox
   cyrbk dump alice message 84976990f3bc08fb48037b36fcc15832f019d92d
   cyrbk ctl_backups -v verify alice    the words of Cyrus's ctl_backups
   cyrbk cyr_backup alice list all      the words of Cyrus's cyr_backup
@@ -45,6 +52,22 @@ enum Command {
     List(ListArgs),
     /// Compare data and index, checksums included
     Verify(VerifyArgs),
+    /// Tell how large backups are, and what compaction would gain
+    Stat(StatArgs),
+    /// Build indexes again from the data
+    Reindex(ReindexArgs),
+    /// Hold the lock of a backup while something else is done
+    Lock(LockArgs),
+    /// Put a backup on another partition
+    Move(MoveArgs),
+    /// Forget a backup and remove its files
+    Delete(DeleteArgs),
+    /// Build backups.db again from the data files
+    Reconstruct(ReconstructArgs),
+    /// Look into a backup: chunks, mailboxes, messages
+    Show(ShowArgs),
+    /// Write a mailbox as an mbox, or as a file for each message
+    Export(ExportArgs),
     /// Write the octets of a message or of a chunk to standard output
     Dump(DumpArgs),
     /// Set the password of a user of the backup server
@@ -96,6 +119,8 @@ struct ListArgs {
     config: ConfigArg,
     #[command(flatten)]
     select: SelectArgs,
+    #[command(flatten)]
+    jobs: JobsArg,
     /// Only backups without an update for so many hours
     #[arg(long, value_name = "HOURS")]
     stale: Option<i64>,
@@ -111,6 +136,8 @@ struct VerifyArgs {
     config: ConfigArg,
     #[command(flatten)]
     select: SelectArgs,
+    #[command(flatten)]
+    jobs: JobsArg,
     /// Tell which check is running; twice: in detail
     #[arg(short, long, action = clap::ArgAction::Count, conflicts_with = "json")]
     verbose: u8,
@@ -176,8 +203,16 @@ pub(super) fn run(args: &[OsString], streams: &mut Streams<'_>) -> Result<Exit, 
     };
     match words.command {
         Command::Serve(args) => conclude(serve::run(&args), streams),
-        Command::List(args) => ctl_backups::run(&args.into(), streams),
-        Command::Verify(args) => ctl_backups::run(&args.into(), streams),
+        Command::List(args) => look_after(args.into(), streams),
+        Command::Verify(args) => look_after(args.into(), streams),
+        Command::Stat(args) => look_after(args.into(), streams),
+        Command::Reindex(args) => look_after(args.into(), streams),
+        Command::Lock(args) => look_after(args.into(), streams),
+        Command::Move(args) => look_after(args.into(), streams),
+        Command::Delete(args) => look_after(args.into(), streams),
+        Command::Reconstruct(args) => look_after(args.into(), streams),
+        Command::Show(args) => cyr_backup::run(&args.into(), streams),
+        Command::Export(args) => cyr_backup::run(&args.into(), streams),
         Command::Dump(args) => cyr_backup::run(&args.into(), streams),
         Command::Passwd(args) => {
             // As the Cyrus user: the server has to read the file.
@@ -185,6 +220,12 @@ pub(super) fn run(args: &[OsString], streams: &mut Streams<'_>) -> Result<Exit, 
             conclude(set_password(&args, &settings), streams)
         }
     }
+}
+
+/// Commands over backups; people get columns and colour.
+fn look_after(mut options: ctl_backups::Options, streams: &mut Streams<'_>) -> Result<Exit, Stop> {
+    options.for_people = streams.out_is_terminal && !options.json;
+    ctl_backups::run(&options, streams)
 }
 
 fn set_password(args: &PasswdArgs, settings: &Settings) -> anyhow::Result<()> {
@@ -236,6 +277,7 @@ impl From<ListArgs> for ctl_backups::Options {
         if options.operands.is_empty() && options.mode.is_none() {
             options.mode = Some(Mode::All);
         }
+        options.jobs = args.jobs.jobs;
         options.stale_hours = args.stale;
         options.no_verify = args.no_verify;
         options
@@ -245,6 +287,7 @@ impl From<ListArgs> for ctl_backups::Options {
 impl From<VerifyArgs> for ctl_backups::Options {
     fn from(args: VerifyArgs) -> ctl_backups::Options {
         let mut options = args.select.options(ctl_backups::Command::Verify, args.config);
+        options.jobs = args.jobs.jobs;
         options.verbosity = args.verbose.into();
         options
     }
@@ -261,13 +304,9 @@ impl From<DumpArgs> for cyr_backup::Options {
             DumpWhat::Message { guid } => cyr_backup::Dump::Message(guid),
             DumpWhat::Chunk { id } => cyr_backup::Dump::Chunk(id),
         };
-        cyr_backup::Options {
-            config: Some(args.config.config),
-            mode,
-            verbosity: 0,
-            backup: args.backup,
-            command: cyr_backup::Command::Dump(what),
-        }
+        let command = cyr_backup::Command::Dump(what);
+        let config = Some(args.config.config);
+        cyr_backup::Options { config, mode, ..cyr_backup::Options::new(args.backup, command) }
     }
 }
 

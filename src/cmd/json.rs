@@ -4,14 +4,17 @@
 //! ASCII as it is. What JSON cannot hold is left out with its key: a string that is
 //! not UTF-8, an absent value.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 /// A value.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Json {
     Text(String),
     Integer(i64),
-    Object(Vec<(&'static str, Json)>),
+    Real(f64),
+    Array(Vec<Json>),
+    Object(Vec<(Cow<'static, str>, Json)>),
 }
 
 impl Json {
@@ -20,9 +23,14 @@ impl Json {
         std::str::from_utf8(octets).ok().map(|text| Json::Text(text.to_owned()))
     }
 
+    /// A number, unless it is none.
+    pub(super) fn real(number: f64) -> Option<Json> {
+        number.is_finite().then_some(Json::Real(number))
+    }
+
     /// The fields that have a value.
     pub(super) fn object<const N: usize>(fields: [(&'static str, Option<Json>); N]) -> Json {
-        let present = fields.into_iter().filter_map(|(key, value)| Some((key, value?)));
+        let present = fields.into_iter().filter_map(|(key, value)| Some((key.into(), value?)));
         Json::Object(present.collect())
     }
 
@@ -36,6 +44,17 @@ impl Json {
         match self {
             Json::Text(text) => write_text(text, out),
             Json::Integer(number) => write!(out, "{number}"),
+            Json::Real(number) => out.write_all(real_text(*number).as_bytes()),
+            Json::Array(items) if items.is_empty() => out.write_all(b"[]"),
+            Json::Array(items) => {
+                let mut before = "[";
+                for item in items {
+                    write!(out, "{before}\n{:1$}", "", 2 * (depth + 1))?;
+                    item.write_at(depth + 1, out)?;
+                    before = ",";
+                }
+                write!(out, "\n{:1$}]", "", 2 * depth)
+            }
             Json::Object(fields) if fields.is_empty() => out.write_all(b"{}"),
             Json::Object(fields) => {
                 let mut before = "{";
@@ -50,6 +69,24 @@ impl Json {
             }
         }
     }
+}
+
+/// 17 significant digits without trailing zeros, as C's `%.17g`; `.0` behind what
+/// would look like an integer.
+fn real_text(number: f64) -> String {
+    let scientific = format!("{number:.16e}");
+    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or_default();
+    if !(-4..17).contains(&exponent) {
+        return format!("{}e{exponent}", without_zeros(digits));
+    }
+    let fixed = format!("{number:.*}", (16 - exponent) as usize);
+    let text = without_zeros(&fixed);
+    if text.contains('.') { text.to_owned() } else { format!("{text}.0") }
+}
+
+fn without_zeros(digits: &str) -> &str {
+    if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { digits }
 }
 
 fn write_text(text: &str, out: &mut dyn Write) -> io::Result<()> {
@@ -79,6 +116,28 @@ mod tests {
         let mut out = Vec::new();
         json.write(&mut out).unwrap();
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn reals_as_c_prints_them() {
+        for (number, text) in [
+            (100.0 * 5676.0 / 11796.0, "48.118006103763989"),
+            (100.0, "100.0"),
+            (0.0, "0.0"),
+            (100.0 * 55.0 / 29.0, "189.65517241379311"),
+            (0.1, "0.10000000000000001"),
+            (1e300, "1.0000000000000001e300"),
+            (1.5e-7, "1.4999999999999999e-7"),
+        ] {
+            assert_eq!(real_text(number), text);
+        }
+        assert_eq!(Json::real(f64::NAN), None);
+    }
+
+    #[test]
+    fn arrays() {
+        let items = vec![Json::Integer(1), Json::Array(vec![]), Json::Array(vec![Json::Real(2.0)])];
+        assert_eq!(print(&Json::Array(items)), "[\n  1,\n  [],\n  [\n    2.0\n  ]\n]\n");
     }
 
     #[test]

@@ -26,6 +26,7 @@ mod json;
 mod log;
 mod mailbox_name;
 pub mod passwd;
+mod people;
 mod report;
 mod select;
 pub mod serve;
@@ -35,7 +36,7 @@ mod startup;
 mod time;
 
 use std::ffi::{OsStr, OsString};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -48,6 +49,17 @@ pub struct Streams<'a> {
     pub out: &'a mut dyn Write,
     /// Standard error.
     pub err: &'a mut dyn Write,
+    /// Whether people read standard output as it comes.
+    pub out_is_terminal: bool,
+    /// The same of standard error.
+    pub err_is_terminal: bool,
+}
+
+impl<'a> Streams<'a> {
+    /// Streams that no person reads as they come.
+    pub fn new(out: &'a mut dyn Write, err: &'a mut dyn Write) -> Streams<'a> {
+        Streams { out, err, out_is_terminal: false, err_is_terminal: false }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +82,9 @@ pub fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     // Not locked for good: a server's threads may want to write too.
     let (mut out, mut err) = (BufWriter::new(io::stdout()), io::stderr());
-    let mut streams = Streams { out: &mut out, err: &mut err };
+    let mut streams = Streams::new(&mut out, &mut err);
+    streams.out_is_terminal = io::stdout().is_terminal();
+    streams.err_is_terminal = io::stderr().is_terminal();
     let result = run(&args, &mut streams).and_then(|exit| {
         streams.out.flush()?;
         Ok(exit)
@@ -141,7 +155,7 @@ mod tests {
     fn run_words(words: &[&str]) -> (Exit, String, String) {
         let args: Vec<OsString> = words.iter().map(OsString::from).collect();
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let exit = run(&args, &mut Streams { out: &mut out, err: &mut err }).unwrap();
+        let exit = run(&args, &mut Streams::new(&mut out, &mut err)).unwrap();
         (exit, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
     }
 

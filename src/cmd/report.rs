@@ -3,8 +3,8 @@
 
 use std::io::{self, Write};
 
-use crate::store::StoreError;
-use crate::store::verify::{Check, Event, Fault, Finding, Step};
+use crate::store::verify::{self, Check, Event, Fault, Finding, Step};
+use crate::store::{Backup, StoreError};
 use crate::wire::dlist::lossy;
 
 /// What went wrong with a backup.
@@ -14,6 +14,9 @@ pub(super) fn store_error(error: &StoreError) -> String {
         StoreError::Locked(_) => "Mailbox is locked".into(),
         StoreError::NoIndex(_) => "Mailbox has an invalid format".into(),
         StoreError::Index { .. } => "Internal Error".into(),
+        StoreError::Io { source, .. } if source.kind() == io::ErrorKind::AlreadyExists => {
+            "Mailbox already exists".into()
+        }
         StoreError::Io { .. } => "System I/O error".into(),
         StoreError::Log { source, .. } => source.to_string(),
         StoreError::Inconsistent { .. } | StoreError::Poisoned(_) => error.to_string(),
@@ -24,6 +27,23 @@ pub(super) fn store_error(error: &StoreError) -> String {
 pub(super) fn write_labelled(out: &mut dyn Write, label: &[u8], text: &str) -> io::Result<()> {
     out.write_all(label)?;
     writeln!(out, ": {text}")
+}
+
+/// Checks the checksums of the last chunk; what is wrong, if anything.
+pub(super) fn quick_check(backup: &Backup) -> Result<(), String> {
+    let mut first = None;
+    let checked = verify::quick(backup, &mut |event| {
+        if let (Event::Finding(finding), None) = (&event, &first) {
+            first = Some(verdict(finding));
+        }
+    });
+    checked.map_err(|error| store_error(&error))?;
+    first.map_or(Ok(()), Err)
+}
+
+/// One decimal; `-nan` and `inf` as C spells them.
+pub(super) fn percent(ratio: f64) -> String {
+    if ratio.is_nan() { "-nan".into() } else { format!("{ratio:.1}") }
 }
 
 /// What is wrong with a backup that was checked, in short.

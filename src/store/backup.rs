@@ -1,7 +1,8 @@
 //! One backup opened for reading: data file, index and lock held together.
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,7 +10,7 @@ use super::data_file;
 use super::error::{Result, StoreError};
 use super::index::{Index, Open};
 use super::recover;
-use crate::lock::Wait;
+use crate::lock::{self, Kind, Wait};
 
 /// An open backup. The lock is held until it is dropped.
 pub struct Backup {
@@ -56,6 +57,18 @@ impl Backup {
             tracing::warn!("{error}: data beyond the index are not shown");
             index = Index::open(&index_file, mode).map_err(StoreError::index(path))?;
         }
+        Ok(Backup { path: path.to_owned(), file, index })
+    }
+
+    /// Makes a new, empty backup at `path`, under its lock. Errors: that of
+    /// [`std::io::ErrorKind::AlreadyExists`] if there is such a file.
+    pub fn create(path: &Path) -> Result<Backup> {
+        let mut options = OpenOptions::new();
+        options.read(true).append(true).create_new(true).mode(0o600);
+        let file = lock::open_locked(path, &options, Kind::Exclusive, Wait::No)
+            .map_err(StoreError::lock(path))?;
+        let index =
+            Index::open(&index_path(path), Open::Create).map_err(StoreError::index(path))?;
         Ok(Backup { path: path.to_owned(), file, index })
     }
 

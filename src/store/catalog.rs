@@ -51,6 +51,17 @@ pub struct Entry {
     pub path: PathBuf,
 }
 
+/// What is to become of one user's entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The key, verbatim.
+    pub userid: Vec<u8>,
+    /// The data file that the entry must have now; `None`: there must be no entry.
+    pub from: Option<PathBuf>,
+    /// The one that it is to have; `None`: the entry goes.
+    pub to: Option<PathBuf>,
+}
+
 /// Whether [`Catalog::lookup_or_create`] made the backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Created {
@@ -137,6 +148,31 @@ impl Catalog {
         Twoskip::update(&self.db, |txn| {
             txn.set(key, value);
             Ok(())
+        })
+    }
+
+    /// Makes all these changes, in one transaction that is durable on return; each
+    /// only if the user's data file still is the one expected (`None`: has none).
+    /// Returns the users for whom it was not.
+    pub fn change_all(&self, changes: &[Change]) -> Result<Vec<Vec<u8>>, CatalogError> {
+        if let Some(change) = changes.iter().find(|c| c.to.as_deref() == Some(Path::new(""))) {
+            return Err(self.empty_path(&change.userid));
+        }
+        Twoskip::update(&self.db, |txn| {
+            let mut refused = Vec::new();
+            for change in changes {
+                let key = key_of(&change.userid);
+                let expected = change.from.as_ref().map(|path| path.as_os_str().as_bytes());
+                if txn.get(key)?.as_deref() != expected {
+                    refused.push(key.to_vec());
+                    continue;
+                }
+                match &change.to {
+                    Some(path) => txn.set(key, path.as_os_str().as_bytes()),
+                    None => txn.delete(key),
+                }
+            }
+            Ok(refused)
         })
     }
 
@@ -292,6 +328,31 @@ mod tests {
             catalog.lookup_or_create(b"carol", &placement).unwrap_err();
             assert_eq!(files_below(top.path()), before, "{name}");
         }
+    }
+
+    #[test]
+    fn changes_are_made_only_to_what_is_as_expected() {
+        let (_top, catalog, _) = site();
+        catalog.set(b"alice", Path::new("/a")).unwrap();
+        catalog.set(b"bob", Path::new("/b")).unwrap();
+        let change = |userid: &str, from: Option<&str>, to: Option<&str>| Change {
+            userid: userid.into(),
+            from: from.map(PathBuf::from),
+            to: to.map(PathBuf::from),
+        };
+        let changes = [
+            change("alice", Some("/a"), Some("/a2")),
+            change("bob", Some("/other"), Some("/b2")),
+            change("carol", None, Some("/c")),
+            change("dave", Some("/d"), None),
+        ];
+        let refused = catalog.change_all(&changes).unwrap();
+        assert_eq!(refused, [b"bob".to_vec(), b"dave".to_vec()]);
+        let paths = catalog.list().unwrap().into_iter().map(|entry| entry.path);
+        assert_eq!(paths.collect::<Vec<_>>(), ["/a2", "/b", "/c"].map(PathBuf::from));
+        assert!(catalog.change_all(&[change("alice", Some("/a2"), Some(""))]).is_err());
+        assert!(catalog.change_all(&[change("alice", Some("/a2"), None)]).unwrap().is_empty());
+        assert_eq!(catalog.lookup(b"alice").unwrap(), None);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use rusqlite::Connection;
 
 use crate::site::{Ran, Site, wait};
 
-const TOOLS: &str = "/usr/lib/cyrus/bin";
+pub(crate) const TOOLS: &str = "/usr/lib/cyrus/bin";
 
 /// Where the words differ on purpose: entry of docs/quirks.md, Cyrus's text, ours.
 /// Statuses never differ.
@@ -27,7 +27,7 @@ const DEVIATIONS: [(u32, &str, &str); 6] = [
 ];
 
 /// The site, if the real tools can be run on it.
-fn site(set: &str) -> Option<Site> {
+pub(crate) fn site(set: &str) -> Option<Site> {
     let installed = Path::new(TOOLS).join("ctl_backups").exists();
     let user = nix::unistd::User::from_name("cyrus").unwrap();
     let may = user.is_some_and(|user| geteuid().is_root() || geteuid() == user.uid);
@@ -39,12 +39,12 @@ fn site(set: &str) -> Option<Site> {
     None
 }
 
-fn real(site: &Site, line: &str) -> Ran {
+pub(crate) fn real(site: &Site, line: &str) -> Ran {
     let (tool, words) = split(line);
     site.run(&Path::new(TOOLS).join(tool), &words)
 }
 
-fn ours(site: &Site, line: &str) -> Ran {
+pub(crate) fn ours(site: &Site, line: &str) -> Ran {
     let (tool, words) = split(line);
     site.ours(tool, &words)
 }
@@ -55,7 +55,7 @@ fn split(line: &str) -> (&str, Vec<&str>) {
     (words.next().unwrap(), words.collect())
 }
 
-fn differs(line: &str, real: &Ran, ours: &Ran) -> String {
+pub(crate) fn differs(line: &str, real: &Ran, ours: &Ran) -> String {
     format!(
         "{line}\n--- Cyrus {}\n{}{}--- cyrbk {}\n{}{}",
         real.code,
@@ -68,7 +68,7 @@ fn differs(line: &str, real: &Ran, ours: &Ran) -> String {
 }
 
 /// Demands the same status and the same output, but for [`DEVIATIONS`].
-fn same(site: &Site, lines: &[&str]) {
+pub(crate) fn same(site: &Site, lines: &[&str]) {
     for line in lines {
         let (real, ours) = (real(site, line), ours(site, line));
         let mend = |text: String| {
@@ -83,21 +83,21 @@ fn same(site: &Site, lines: &[&str]) {
 
 /// Demands the same status, and words of ours that contain `text` in place of
 /// Cyrus's accidental ones.
-fn same_status(site: &Site, line: &str, text: &str) {
+pub(crate) fn same_status(site: &Site, line: &str, text: &str) {
     let (real, ours) = (real(site, line), ours(site, line));
     let said = ours.out_text() + &ours.err_text();
     assert!(real.code == ours.code && said.contains(text), "{}", differs(line, &real, &ours));
 }
 
 /// The first data file of a directory.
-fn data_file(site: &Site, name: &str) -> PathBuf {
+pub(crate) fn data_file(site: &Site, name: &str) -> PathBuf {
     let dir = site.path().join(name);
     let files = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     let is_data = |path: &PathBuf| !path.to_str().unwrap().contains(".index");
     files.filter(is_data).min().unwrap()
 }
 
-fn index_of(data: &Path) -> PathBuf {
+pub(crate) fn index_of(data: &Path) -> PathBuf {
     format!("{}.index", data.display()).into()
 }
 

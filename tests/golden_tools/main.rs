@@ -7,5 +7,8 @@
 
 mod damage;
 mod live;
+mod live_more;
+mod many;
+mod more;
 mod recorded;
 mod site;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use cyrbk::store::chunk::{CHUNK_HEADER, MemberWriter};
 use cyrbk::store::staging::Staging;
 use cyrbk::store::{Catalog, Line, Writer};
 use cyrbk::wire::Body;
@@ -119,6 +120,7 @@ impl Site {
         let top = self.path().display();
         let text = format!(
             "configdirectory: {top}/conf\nbackuppartition-one: {top}/one\n\
+             backuppartition-two: {top}/two\n\
              backup_staging_path: {top}/staging\n{lines}"
         );
         fs::write(self.conf(), text).unwrap();
@@ -142,6 +144,27 @@ impl Site {
         writer.append(1_795_000_000, &line, &staging).unwrap();
         writer.finish(1_795_000_000).unwrap();
         Catalog::open(self.path().join("conf/backups.db")).set(user.as_bytes(), &path).unwrap();
+        path
+    }
+
+    /// A backup of one mailbox, data only: neither index nor entry. Returns its file.
+    pub(crate) fn write_data(&self, name: &str, mboxnames: &[&str]) -> PathBuf {
+        let path = self.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let mut out = Vec::new();
+        let mut writer = MemberWriter::start(&mut out).unwrap();
+        writer.write(CHUNK_HEADER, &mut out).unwrap();
+        for (i, mboxname) in mboxnames.iter().enumerate() {
+            let line = format!(
+                "1795000000 APPLY MAILBOX %(UNIQUEID {mboxname}{i} MBOXNAME {mboxname} LAST_UID 0 \
+                 HIGHESTMODSEQ 1 RECENTUID 0 RECENTTIME 0 LAST_APPENDDATE 0 POP3_LAST_LOGIN 0 \
+                 UIDVALIDITY 1 PARTITION default ACL \"\" OPTIONS P RECORD ())\r\n"
+            );
+            writer.write(line.as_bytes(), &mut out).unwrap();
+            writer.end_line(&mut out).unwrap();
+        }
+        writer.finish(&mut out).unwrap();
+        fs::write(&path, out).unwrap();
         path
     }
 

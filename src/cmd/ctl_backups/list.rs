@@ -6,12 +6,14 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::{Options, Outcome, for_each};
 use crate::cmd::json::Json;
+use crate::cmd::people::{Colour, harmless, octets, paint};
 use crate::cmd::report::{VerifyReport, store_error, write_labelled};
 use crate::cmd::select::Target;
 use crate::cmd::time::{LocalTime, now};
 use crate::cmd::{Exit, Stop, Streams};
 use crate::config::Settings;
 use crate::store::{Backup, StoreError, verify};
+use crate::wire::dlist::lossy;
 
 /// What one line says.
 struct Row {
@@ -40,7 +42,7 @@ pub(super) fn run(
         };
         if row.ts_end.zip(stale).is_none_or(|(ts_end, stale)| ts_end <= stale) {
             let when = row.ts_end.map_or("[unknown]".into(), |ts| time.format(ts));
-            write_row(options.json, target, &row, &when, streams.out)?;
+            write_row(options, target, &row, &when, streams.out)?;
         }
         Ok(Outcome::Done)
     })
@@ -76,14 +78,14 @@ fn fail(target: &Target, failure: Failure, streams: &mut Streams<'_>) -> Result<
 }
 
 fn write_row(
-    json: bool,
+    options: &Options,
     target: &Target,
     row: &Row,
     when: &str,
     out: &mut dyn Write,
 ) -> io::Result<()> {
     let path = target.path.as_os_str().as_bytes();
-    if json {
+    if options.json {
         let object = Json::object([
             ("timestamp", Some(Json::Text(when.into()))),
             ("compressed", Some(Json::Integer(row.len_file as i64))),
@@ -91,6 +93,12 @@ fn write_row(
             ("fname", Json::octets(path)),
         ]);
         return object.write(out);
+    }
+    if options.for_people {
+        let userid = lossy(target.userid.as_deref().unwrap_or(b"[unknown]"));
+        let (size, userid) = (octets(row.len_file), harmless(&userid));
+        let path = paint(Colour::Faint, &harmless(&lossy(path)));
+        return writeln!(out, "{when:<19}  {size:>8}  {userid:<32}  {path}");
     }
     write!(out, "{when}\t{}\t", row.len_file)?;
     out.write_all(target.userid.as_deref().unwrap_or(b"[unknown]"))?;

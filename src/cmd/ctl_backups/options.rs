@@ -1,6 +1,7 @@
 //! The words of `ctl_backups`.
 
 use std::ffi::OsString;
+use std::num::NonZero;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -74,6 +75,14 @@ pub struct Options {
     pub wait: bool,
     /// `-p`, `-s`, `-x`
     pub lock_action: Option<LockAction>,
+    /// `--jobs`: how many backups at a time; `None`: as many as there are cores.
+    pub jobs: Option<NonZero<usize>>,
+    /// `--dry-run`: `reconstruct` and `move` only say what they would do.
+    pub dry_run: bool,
+    /// `--keep-files`: `delete` only forgets the backup.
+    pub keep_files: bool,
+    /// Output is for people: columns that line up, colour.
+    pub for_people: bool,
 }
 
 /// The words make no sense; [`USAGE`] says which would.
@@ -90,23 +99,34 @@ Usage:
     ctl_backups [options] stat [mode] backup...
     ctl_backups [options] verify [mode] backup...
 
+More than Cyrus has:
+    ctl_backups [options] delete [mode] backup
+    ctl_backups [options] move [mode] backup partition
+    ctl_backups [options] reconstruct
+
 Commands:
     compact             # drop what is past its retention, join and split chunks
+    delete              # forget a backup and remove its files
     list                # one line for each backup; without any named, all of them
     lock                # hold the lock of one backup
+    move                # put a backup on another partition, by name or directory
+    reconstruct         # build backups.db again from the files on all partitions
     reindex             # build the index again from the data
     stat                # sizes, and what compaction would gain
     verify              # compare data and index, checksums included
 
 Options:
     -C file             # configuration file (default: /etc/imapd.conf)
-    -F, --force         # compact even where nothing is to be gained
+    -F, --force         # compact even where nothing is to be gained; delete unasked
     -S, --stop-on-error # stop at the first backup that fails
     -V, --no-verify     # list, stat: do not check the last chunk first
     -j, --json          # JSON instead of text; not together with -v
     -v, --verbose       # tell more; twice: still more
     -w, --wait-for-locks
                         # wait for locked backups instead of passing them over
+    --jobs=n            # so many backups at a time (default: the cores)
+    --dry-run           # reconstruct, move: only say what would be done
+    --keep-files        # delete: leave the files where they are
 
 Options of list:
     -t [hours], --stale[=hours]
@@ -134,6 +154,11 @@ const fn flag(name: &'static str, short: u8) -> Long {
     Long { name, argument: Argument::None, short }
 }
 
+/// Options that have no letter.
+const JOBS: u8 = 1;
+const DRY_RUN: u8 = 2;
+const KEEP_FILES: u8 = 3;
+
 const SPEC: Spec = Spec {
     short: "AC:DFPSVcfjmpst:uvwx:",
     long: &[
@@ -154,6 +179,9 @@ const SPEC: Spec = Spec {
         flag("verbose", b'v'),
         flag("wait-for-locks", b'w'),
         Long { name: "execute", argument: Argument::Required, short: b'x' },
+        Long { name: "jobs", argument: Argument::Required, short: JOBS },
+        flag("dry-run", DRY_RUN),
+        flag("keep-files", KEEP_FILES),
     ],
 };
 
@@ -183,6 +211,10 @@ impl Options {
             verbosity: 0,
             wait: false,
             lock_action: None,
+            jobs: None,
+            dry_run: false,
+            keep_files: false,
+            for_people: false,
         }
     }
 
@@ -207,6 +239,9 @@ impl Options {
             b'v' => self.verbosity += 1,
             b'w' => self.wait = true,
             b'x' => self.set_lock_action(LockAction::Execute(value.unwrap_or_default()))?,
+            JOBS => self.jobs = Some(jobs(value)?),
+            DRY_RUN => self.dry_run = true,
+            KEEP_FILES => self.keep_files = true,
             _ => return Err(Misuse),
         }
         Ok(())
@@ -227,7 +262,8 @@ impl Options {
             || self.lock_action.is_some() && self.command != Command::Lock
             || self.mode == Some(Mode::All) && !self.operands.is_empty()
             || match self.command {
-                Command::Lock | Command::Delete | Command::Move => many || self.operands.len() > 1,
+                Command::Lock | Command::Delete => many || self.operands.len() > 1,
+                Command::Move => many || self.operands.len() != 2,
                 Command::Reconstruct => self.mode.is_some() || !self.operands.is_empty(),
                 _ => false,
             };
@@ -269,6 +305,11 @@ fn hours(value: Option<OsString>) -> Result<i64, Misuse> {
         0 => Err(Misuse),
         hours => Ok(hours),
     }
+}
+
+/// At least one.
+fn jobs(value: Option<OsString>) -> Result<NonZero<usize>, Misuse> {
+    value.and_then(|value| value.to_str()?.parse().ok()).ok_or(Misuse)
 }
 
 #[cfg(test)]
@@ -334,6 +375,9 @@ mod tests {
             "lock -P x",
             "delete a b",
             "move -A",
+            "move a",
+            "verify --jobs=0 a",
+            "verify --jobs=many a",
             "reconstruct x",
             "reconstruct -u",
         ] {

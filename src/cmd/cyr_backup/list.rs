@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use super::{Failure, List};
 use crate::cmd::Streams;
-use crate::cmd::report::store_error;
+use crate::cmd::report::{percent, store_error};
 use crate::cmd::time::LocalTime;
 use crate::store::index::ChunkRow;
 use crate::store::{Backup, StoreError};
@@ -61,16 +61,10 @@ fn write_chunk(
     out: &mut dyn Write,
 ) -> io::Result<()> {
     let packed = end as i64 - chunk.offset as i64;
-    let ratio = percent(packed as f64, chunk.length as f64);
+    let ratio = percent(100.0 * packed as f64 / chunk.length as f64);
     let (start, end) = (time.format(chunk.ts_start), time.format(chunk.ts_end));
     let (id, offset, length) = (chunk.id, chunk.offset, chunk.length);
     writeln!(out, "{id:>7} {offset}\t{length}\t{ratio:>6}\t{start}  {end}")
-}
-
-/// One decimal; `-nan` and `inf` as C spells them.
-fn percent(part: f64, whole: f64) -> String {
-    let ratio = 100.0 * part / whole;
-    if ratio.is_nan() { "-nan".into() } else { format!("{ratio:.1}") }
 }
 
 fn mailboxes(backup: &Backup, out: &mut dyn Write) -> Result<(), Failure> {

@@ -12,10 +12,14 @@ use crate::cmd::getopt::{self, Argument, Long, OptionError, Spec};
 pub enum Command {
     /// `list`
     List(List),
+    /// `show`
+    Show(Show),
+    /// `show --summary`: date, sender and subject. Of no chunks.
+    Summary(Show, SummaryForm),
     /// `dump`
     Dump(Dump),
-    /// A command that Cyrus's tool has and this one has not yet.
-    NotImplemented(&'static str),
+    /// `json`
+    Json(JsonWhat),
 }
 
 /// What `list` lists.
@@ -35,6 +39,55 @@ pub enum Dump {
     Chunk(OsString),
     /// A message, by its GUID as typed.
     Message(OsString),
+    /// All messages of a mailbox.
+    Mailbox {
+        /// Its uniqueid, or its external name.
+        name: OsString,
+        /// In which form.
+        form: MailboxForm,
+        /// Those too that were expunged.
+        expunged: bool,
+    },
+}
+
+/// How `dump mailbox` writes messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MailboxForm {
+    /// One mbox, to standard output.
+    Mbox,
+    /// Files in this directory, one for each message.
+    Eml(OsString),
+}
+
+/// How a summary is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SummaryForm {
+    /// A line for each message.
+    Text,
+    /// One array.
+    Json,
+}
+
+/// What `show` shows, by the names typed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Show {
+    /// Chunks, by their numbers.
+    Chunks(Vec<OsString>),
+    /// Mailboxes, by uniqueid or external name.
+    Mailboxes(Vec<OsString>),
+    /// Messages, by their GUIDs.
+    Messages(Vec<OsString>),
+}
+
+/// What `json` tells of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum JsonWhat {
+    Chunks,
+    Mailboxes,
+    Messages,
+    /// Of these messages, by their GUIDs.
+    Headers(Vec<OsString>),
 }
 
 /// A request.
@@ -50,6 +103,13 @@ pub struct Options {
     pub backup: OsString,
     /// What to show of it.
     pub command: Command,
+}
+
+impl Options {
+    /// A request without any option.
+    pub fn new(backup: OsString, command: Command) -> Options {
+        Options { config: None, mode: Mode::Userids, verbosity: 0, backup, command }
+    }
 }
 
 /// Why the words make no sense; [`USAGE`] says which would.
@@ -77,6 +137,9 @@ Usage:
     cyr_backup [options] [mode] backup json messages
     cyr_backup [options] [mode] backup json headers guid...
 
+More than Cyrus has:
+    cyr_backup [options] [mode] backup dump mailbox mboxname | uniqueid
+
 Commands:
     list                # one line for each item
     show                # everything about some items
@@ -86,6 +149,13 @@ Commands:
 Options:
     -C file             # configuration file (default: /etc/imapd.conf)
     -v, --verbose       # tell how the last chunk is checked; twice: in detail
+
+Options of dump mailbox:
+    --eml=directory     # a file for each message, <uid>.eml, instead of an mbox
+    --expunged          # expunged messages too
+
+Options of show mailboxes and show messages:
+    --summary           # date, sender and subject of each message, decoded
 
 Modes, what the backup is named by:
     -f, --filename      # its data file
@@ -99,6 +169,11 @@ const fn flag(name: &'static str, short: u8) -> Long {
     Long { name, argument: Argument::None, short }
 }
 
+/// Options that have no letter.
+const EML: u8 = 1;
+const EXPUNGED: u8 = 2;
+const SUMMARY: u8 = 3;
+
 const SPEC: Spec = Spec {
     short: "C:fmuv",
     long: &[
@@ -106,6 +181,9 @@ const SPEC: Spec = Spec {
         flag("mailbox", b'm'),
         flag("userid", b'u'),
         flag("verbose", b'v'),
+        Long { name: "eml", argument: Argument::Required, short: EML },
+        flag("expunged", EXPUNGED),
+        flag("summary", SUMMARY),
     ],
 };
 
@@ -114,6 +192,8 @@ pub(super) fn parse(args: &[OsString]) -> Result<Options, Misuse> {
     let posixly_correct = std::env::var_os("POSIXLY_CORRECT").is_some();
     let words = getopt::sort(args, &SPEC, posixly_correct);
     let (mut config, mut mode, mut verbosity) = (None, None, 0);
+    let (mut form, mut with_expunged) = (MailboxForm::Mbox, false);
+    let mut as_summary = false;
     for option in words.options {
         let option = option.map_err(Misuse::Option)?;
         let new_mode = match option.letter {
@@ -122,6 +202,18 @@ pub(super) fn parse(args: &[OsString]) -> Result<Options, Misuse> {
             b'u' => Mode::Userids,
             b'C' => {
                 config = option.value.map(PathBuf::from);
+                continue;
+            }
+            EML => {
+                form = MailboxForm::Eml(option.value.unwrap_or_default());
+                continue;
+            }
+            EXPUNGED => {
+                with_expunged = true;
+                continue;
+            }
+            SUMMARY => {
+                as_summary = true;
                 continue;
             }
             _ => {
@@ -137,6 +229,19 @@ pub(super) fn parse(args: &[OsString]) -> Result<Options, Misuse> {
         return Err(Misuse::Words);
     };
     let command = read_command(command, what, operands).ok_or(Misuse::Words)?;
+    let is_plain = form == MailboxForm::Mbox && !with_expunged;
+    let command = match command {
+        Command::Dump(Dump::Mailbox { name, .. }) if !as_summary => {
+            Command::Dump(Dump::Mailbox { name, form, expunged: with_expunged })
+        }
+        Command::Show(what @ (Show::Mailboxes(_) | Show::Messages(_)))
+            if as_summary && is_plain =>
+        {
+            Command::Summary(what, SummaryForm::Text)
+        }
+        command if is_plain && !as_summary => command,
+        _ => return Err(Misuse::Words),
+    };
     let mode = mode.unwrap_or_default();
     Ok(Options { config, mode, verbosity, backup: backup.clone(), command })
 }
@@ -149,13 +254,17 @@ fn read_command(command: &OsStr, what: &OsStr, operands: &[OsString]) -> Option<
         (b"list", b"all", []) => Command::List(List::All),
         (b"dump", b"chunk", [id]) => Command::Dump(Dump::Chunk(id.clone())),
         (b"dump", b"message", [guid]) => Command::Dump(Dump::Message(guid.clone())),
-        (b"dump", b"mailbox", [_]) => Command::NotImplemented("dump mailbox"),
-        (b"show", b"chunks" | b"mailboxes" | b"messages", [_, ..]) => {
-            Command::NotImplemented("show")
+        (b"dump", b"mailbox", [name]) => {
+            let (form, expunged) = (MailboxForm::Mbox, false);
+            Command::Dump(Dump::Mailbox { name: name.clone(), form, expunged })
         }
-        (b"json", b"chunks" | b"mailboxes" | b"messages", []) | (b"json", b"headers", [_, ..]) => {
-            Command::NotImplemented("json")
-        }
+        (b"show", b"chunks", ids @ [_, ..]) => Command::Show(Show::Chunks(ids.to_vec())),
+        (b"show", b"mailboxes", names @ [_, ..]) => Command::Show(Show::Mailboxes(names.to_vec())),
+        (b"show", b"messages", guids @ [_, ..]) => Command::Show(Show::Messages(guids.to_vec())),
+        (b"json", b"chunks", []) => Command::Json(JsonWhat::Chunks),
+        (b"json", b"mailboxes", []) => Command::Json(JsonWhat::Mailboxes),
+        (b"json", b"messages", []) => Command::Json(JsonWhat::Messages),
+        (b"json", b"headers", guids @ [_, ..]) => Command::Json(JsonWhat::Headers(guids.to_vec())),
         _ => return None,
     })
 }
@@ -197,6 +306,11 @@ mod tests {
             "alice dump message",
             "alice json chunks x",
             "alice json headers",
+            "alice dump mailbox",
+            "alice dump message x --expunged",
+            "--eml=/tmp alice list all",
+            "--summary alice list all",
+            "--summary alice show chunks 1",
             "-u -m alice list all",
             "-ff alice list all",
         ] {

@@ -7,6 +7,7 @@
 
 mod apply;
 mod doubt;
+mod figures;
 mod own;
 mod read;
 mod restart;
@@ -20,6 +21,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, ToSql, params};
 
 pub use apply::Position;
+pub use figures::Place;
 pub use own::{ActiveRow, AnnotationRow};
 pub use read::{MailboxRow, MessageRow, RecordRow, SeenRow, SieveRow};
 pub use restart::RestartPoint;

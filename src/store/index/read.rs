@@ -146,6 +146,15 @@ impl Index {
         Ok(statement.query_row([Text(name)], mailbox_row).optional()?)
     }
 
+    /// The mailbox of that name; of several the latest, deleted or not.
+    pub fn latest_mailbox_named(&self, name: &[u8]) -> Result<Option<MailboxRow>> {
+        Ok(self
+            .db
+            .prepare_cached(&format!("{MAILBOX} WHERE mboxname = ?1 ORDER BY id DESC LIMIT 1"))?
+            .query_row([Text(name)], mailbox_row)
+            .optional()?)
+    }
+
     /// The mailbox of that identity, deleted or not.
     pub fn mailbox_with_uniqueid(&self, uniqueid: &[u8]) -> Result<Option<MailboxRow>> {
         Ok(self

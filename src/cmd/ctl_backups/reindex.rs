@@ -1,0 +1,58 @@
+//! `ctl_backups reindex`: builds the index again from the data.
+
+use std::io::{self, Write};
+
+use super::{Options, Outcome, for_each, write_outcome};
+use crate::cmd::report::store_error;
+use crate::cmd::time::now;
+use crate::cmd::{Exit, Stop, Streams};
+use crate::config::Settings;
+use crate::store::StoreError;
+use crate::store::reindex::{self, Stretch};
+
+pub(super) fn run(
+    options: &Options,
+    settings: &Settings,
+    streams: &mut Streams<'_>,
+) -> Result<Exit, Stop> {
+    for_each(options, settings, streams, |target, streams| {
+        let keep = settings.compact.keep_previous;
+        let (mut written, out) = (Ok(()), &mut *streams.out);
+        let result = reindex::run(&target.path, options.wait(), keep, now(), &mut |stretch| {
+            if written.is_ok() {
+                written = tell(options, &stretch, out);
+            }
+        });
+        written?;
+        let (status, outcome) = match result {
+            Ok(done) if done.damaged == 0 => {
+                if options.verbosity > 0 {
+                    streams.out.write_all(b"\nreached end of file\n")?;
+                }
+                ("ok".into(), Outcome::Done)
+            }
+            Ok(done) => {
+                let places = if done.damaged == 1 { "place" } else { "places" };
+                let what = format!("damaged in {} {places}, the rest is indexed", done.damaged);
+                (format!("failed ({what})"), Outcome::Failed)
+            }
+            Err(StoreError::Locked(_)) => ("locked".into(), Outcome::Locked),
+            Err(error) => (format!("failed ({})", store_error(&error)), Outcome::Failed),
+        };
+        write_outcome(options, target, &status, streams.out)?;
+        Ok(outcome)
+    })
+}
+
+/// Damage is told in any case, except among JSON.
+fn tell(options: &Options, stretch: &Stretch, out: &mut dyn Write) -> io::Result<()> {
+    match stretch {
+        Stretch::Member { offset } | Stretch::Torn { offset } if options.verbosity > 0 => {
+            writeln!(out, "\nfound chunk at offset {offset}\n")
+        }
+        Stretch::Damaged { offset, end, source } if !options.json => {
+            writeln!(out, "error reading chunk at offset {offset}: {source}; going on at {end}")
+        }
+        _ => Ok(()),
+    }
+}

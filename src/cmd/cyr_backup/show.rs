@@ -1,0 +1,132 @@
+//! `cyr_backup ... show`: everything about some chunks, mailboxes or messages.
+//!
+//! What is not in the backup is passed over without a word, as in Cyrus.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+
+use super::dump::{UNKNOWN, chunk_row};
+use super::headers;
+use super::{Failure, Look, Show};
+use crate::cmd::mailbox_name;
+use crate::cmd::report::{percent, store_error};
+use crate::cmd::time::LocalTime;
+use crate::store::StoreError;
+use crate::store::index::{Index, MailboxRow, MessageRow, Result as IndexResult};
+use crate::store::message::{MessageError, StoredMessage};
+use crate::wire::Guid;
+
+pub(super) fn run(what: &Show, look: &Look<'_>, out: &mut dyn Write) -> Result<(), Failure> {
+    match what {
+        Show::Chunks(ids) => ids.iter().try_for_each(|id| chunk(id, look, out)),
+        Show::Mailboxes(names) => names.iter().try_for_each(|name| mailbox(name, look, out)),
+        Show::Messages(guids) => guids.iter().try_for_each(|guid| message(guid, look, out)),
+    }
+}
+
+/// Cyrus has no output to be equal to.
+fn chunk(id: &OsString, look: &Look<'_>, out: &mut dyn Write) -> Result<(), Failure> {
+    let chunk = chunk_row(id, look.backup)?;
+    let next = look.index(|index| index.chunks())?;
+    let next = next.iter().find(|other| other.offset > chunk.offset).map(|other| other.offset);
+    let len_file = look.backup.len_file().map_err(|e| Failure::Text(store_error(&e)))?;
+    let packed = next.unwrap_or(len_file).saturating_sub(chunk.offset);
+    let (messages, mailboxes) = look.index(|index| index.contents_of_chunk(chunk.id))?;
+    let time = LocalTime::new();
+    writeln!(out, "chunk: {}", chunk.id)?;
+    writeln!(out, "start time: {}", time.format(chunk.ts_start))?;
+    writeln!(out, "end time:   {}", time.format(chunk.ts_end))?;
+    writeln!(out, "offset: {}", chunk.offset)?;
+    let ratio = percent(100.0 * packed as f64 / chunk.length as f64);
+    writeln!(out, "length: {} ({packed} compressed, {ratio}%)", chunk.length)?;
+    writeln!(out, "file sha1: {}", chunk.file_sha1)?;
+    writeln!(out, "data sha1: {}", chunk.data_sha1)?;
+    writeln!(out, "messages stored: {messages}")?;
+    writeln!(out, "mailboxes last seen: {mailboxes}\n")?;
+    Ok(())
+}
+
+impl Look<'_> {
+    pub(super) fn index<T>(
+        &self,
+        read: impl FnOnce(&Index) -> IndexResult<T>,
+    ) -> Result<T, Failure> {
+        read(self.backup.index())
+            .map_err(|e| Failure::Text(store_error(&StoreError::index(self.backup.path())(e))))
+    }
+
+    /// By uniqueid, else by external name.
+    pub(super) fn find_mailbox(&self, operand: &OsString) -> Result<Option<MailboxRow>, Failure> {
+        let operand = operand.as_bytes();
+        if let Some(row) = self.index(|index| index.mailbox_with_uniqueid(operand))? {
+            return Ok(Some(row));
+        }
+        let name = mailbox_name::internal(&self.settings.names, operand);
+        self.index(|index| index.latest_mailbox_named(&name))
+    }
+
+    /// By GUID in either case; `None` if the word is none.
+    pub(super) fn find_message(&self, operand: &OsString) -> Result<Option<MessageRow>, Failure> {
+        match Guid::from_hex(operand.as_bytes()) {
+            Some(guid) => self.index(|index| index.message(&guid)),
+            None => Ok(None),
+        }
+    }
+
+    /// The octets of a message; `None` if it is not known.
+    pub(super) fn content(&self, guid: &Guid) -> Result<Option<Vec<u8>>, Failure> {
+        match StoredMessage::read(self.backup, guid, &self.settings.backup_staging_path) {
+            Ok(message) => {
+                let mut octets = Vec::new();
+                message.write_to(&mut octets)?;
+                Ok(Some(octets))
+            }
+            Err(MessageError::Unknown) => Ok(None),
+            Err(MessageError::Store(error)) => Err(Failure::Text(store_error(&error))),
+            Err(error) => Err(Failure::Text(error.to_string())),
+        }
+    }
+}
+
+fn mailbox(name: &OsString, look: &Look<'_>, out: &mut dyn Write) -> Result<(), Failure> {
+    let Some(mailbox) = look.find_mailbox(name)? else { return Ok(()) };
+    let records = look.index(|index| index.records_in_row_order(mailbox.id))?;
+    let time = LocalTime::new();
+    line(out, "mboxname: ", &mailbox.mboxname)?;
+    line(out, "uniqueid: ", &mailbox.uniqueid)?;
+    if let Some(deleted) = mailbox.deleted {
+        writeln!(out, "deleted:  {}", time.format(deleted))?;
+    }
+    writeln!(out, "messages:\n{:>10}  {:<19}  guid", "uid", "expunged time")?;
+    for record in records {
+        let expunged = record.expunged.map_or(String::new(), |ts| time.format(ts));
+        let guid = record.guid.map(|guid| guid.to_string()).unwrap_or_default();
+        writeln!(out, "{:>10}  {expunged:<19}  {guid}", record.uid)?;
+    }
+    writeln!(out)?;
+    Ok(())
+}
+
+fn line(out: &mut dyn Write, heading: &str, text: &[u8]) -> io::Result<()> {
+    out.write_all(heading.as_bytes())?;
+    out.write_all(text)?;
+    out.write_all(b"\n")
+}
+
+fn message(guid: &OsString, look: &Look<'_>, out: &mut dyn Write) -> Result<(), Failure> {
+    let Some(row) = look.find_message(guid)? else { return Ok(()) };
+    let Some(guid) = row.guid else { return Ok(()) };
+    let places = look.index(|index| index.places_of(row.id))?;
+    let content = look.content(&guid)?.ok_or(Failure::Text(UNKNOWN.into()))?;
+    writeln!(out, "guid:\t{guid}\nmailboxes:")?;
+    for place in places {
+        out.write_all(b"\t")?;
+        out.write_all(&place.uniqueid)?;
+        line(out, "\t", &place.mboxname)?;
+    }
+    out.write_all(b"headers:\n")?;
+    out.write_all(headers::block(&content))?;
+    out.write_all(b"\n")?;
+    Ok(())
+}

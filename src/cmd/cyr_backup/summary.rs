@@ -1,0 +1,211 @@
+//! Messages at a glance: date, sender and subject, decoded.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::io::{self, Read, Write};
+
+use mailparse::{MailHeaderMap, dateparse, parse_headers};
+
+use super::{Failure, Look, Show, SummaryForm};
+use crate::cmd::Streams;
+use crate::cmd::json::Json;
+use crate::cmd::people::{cut, harmless};
+use crate::cmd::report::{store_error, write_labelled};
+use crate::cmd::time::LocalTime;
+use crate::store::exact;
+use crate::store::export::{self, ExportError};
+use crate::wire::Guid;
+use crate::wire::dlist::lossy;
+
+/// Octets of a message in which its header is looked for.
+const HEADER_MAX: u64 = 256 * 1024;
+/// Columns of the sender and of the subject.
+const FROM_WIDTH: usize = 28;
+const SUBJECT_WIDTH: usize = 48;
+
+/// What the header says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Summary {
+    /// Unix time.
+    date: Option<i64>,
+    from: String,
+    subject: String,
+}
+
+/// One line: a message, perhaps in a mailbox.
+struct Row {
+    /// Internal name of the mailbox.
+    mailbox: Option<String>,
+    uid: Option<u32>,
+    /// Unix time.
+    expunged: Option<i64>,
+    /// When it came, if its header has no date.
+    internaldate: Option<i64>,
+    guid: Guid,
+}
+
+/// Shows the messages named, or those of the mailboxes named, as the master has them.
+pub(super) fn run(
+    what: &Show,
+    form: SummaryForm,
+    look: &Look<'_>,
+    streams: &mut Streams<'_>,
+) -> Result<(), Failure> {
+    let rows = match what {
+        Show::Mailboxes(names) => of_mailboxes(names, look)?,
+        Show::Messages(guids) => of_messages(guids, look)?,
+        Show::Chunks(_) => Vec::new(),
+    };
+    let mut summaries: HashMap<Guid, Summary> = HashMap::new();
+    let failed = export::messages(
+        look.backup,
+        rows.iter().map(|row| row.guid),
+        &look.settings.backup_staging_path,
+        &mut |guid, octets| {
+            let mut head = Vec::new();
+            octets.take(HEADER_MAX).read_to_end(&mut head)?;
+            summaries.insert(*guid, Summary::of(&head));
+            Ok(())
+        },
+    );
+    let failed = match failed {
+        Ok(failed) => failed,
+        Err(ExportError::Store(error)) => return Err(Failure::Text(store_error(&error))),
+        Err(ExportError::Io(error)) => return Err(Failure::Text(error.to_string())),
+    };
+    match form {
+        SummaryForm::Text => write_text(&rows, &summaries, streams.out)?,
+        SummaryForm::Json => write_json(&rows, &summaries, streams.out)?,
+    }
+    streams.out.flush()?;
+    for error in &failed {
+        write_labelled(streams.err, look.label, &error.to_string())?;
+    }
+    let text = || Failure::Text(format!("messages that could not be read: {}", failed.len()));
+    if failed.is_empty() { Ok(()) } else { Err(text()) }
+}
+
+fn of_mailboxes(names: &[OsString], look: &Look<'_>) -> Result<Vec<Row>, Failure> {
+    let mut rows = Vec::new();
+    for name in names {
+        let Some(mailbox) = look.find_mailbox(name)? else { continue };
+        let records = exact::true_records(look.backup, &mailbox.uniqueid)
+            .map_err(|error| Failure::Text(store_error(&error)))?;
+        rows.extend(records.into_iter().filter_map(|record| {
+            Some(Row {
+                mailbox: Some(lossy(&mailbox.mboxname).into_owned()),
+                uid: Some(record.uid),
+                expunged: record.expunged,
+                internaldate: Some(record.internaldate),
+                guid: record.guid?,
+            })
+        }));
+    }
+    Ok(rows)
+}
+
+/// All messages where none is named.
+fn of_messages(guids: &[OsString], look: &Look<'_>) -> Result<Vec<Row>, Failure> {
+    let row = |guid| Row { mailbox: None, uid: None, expunged: None, internaldate: None, guid };
+    if guids.is_empty() {
+        let rows = look.index(|index| index.messages())?;
+        return Ok(rows.into_iter().filter_map(|message| message.guid).map(row).collect());
+    }
+    let mut rows = Vec::new();
+    for operand in guids {
+        rows.extend(look.find_message(operand)?.and_then(|message| message.guid).map(row));
+    }
+    Ok(rows)
+}
+
+impl Summary {
+    fn of(head: &[u8]) -> Summary {
+        let Ok((headers, _)) = parse_headers(head) else { return Summary::default() };
+        let text = |name| headers.get_first_value(name).unwrap_or_default();
+        // The parser takes words that are no date for the epoch.
+        let date = headers.get_first_value("Date").and_then(|date| dateparse(&date).ok());
+        Summary {
+            date: date.filter(|date| *date != 0),
+            from: text("From"),
+            subject: text("Subject"),
+        }
+    }
+}
+
+fn write_text(
+    rows: &[Row],
+    summaries: &HashMap<Guid, Summary>,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let time = LocalTime::new();
+    let nothing = Summary::default();
+    let mut mailbox = None;
+    for row in rows {
+        if row.mailbox.is_some() && row.mailbox != mailbox {
+            let before = if mailbox.is_some() { "\n" } else { "" };
+            mailbox = row.mailbox.clone();
+            let name = mailbox.as_deref().unwrap_or_default();
+            writeln!(out, "{before}{}", harmless(name))?;
+        }
+        let summary = summaries.get(&row.guid).unwrap_or(&nothing);
+        if let Some(uid) = row.uid {
+            let mark = if row.expunged.is_some() { 'x' } else { ' ' };
+            write!(out, "{uid:>8} {mark} ")?;
+        }
+        let date = summary.date.or(row.internaldate);
+        let date = date.map_or(String::new(), |date| time.format(date));
+        let (from, subject) = (harmless(&summary.from), harmless(&summary.subject));
+        let (from, subject) = (cut(&from, FROM_WIDTH), cut(&subject, SUBJECT_WIDTH));
+        write!(out, "{date:<19}  {from:<FROM_WIDTH$}  {subject:<SUBJECT_WIDTH$}")?;
+        writeln!(out, "  {}", row.guid)?;
+    }
+    Ok(())
+}
+
+fn write_json(
+    rows: &[Row],
+    summaries: &HashMap<Guid, Summary>,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let time = LocalTime::new();
+    let object = |row: &Row| {
+        let summary = summaries.get(&row.guid);
+        let text = |text: &dyn Fn(&Summary) -> &String| {
+            summary.map(|summary| Json::Text(text(summary).clone()))
+        };
+        let date = summary.and_then(|summary| summary.date).or(row.internaldate);
+        Json::object([
+            ("guid", Some(Json::Text(row.guid.to_string()))),
+            ("mboxname", row.mailbox.clone().map(Json::Text)),
+            ("uid", row.uid.map(|uid| Json::Integer(uid.into()))),
+            ("expunged", row.expunged.map(|ts| Json::Text(time.format(ts)))),
+            ("date", date.map(|date| Json::Text(time.format(date)))),
+            ("from", text(&|summary| &summary.from)),
+            ("subject", text(&|summary| &summary.subject)),
+        ])
+    };
+    Json::Array(rows.iter().map(object).collect()).write(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_decoded() {
+        let head = b"From: =?utf-8?q?J=C3=BCrgen?= <j@example.org>\r\nSubject: \
+            =?iso-8859-1?Q?caf=E9?=\r\n folded\r\nDate: Sun, 1 Sep 2002 20:43:51 -0700\r\n\r\nx";
+        let summary = Summary::of(head);
+        assert_eq!(summary.from, "J\u{fc}rgen <j@example.org>");
+        assert_eq!(summary.subject, "caf\u{e9} folded");
+        assert_eq!(summary.date, Some(1_030_938_231));
+    }
+
+    #[test]
+    fn what_has_no_header_has_no_summary() {
+        for head in [&b""[..], b"\r\nbody", b"no header at all", b"\xff\xfe\0: \x80\r\n\r\n"] {
+            assert_eq!(Summary::of(head).subject, "", "{head:?}");
+        }
+        assert_eq!(Summary::of(b"Date: when it was\r\n\r\n").date, None);
+    }
+}

@@ -1,0 +1,250 @@
+//! The words that look after many backups: requests of `ctl_backups`.
+
+use std::ffi::OsString;
+use std::num::NonZero;
+
+use clap::Args;
+
+use super::{ConfigArg, SelectArgs};
+use crate::cmd::Mode;
+use crate::cmd::ctl_backups::{Command, LockAction, Options};
+
+/// How many backups at a time.
+#[derive(Debug, Args)]
+pub(super) struct JobsArg {
+    /// So many backups at a time [default: the cores]
+    #[arg(long, value_name = "N")]
+    pub(super) jobs: Option<NonZero<usize>>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  cyrbk stat --all
+  cyrbk stat --json alice bob
+
+Columns: userid, octets of the file, of its text, of the messages that count;
+compression, share that counts; start and end of the last chunk.")]
+#[command(group = clap::ArgGroup::new("which").args(["operands", "all"]).required(true))]
+pub(super) struct StatArgs {
+    #[command(flatten)]
+    config: ConfigArg,
+    #[command(flatten)]
+    select: SelectArgs,
+    #[command(flatten)]
+    jobs: JobsArg,
+    /// Do not check the last chunk first
+    #[arg(long)]
+    no_verify: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  cyrbk reindex alice
+  cyrbk reindex --all --jobs 4
+
+The old index is put aside first, and comes back if the new one cannot be made.")]
+#[command(group = clap::ArgGroup::new("which").args(["operands", "all"]).required(true))]
+pub(super) struct ReindexArgs {
+    #[command(flatten)]
+    config: ConfigArg,
+    #[command(flatten)]
+    select: SelectArgs,
+    #[command(flatten)]
+    jobs: JobsArg,
+    /// Tell where each chunk begins
+    #[arg(short, long, conflicts_with = "json")]
+    verbose: bool,
+}
+
+/// Which one backup.
+#[derive(Debug, Args)]
+pub(super) struct OneArgs {
+    /// A userid, unless an option says otherwise
+    #[arg(value_name = "BACKUP")]
+    backup: OsString,
+    /// BACKUP is a data file
+    #[arg(long, group = "mode")]
+    file: bool,
+    /// BACKUP is a mailbox
+    #[arg(long, group = "mode")]
+    mailbox: bool,
+    /// Wait for the lock
+    #[arg(long)]
+    wait: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  cyrbk lock alice                        until the end of standard input
+  cyrbk lock alice --sqlite3
+  cyrbk lock alice --execute 'cp \"$ctl_backups_lock_data_fname\" /mnt'
+
+A command finds the files' names in ctl_backups_lock_data_fname and
+ctl_backups_lock_index_fname.")]
+pub(super) struct LockArgs {
+    #[command(flatten)]
+    config: ConfigArg,
+    #[command(flatten)]
+    one: OneArgs,
+    /// Hold it while this command runs, by the shell
+    #[arg(long, value_name = "COMMAND", group = "action")]
+    execute: Option<OsString>,
+    /// Hold it while sqlite3 runs on the index
+    #[arg(long, group = "action")]
+    sqlite3: bool,
+    /// Make the data file, which must not exist
+    #[arg(long)]
+    create: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  cyrbk move alice two
+  cyrbk move alice /mnt/backup --dry-run
+
+The server may run. A move that was cut short is completed by doing it again. At the
+old place links to the new one remain.")]
+pub(super) struct MoveArgs {
+    #[command(flatten)]
+    config: ConfigArg,
+    #[command(flatten)]
+    one: OneArgs,
+    /// A partition of the configuration, or a directory (with a `/` in it)
+    #[arg(value_name = "PARTITION")]
+    partition: OsString,
+    /// Only say what would be done
+    #[arg(long)]
+    dry_run: bool,
+    /// JSON instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  cyrbk delete alice
+  cyrbk delete alice --keep-files --force")]
+pub(super) struct DeleteArgs {
+    #[command(flatten)]
+    config: ConfigArg,
+    #[command(flatten)]
+    one: OneArgs,
+    /// Do not ask
+    #[arg(short = 'F', long)]
+    force: bool,
+    /// Only forget the backup, and leave its files
+    #[arg(long)]
+    keep_files: bool,
+    /// JSON instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  cyrbk reconstruct --dry-run
+  cyrbk reconstruct
+
+Whose a file is, its lines say. An entry that leads to a file stays; what is not
+clear is listed, and exit status 75 says that something was.")]
+pub(super) struct ReconstructArgs {
+    #[command(flatten)]
+    config: ConfigArg,
+    #[command(flatten)]
+    jobs: JobsArg,
+    /// Only say what would be done
+    #[arg(long)]
+    dry_run: bool,
+    /// Name the entries too that are right
+    #[arg(short, long, conflicts_with = "json")]
+    verbose: bool,
+    /// JSON instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+impl OneArgs {
+    fn options(self, command: Command, config: ConfigArg) -> Options {
+        let mode = match (self.file, self.mailbox) {
+            (true, _) => Some(Mode::Files),
+            (_, true) => Some(Mode::Mailboxes),
+            _ => None,
+        };
+        Options {
+            config: Some(config.config),
+            mode,
+            operands: vec![self.backup],
+            wait: self.wait,
+            ..Options::new(command)
+        }
+    }
+}
+
+impl From<StatArgs> for Options {
+    fn from(args: StatArgs) -> Options {
+        let mut options = args.select.options(Command::Stat, args.config);
+        options.jobs = args.jobs.jobs;
+        options.no_verify = args.no_verify;
+        options
+    }
+}
+
+impl From<ReindexArgs> for Options {
+    fn from(args: ReindexArgs) -> Options {
+        let mut options = args.select.options(Command::Reindex, args.config);
+        options.jobs = args.jobs.jobs;
+        options.verbosity = args.verbose.into();
+        options
+    }
+}
+
+impl From<LockArgs> for Options {
+    fn from(args: LockArgs) -> Options {
+        let mut options = args.one.options(Command::Lock, args.config);
+        options.create = args.create;
+        options.lock_action = match args.execute {
+            Some(command) => Some(LockAction::Execute(command)),
+            None => args.sqlite3.then_some(LockAction::Sqlite3),
+        };
+        options
+    }
+}
+
+impl From<MoveArgs> for Options {
+    fn from(args: MoveArgs) -> Options {
+        let mut options = args.one.options(Command::Move, args.config);
+        options.operands.push(args.partition);
+        options.dry_run = args.dry_run;
+        options.json = args.json;
+        options
+    }
+}
+
+impl From<DeleteArgs> for Options {
+    fn from(args: DeleteArgs) -> Options {
+        let mut options = args.one.options(Command::Delete, args.config);
+        options.force = args.force;
+        options.keep_files = args.keep_files;
+        options.json = args.json;
+        options
+    }
+}
+
+impl From<ReconstructArgs> for Options {
+    fn from(args: ReconstructArgs) -> Options {
+        Options {
+            config: Some(args.config.config),
+            jobs: args.jobs.jobs,
+            dry_run: args.dry_run,
+            verbosity: args.verbose.into(),
+            json: args.json,
+            ..Options::new(Command::Reconstruct)
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! The exact state of a mailbox, also where only Cyrus has written the index.
+//!
+//! Cyrus's tables cannot say everything (see [`super::index`]); cyrbk's own tables say
+//! the rest, as far as cyrbk has written. A backup that Cyrus has written to since is
+//! read again from its data, into an index of its own that is thrown away.
+
+use super::backup::Backup;
+use super::error::{Result, StoreError};
+use super::index::{Index, Position, RecordRow};
+use super::log::{LogReader, NoBodies};
+use crate::wire::apply::Apply;
+
+/// The messages of a mailbox as the master has them, in the order of UIDs, expunged
+/// ones included.
+pub fn true_records(backup: &Backup, uniqueid: &[u8]) -> Result<Vec<RecordRow>> {
+    let fault = StoreError::index(backup.path());
+    let own = backup.index();
+    match own.knows_truth() {
+        Ok(true) => records(own, uniqueid).map_err(fault),
+        Ok(false) => {
+            let scratch = replay(backup)?;
+            records(&scratch, uniqueid).map_err(fault)
+        }
+        Err(error) => Err(fault(error)),
+    }
+}
+
+fn records(index: &Index, uniqueid: &[u8]) -> super::index::Result<Vec<RecordRow>> {
+    match index.mailbox_with_uniqueid(uniqueid)? {
+        Some(mailbox) => index.true_records(mailbox.id),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// A new index of all lines that the backup's index knows and that can be read.
+fn replay(backup: &Backup) -> Result<Index> {
+    let fault = || StoreError::index(backup.path());
+    let chunks = backup.index().chunks().map_err(fault())?;
+    let scratch = Index::scratch().map_err(fault())?;
+    scratch.begin().map_err(fault())?;
+    for chunk in &chunks {
+        let id =
+            scratch.start_chunk(chunk.ts_start, chunk.offset, &chunk.file_sha1).map_err(fault())?;
+        let Ok(mut reader) = LogReader::open(backup.file(), chunk.offset) else { continue };
+        while let Ok(Some(line)) = reader.next_line(&mut NoBodies) {
+            let Ok((name, value)) = line.item() else { continue };
+            let Ok(apply) = Apply::read(&name, &value) else { continue };
+            let at = Position { chunk_id: id, ts: line.ts, offset: line.offset };
+            scratch.apply(at, &apply).map_err(fault())?;
+        }
+    }
+    Ok(scratch)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::lock::Wait;
+    use crate::store::Writer;
+
+    /// Mailboxes with several UIDs of one message, and one that came back.
+    #[test]
+    fn the_same_whoever_wrote_the_index() {
+        for name in ["one/a/alice_EPfRmx", "one/c/carol_cesxQB"] {
+            let dir = tempfile::tempdir().unwrap();
+            let source = format!("tests/fixtures/backups/main/{name}");
+            let path = dir.path().join("data");
+            std::fs::copy(&source, &path).unwrap();
+            std::fs::copy(format!("{source}.index"), dir.path().join("data.index")).unwrap();
+            let read = || {
+                let backup = Backup::open(&path, Wait::No).unwrap();
+                let mailboxes = backup.index().mailboxes().unwrap();
+                let records = mailboxes.iter().map(|mailbox| {
+                    let records = true_records(&backup, &mailbox.uniqueid).unwrap();
+                    records.into_iter().map(|r| (r.uid, r.guid, r.expunged, r.flags))
+                });
+                (backup.index().knows_truth().unwrap(), records.flatten().collect::<Vec<_>>())
+            };
+            let (known, from_data) = read();
+            assert!(!known);
+            drop(Writer::open(&path, 1_800_000_000).unwrap());
+            let (known, from_index) = read();
+            assert!(known);
+            assert_eq!(from_data, from_index, "{name}");
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! Building the index of a backup again from its data.
+//!
+//! The old index is put aside, then the data are taken in exactly as at an open
+//! that finds no index: everything readable is indexed, damage is passed over, a
+//! torn tail is mended. Only when that is committed does the old index go. Killed
+//! at any instant, it leaves the old index under its name aside, and a backup whose
+//! index is missing or incomplete: the next run, or the next session, starts over.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::backup::{index_path, with_suffix};
+use super::chunk::MemberError;
+use super::data_file::{self, sync_directory_of};
+use super::error::{Result, StoreError};
+use super::{aside, recover, replay, torn};
+use crate::lock::Wait;
+
+/// What a stretch of the data file is.
+#[derive(Debug)]
+pub enum Stretch {
+    /// A whole member.
+    Member {
+        /// Its offset in the file.
+        offset: u64,
+    },
+    /// The file ends inside this member; its complete lines are kept.
+    Torn {
+        /// Its offset in the file.
+        offset: u64,
+    },
+    /// Octets that are no readable member.
+    Damaged {
+        /// Where they begin.
+        offset: u64,
+        /// Where the next readable member begins, or the end of the file.
+        end: u64,
+        /// Why they cannot be read.
+        source: MemberError,
+    },
+}
+
+/// What was done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reindexed {
+    /// Damaged stretches that were passed over.
+    pub damaged: u64,
+    /// Where the old index was left, if it was.
+    pub kept: Option<PathBuf>,
+}
+
+/// Rebuilds the index of the backup at `path`, under its lock. What the file
+/// consists of goes to `sink` first. The old index stays as `<index>.<now>` if
+/// `keep_previous`, or if damage was found: it may know more. On an error it is
+/// put back.
+///
+/// Errors: [`StoreError::Missing`], [`StoreError::Locked`] (only with [`Wait::No`]),
+/// and what reading or writing brings.
+pub fn run(
+    path: &Path,
+    wait: Wait,
+    keep_previous: bool,
+    now: i64,
+    sink: &mut dyn FnMut(Stretch),
+) -> Result<Reindexed> {
+    let file = data_file::open(path, false, wait).map_err(StoreError::lock(path))?;
+    let damaged = scan(&file, path, sink)?;
+    let old = Aside::put(path, now).map_err(StoreError::io(index_path(path)))?;
+    if let Err(error) = build(file, path, now) {
+        return match old.put_back() {
+            Ok(()) => Err(error),
+            Err(source) => Err(StoreError::Io { path: old.index, source }),
+        };
+    }
+    let kept = if keep_previous || damaged > 0 {
+        old.kept
+    } else {
+        old.remove().map_err(StoreError::io(index_path(path)))?;
+        None
+    };
+    sync_directory_of(path).map_err(StoreError::io(path))?;
+    Ok(Reindexed { damaged, kept })
+}
+
+/// The lock goes with `file`, which is closed on return.
+fn build(file: File, path: &Path, now: i64) -> Result<()> {
+    recover::open(Box::new(file), path, now).map(drop)
+}
+
+/// Tells what the file consists of, and counts the damaged stretches.
+fn scan(file: &File, path: &Path, sink: &mut dyn FnMut(Stretch)) -> Result<u64> {
+    let len = file.metadata().map_err(StoreError::io(path))?.len();
+    let (mut offset, mut damaged) = (0, 0);
+    while offset < len {
+        offset = match replay::totals(file, offset, len) {
+            Ok(totals) => {
+                sink(Stretch::Member { offset });
+                totals.end
+            }
+            Err(MemberError::Io { source, .. }) => return Err(StoreError::io(path)(source)),
+            Err(source) => {
+                let next =
+                    torn::next_member(file, offset + 1, len).map_err(StoreError::io(path))?;
+                match (next, source) {
+                    (None, MemberError::Torn { .. }) => {
+                        sink(Stretch::Torn { offset });
+                        len
+                    }
+                    (next, source) => {
+                        damaged += 1;
+                        let end = next.unwrap_or(len);
+                        sink(Stretch::Damaged { offset, end, source });
+                        end
+                    }
+                }
+            }
+        };
+    }
+    Ok(damaged)
+}
+
+/// The old index under another name, if there was one.
+struct Aside {
+    index: PathBuf,
+    kept: Option<PathBuf>,
+}
+
+impl Aside {
+    fn put(path: &Path, now: i64) -> io::Result<Aside> {
+        let index = index_path(path);
+        let kept = match aside::put_index_aside(path, now) {
+            Ok(kept) => Some(kept),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            Err(e) => return Err(e),
+        };
+        if kept.is_none() {
+            // It must not be applied to the new index.
+            remove(&journal(&index))?;
+        }
+        Ok(Aside { index, kept })
+    }
+
+    fn put_back(&self) -> io::Result<()> {
+        remove(&self.index)?;
+        remove(&journal(&self.index))?;
+        if let Some(kept) = &self.kept {
+            rename(&journal(kept), &journal(&self.index))?;
+            rename(kept, &self.index)?;
+        }
+        sync_directory_of(&self.index)
+    }
+
+    fn remove(self) -> io::Result<()> {
+        let Some(kept) = self.kept else { return Ok(()) };
+        remove(&kept)?;
+        remove(&journal(&kept))
+    }
+}
+
+fn journal(index: &Path) -> PathBuf {
+    with_suffix(index, "-journal")
+}
+
+/// What is not there need not be renamed.
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::rename(from, to) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::store::{Backup, verify};
+
+    const NOW: i64 = 1_800_000_000;
+
+    fn fixture() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let source = "tests/fixtures/backups/main/one/c/carol_cesxQB";
+        let path = dir.path().join("data");
+        fs::copy(source, &path).unwrap();
+        fs::copy(format!("{source}.index"), dir.path().join("data.index")).unwrap();
+        (dir, path)
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let entries = fs::read_dir(dir).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    fn reindex(path: &Path, keep: bool) -> (Result<Reindexed>, String) {
+        let mut told = String::new();
+        let result = run(path, Wait::No, keep, NOW, &mut |stretch| {
+            told += &match stretch {
+                Stretch::Member { offset } => format!("{offset} "),
+                Stretch::Torn { offset } => format!("torn {offset} "),
+                Stretch::Damaged { offset, end, .. } => format!("damaged {offset}-{end} "),
+            }
+        });
+        (result, told)
+    }
+
+    fn is_sound(path: &Path) -> bool {
+        verify::full(&Backup::open(path, Wait::No).unwrap(), &mut |_| {}).unwrap()
+    }
+
+    #[test]
+    fn the_old_index_goes_unless_it_is_to_be_kept() {
+        let (dir, path) = fixture();
+        let (result, told) = reindex(&path, false);
+        assert_eq!(result.unwrap(), Reindexed { damaged: 0, kept: None });
+        assert!(told.starts_with("0 18000 22661 22716 "), "{told}");
+        assert_eq!(names(dir.path()), ["data", "data.index"]);
+        assert!(is_sound(&path));
+        for name in ["data.index.1800000000", "data.index.1800000000.1"] {
+            let kept = reindex(&path, true).0.unwrap().kept.unwrap();
+            assert_eq!(kept, dir.path().join(name));
+        }
+        assert!(is_sound(&path));
+    }
+
+    #[test]
+    fn an_index_missing_empty_or_unusable_is_no_obstacle() {
+        let (dir, path) = fixture();
+        let index = dir.path().join("data.index");
+        fs::remove_file(&index).unwrap();
+        reindex(&path, false).0.unwrap();
+        assert!(is_sound(&path));
+        for content in ["", "this is no database, however much you look at it, and at it"] {
+            fs::write(&index, content).unwrap();
+            fs::write(dir.path().join("data.index-journal"), "nor is this a journal").unwrap();
+            reindex(&path, false).0.unwrap();
+            assert!(is_sound(&path));
+            assert_eq!(names(dir.path()), ["data", "data.index"]);
+        }
+    }
+
+    #[test]
+    fn damage_costs_what_is_damaged_and_keeps_the_old_index() {
+        let (dir, path) = fixture();
+        let mut octets = fs::read(&path).unwrap();
+        octets[19_000] ^= 1;
+        fs::write(&path, &octets).unwrap();
+        let (result, told) = reindex(&path, false);
+        let result = result.unwrap();
+        assert_eq!((result.damaged, result.kept.is_some()), (1, true));
+        assert!(told.starts_with("0 damaged 18000-22661 22661 "), "{told}");
+        // The lines in front of the damage are entered too, as part of a chunk that
+        // verification rightly finds damaged; header-only chunks have no row.
+        let backup = Backup::open(&path, Wait::No).unwrap();
+        let chunks = backup.index().chunks().unwrap();
+        let offsets: Vec<u64> = chunks.iter().map(|chunk| chunk.offset).collect();
+        assert_eq!(offsets, [0, 18_000, 22_716, 26_265, 28_330]);
+        let mut findings = Vec::new();
+        let sound = verify::full(&backup, &mut |event| {
+            if let verify::Event::Finding(finding) = event {
+                findings.push(finding.chunk_id);
+            }
+        });
+        assert!(!sound.unwrap());
+        assert_eq!(findings, [chunks[1].id]);
+        assert_eq!(fs::read(&path).unwrap(), octets);
+        drop(dir);
+    }
+
+    #[test]
+    fn a_torn_tail_is_no_damage() {
+        let (_dir, path) = fixture();
+        let octets = fs::read(&path).unwrap();
+        fs::write(&path, &octets[..20_000]).unwrap();
+        let (result, told) = reindex(&path, false);
+        assert_eq!(result.unwrap().damaged, 0);
+        assert!(told.ends_with("torn 18000 "), "{told}");
+        assert!(is_sound(&path));
+    }
+
+    #[test]
+    fn after_a_failure_the_old_index_is_back() {
+        let (dir, path) = fixture();
+        let index = dir.path().join("data.index");
+        let before = fs::read(&index).unwrap();
+        let old = Aside::put(&path, NOW).unwrap();
+        fs::write(&index, "half an index").unwrap();
+        old.put_back().unwrap();
+        assert_eq!(fs::read(&index).unwrap(), before);
+        assert_eq!(names(dir.path()), ["data", "data.index"]);
+    }
+
+    #[test]
+    fn locked_missing_and_empty() {
+        let (dir, path) = fixture();
+        let held = Backup::open(&path, Wait::No).unwrap();
+        assert!(matches!(reindex(&path, false).0, Err(StoreError::Locked(_))));
+        drop(held);
+        let missing = dir.path().join("nothing");
+        assert!(matches!(reindex(&missing, false).0, Err(StoreError::Missing(_))));
+        assert_eq!(names(dir.path()), ["data", "data.index"]);
+        fs::write(&path, "").unwrap();
+        assert_eq!(reindex(&path, false).0.unwrap().damaged, 0);
+        assert!(is_sound(&path));
+    }
+}

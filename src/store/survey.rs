@@ -1,0 +1,252 @@
+//! Which data files there are, and whose they are by what is in them.
+//!
+//! The owner of a file is who its lines name: the owner of the mailbox of MAILBOX,
+//! UNMAILBOX and EXPUNGE, of the old name of RENAME, the USERID of SEEN, SUB and
+//! SIEVE. Its name says nothing. Nothing is locked or changed: data files only grow,
+//! and are replaced as a whole.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::log::{LogReader, NoBodies};
+use super::torn;
+use crate::wire::apply::Apply;
+use crate::wire::mboxname::NameRules;
+
+/// Directories below a partition that are entered: its hash directories, and those
+/// that userids with `/` make.
+const DEPTH_MAX: usize = 8;
+
+/// What the lines of a data file say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Evidence {
+    /// Octets of the file.
+    pub len_file: u64,
+    /// Userids named, with the number of lines that do.
+    pub owners: BTreeMap<Vec<u8>, u64>,
+    /// It holds at least one readable chunk.
+    pub is_backup: bool,
+    /// Some of it cannot be read.
+    pub is_damaged: bool,
+}
+
+/// A data file that was looked into.
+#[derive(Debug)]
+pub struct Surveyed {
+    /// As found below a partition, or as the catalog has it.
+    pub path: PathBuf,
+    /// What is in it.
+    pub evidence: io::Result<Evidence>,
+}
+
+/// Looks into `known` files and all that are below `directories`, each file once, by
+/// `jobs` threads. A directory that does not exist holds none.
+pub fn survey(
+    directories: &[PathBuf],
+    known: &[PathBuf],
+    rules: &NameRules,
+    jobs: usize,
+) -> io::Result<Vec<Surveyed>> {
+    let mut paths = BTreeMap::new();
+    for path in known {
+        if let Ok(meta) = fs::metadata(path)
+            && meta.is_file()
+        {
+            paths.entry((meta.dev(), meta.ino())).or_insert_with(|| path.clone());
+        }
+    }
+    for directory in directories {
+        walk(directory, DEPTH_MAX, &mut paths)?;
+    }
+    let paths: BTreeSet<PathBuf> = paths.into_values().collect();
+    let paths: Vec<PathBuf> = paths.into_iter().collect();
+    let (next, found) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.min(paths.len()) {
+            scope.spawn(|| {
+                while let Some(path) = paths.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let evidence = File::open(path).and_then(|file| read(&file, rules));
+                    let surveyed = Surveyed { path: path.clone(), evidence };
+                    found.lock().unwrap_or_else(PoisonError::into_inner).push(surveyed);
+                }
+            });
+        }
+    });
+    let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    found.sort_by(|one, other| one.path.cmp(&other.path));
+    Ok(found)
+}
+
+/// Does not follow symbolic links: what they lead to is found in its own place.
+fn walk(
+    directory: &Path,
+    depth: usize,
+    paths: &mut BTreeMap<(u64, u64), PathBuf>,
+) -> io::Result<()> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    for entry in entries {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_dir() && depth > 0 {
+            walk(&entry.path(), depth - 1, paths)?;
+        } else if kind.is_file() && !is_side_file(&entry.file_name()) {
+            let meta = entry.metadata()?;
+            paths.entry((meta.dev(), meta.ino())).or_insert_with(|| entry.path());
+        }
+    }
+    Ok(())
+}
+
+/// Whether a file stands beside a data file: its index, what a compaction or a move is
+/// writing, copies of earlier times (`<name>.<unix time>`), what recovery cut.
+fn is_side_file(name: &OsStr) -> bool {
+    let mut name = name.as_bytes();
+    if [".index", ".new", "-journal", ".moving", ".forward"]
+        .iter()
+        .any(|suffix| name.ends_with(suffix.as_bytes()))
+    {
+        return true;
+    }
+    let mut numbers = 0;
+    while let Some(at) = name.iter().rposition(|&c| c == b'.')
+        && at + 1 < name.len()
+        && name[at + 1..].iter().all(u8::is_ascii_digit)
+    {
+        numbers += 1;
+        name = &name[..at];
+    }
+    numbers > 0
+}
+
+/// Reads every line that can be read.
+pub fn read(file: &File, rules: &NameRules) -> io::Result<Evidence> {
+    let len_file = file.metadata()?.len();
+    let mut evidence = Evidence { len_file, ..Evidence::default() };
+    let mut at = 0;
+    while at < len_file {
+        at = match member(file, at, rules, &mut evidence) {
+            Some(end) => end,
+            None => {
+                evidence.is_damaged = true;
+                torn::next_member(file, at + 1, len_file)?.unwrap_or(len_file)
+            }
+        };
+    }
+    Ok(evidence)
+}
+
+/// The member's end; `None` if it cannot be read to there.
+fn member(file: &File, at: u64, rules: &NameRules, evidence: &mut Evidence) -> Option<u64> {
+    let mut reader = LogReader::open(file, at).ok()?;
+    loop {
+        match reader.next_line(&mut NoBodies) {
+            Ok(Some(line)) => {
+                evidence.is_backup = true;
+                let Ok((name, value)) = line.item() else { continue };
+                let Ok(apply) = Apply::read(&name, &value) else { continue };
+                if let Some(owner) = owner(&apply, rules) {
+                    *evidence.owners.entry(owner).or_default() += 1;
+                }
+            }
+            Ok(None) => {
+                evidence.is_backup = true;
+                return Some(reader.offset_file());
+            }
+            Err(_) => {
+                // An unreadable line in a whole member is no reason to search on.
+                evidence.is_damaged = true;
+                reader.skip_rest().ok()?;
+                return Some(reader.offset_file());
+            }
+        }
+    }
+}
+
+fn owner(apply: &Apply<'_>, rules: &NameRules) -> Option<Vec<u8>> {
+    Some(match apply {
+        Apply::Message(_) | Apply::Reserve | Apply::Own(_) => return None,
+        Apply::Mailbox(mailbox) => rules.backup_key(&mailbox.mboxname),
+        Apply::Unmailbox(mboxname) => rules.backup_key(mboxname),
+        Apply::Rename(rename) => rules.backup_key(&rename.from),
+        Apply::Expunge(expunge) => rules.backup_key(&expunge.mboxname),
+        Apply::Seen(seen) => rules.userid_key(&seen.userid),
+        Apply::Sub(subscription, _) => rules.userid_key(&subscription.userid),
+        Apply::Sieve(sieve) => rules.userid_key(&sieve.script.userid),
+        Apply::Unsieve(script) => rules.userid_key(&script.userid),
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn rules() -> NameRules {
+        NameRules { default_domain: Some(b"example.com".to_vec()), ..NameRules::default() }
+    }
+
+    #[test]
+    fn every_fixture_names_its_owner() {
+        let directories =
+            ["one", "two"].map(|name| Path::new("tests/fixtures/backups/main").join(name));
+        let found = survey(&directories, &[], &rules(), 2).unwrap();
+        assert_eq!(found.len(), 9);
+        for surveyed in found {
+            let evidence = surveyed.evidence.unwrap();
+            let name = surveyed.path.file_name().unwrap().to_str().unwrap();
+            let owners: Vec<_> = evidence.owners.keys().collect();
+            let expected = name.rsplit_once('_').unwrap().0.as_bytes().to_vec();
+            assert_eq!(owners, [&expected], "{name}");
+            assert!(evidence.is_backup && !evidence.is_damaged, "{name}");
+        }
+    }
+
+    #[test]
+    fn damage_and_torn_tails_leave_what_is_readable() {
+        let source = "tests/fixtures/backups/main/one/c/carol_cesxQB";
+        let mut octets = fs::read(source).unwrap();
+        let whole = read(&File::open(source).unwrap(), &rules()).unwrap();
+        octets[5_000] ^= 1;
+        octets.truncate(20_000);
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("x"), &octets).unwrap();
+        let evidence = read(&File::open(dir.path().join("x")).unwrap(), &rules()).unwrap();
+        assert!(evidence.is_damaged && evidence.is_backup);
+        assert!(evidence.owners[&b"carol".to_vec()] < whole.owners[&b"carol".to_vec()]);
+        fs::write(dir.path().join("x"), "no backup at all").unwrap();
+        let evidence = read(&File::open(dir.path().join("x")).unwrap(), &rules()).unwrap();
+        assert!(evidence.is_damaged && !evidence.is_backup && evidence.owners.is_empty());
+    }
+
+    #[test]
+    fn side_files() {
+        for name in [
+            "a_AbCdEf.index",
+            "a_AbCdEf.index-journal",
+            "a_AbCdEf.new",
+            "a_AbCdEf.index.new",
+            "a_AbCdEf.1795000000",
+            "a_AbCdEf.index.1795000000",
+            "a_AbCdEf.cut.1795000000.77",
+            "a_AbCdEf.moving",
+            "a_AbCdEf.index.moving",
+        ] {
+            assert!(is_side_file(OsStr::new(name)), "{name}");
+        }
+        for name in ["a_AbCdEf", "a.1_AbCdEf", "index", "a.", "a.12x", "1795000000"] {
+            assert!(!is_side_file(OsStr::new(name)), "{name}");
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Many backups at once: order, failures among them, interruption.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use cyrbk::store::Catalog;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::site::Site;
+
+const USERS: usize = 1000;
+
+fn thousand() -> Site {
+    let site = Site::empty();
+    for i in 0..USERS {
+        let partition = ["one", "two"][i % 2];
+        site.write_data(
+            &format!("{partition}/u/user{i:04}_AbCdEf"),
+            &[&format!("user.user{i:04}")],
+        );
+    }
+    site
+}
+
+#[test]
+fn a_thousand_users() {
+    let site = thousand();
+    let ran = site.ours("ctl_backups", &["reconstruct"]);
+    assert_eq!((ran.code, ran.out_text().lines().count()), (0, USERS));
+    let ran = site.ours("ctl_backups", &["reindex", "-A", "--jobs=4"]);
+    assert_eq!((ran.code, ran.err_text().as_str()), (0, ""));
+    let expected: String = (0..USERS).map(|i| format!("reindex user{i:04}: ok\n")).collect();
+    assert!(ran.out_text() == expected);
+    let one = site.ours("ctl_backups", &["verify", "-A", "-v", "--jobs=1"]);
+    let many = site.ours("ctl_backups", &["verify", "-A", "-v", "--jobs=8"]);
+    assert_eq!(one.code, 0);
+    assert!(one == many);
+    // One failure, and one that is no backup, hide none of the others.
+    let bad = site.path().join("two/u/user0123_AbCdEf");
+    let mut octets = fs::read(&bad).unwrap();
+    octets[60] ^= 1;
+    fs::write(&bad, octets).unwrap();
+    Catalog::open(site.path().join("conf/backups.db"))
+        .set(b"user0500", &site.path().join("nowhere"))
+        .unwrap();
+    let ran = site.ours("ctl_backups", &["stat", "-A"]);
+    assert_eq!((ran.code, ran.out_text().lines().count()), (0, USERS - 2));
+    let errors: Vec<_> = ran.err_text().lines().map(|line| line[..8].to_owned()).collect();
+    assert_eq!(errors, ["user0123", "user0500"]);
+    let ran = site.ours("ctl_backups", &["verify", "-A"]);
+    assert_eq!((ran.code, ran.out_text().matches(": ok\n").count()), (75, USERS - 2));
+    let stopped = site.ours("ctl_backups", &["verify", "-S", "-A"]).out_text();
+    assert_eq!(stopped.matches(": ok\n").count(), 123);
+}
+
+#[test]
+fn ctrl_c_ends_a_run_between_backups() {
+    let site = thousand();
+    assert_eq!(site.ours("ctl_backups", &["reconstruct"]).code, 0);
+    let mut command = site.command(&site.path().join("bin/ctl_backups"));
+    command.arg("-C").arg(site.conf()).args(["reindex", "-A", "--jobs=2"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let first = lines.next().unwrap().unwrap();
+    assert_eq!(first, "reindex user0000: ok");
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT).unwrap();
+    let rest: Vec<_> = lines.map(Result::unwrap).collect();
+    assert_eq!(child.wait().unwrap().code(), Some(75));
+    assert!(rest.len() < USERS - 1, "it went on to the end");
+    assert!(rest.iter().all(|line| line.ends_with(": ok")), "{rest:?}");
+    // What was done is whole.
+    let done = site.ours("ctl_backups", &["verify", "user0000", &rest.last().unwrap()[8..16]]);
+    assert_eq!(done.code, 0, "{}", done.out_text());
+    let asides = fs::read_dir(site.path().join("one/u")).unwrap();
+    assert!(
+        asides.into_iter().all(|f| !f.unwrap().file_name().to_str().unwrap().contains(".index."))
+    );
+}
