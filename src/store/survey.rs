@@ -176,7 +176,7 @@ fn member(file: &File, at: u64, rules: &NameRules, evidence: &mut Evidence) -> O
 
 fn owner(apply: &Apply<'_>, rules: &NameRules) -> Option<Vec<u8>> {
     Some(match apply {
-        Apply::Message(_) | Apply::Reserve => return None,
+        Apply::Message(_) | Apply::Reserve | Apply::Own(_) => return None,
         Apply::Mailbox(mailbox) => rules.backup_key(&mailbox.mboxname),
         Apply::Unmailbox(mboxname) => rules.backup_key(mboxname),
         Apply::Rename(rename) => rules.backup_key(&rename.from),

@@ -9,6 +9,8 @@ use std::borrow::Cow;
 
 use super::Guid;
 use super::dlist::{FileHeader, KvList, List, Literals, Printer, Value};
+use super::own::Own;
+use super::sync_crc::CrcRecord;
 
 /// Why a payload is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,6 +49,8 @@ pub enum Apply<'a> {
     Unsieve(Script),
     /// Stored by Cyrus, without effect on the index.
     Reserve,
+    /// What Cyrus's log has no line for; see [`super::own`].
+    Own(Own),
 }
 
 /// `MAILBOX`: the whole state of one mailbox, and records of messages.
@@ -88,8 +92,21 @@ pub struct Mailbox<'a> {
     pub xconvmodseq: u64,
     /// Canonical text of the mailbox annotations; empty if there are none.
     pub annotations: Vec<u8>,
+    /// The state that the sender believes to be here, of which this line tells the changes.
+    pub since: Option<Since>,
     records: List<'a>,
     extra: Option<Vec<u8>>,
+}
+
+/// `SINCE_MODSEQ`, `SINCE_CRC`, `SINCE_CRC_ANNOT`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Since {
+    /// HIGHESTMODSEQ.
+    pub modseq: u64,
+    /// SYNC_CRC; 0 if it is not known.
+    pub crc: u32,
+    /// SYNC_CRC_ANNOT; 0 if it is not known.
+    pub crc_annot: u32,
 }
 
 /// Fields of MAILBOX that the index has columns for, and those that speak of the
@@ -203,7 +220,7 @@ pub struct Sieve {
 }
 
 /// A sieve script's name.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Script {
     /// Whose script.
     pub userid: Vec<u8>,
@@ -231,7 +248,8 @@ impl<'a> Apply<'a> {
             b"UNSUB" => Ok(Apply::Sub(Subscription::read(&fields(value)?)?, false)),
             b"SIEVE" => Sieve::read(&fields(value)?).map(Apply::Sieve),
             b"UNSIEVE" => Script::read(&fields(value)?).map(Apply::Unsieve),
-            b"RESERVE" => Ok(Apply::Reserve),
+            b"RESERVE" => Ok(Own::unwrap(value).map_or(Apply::Reserve, Apply::Own)),
+            name if Own::is_command(name) => Own::read(name, value).map(Apply::Own),
             _ => Err(Reject::Protocol),
         }
     }
@@ -258,6 +276,11 @@ impl<'a> Mailbox<'a> {
             sync_crc_annot: fields.u32("SYNC_CRC_ANNOT").unwrap_or_default(),
             xconvmodseq: fields.u64("XCONVMODSEQ").unwrap_or_default(),
             annotations: fields.list("ANNOTATIONS"),
+            since: fields.u64("SINCE_MODSEQ").ok().map(|modseq| Since {
+                modseq,
+                crc: fields.u32("SINCE_CRC").unwrap_or_default(),
+                crc_annot: fields.u32("SINCE_CRC_ANNOT").unwrap_or_default(),
+            }),
             records: fields.get("RECORD").ok_or(Reject::BadParameters)?.as_list(),
             extra: fields.others(&KNOWN_FIELDS),
         };
@@ -288,6 +311,19 @@ impl<'a> Mailbox<'a> {
 }
 
 impl Record {
+    /// What it adds to the SYNC_CRC of its mailbox, if it is not expunged.
+    pub fn crc(&self) -> u32 {
+        CrcRecord {
+            uid: self.uid,
+            modseq: self.modseq,
+            last_updated: self.last_updated,
+            flags: &self.flags,
+            internaldate: self.internaldate,
+            guid: &self.guid,
+        }
+        .crc()
+    }
+
     fn read(value: &Value<'_>) -> Result<Record, Reject> {
         let fields = fields(value).map_err(|_| Reject::BadRecord)?;
         let read = || -> Result<Record, Reject> {
@@ -561,6 +597,7 @@ mod tests {
         assert_eq!(read("MESSAGE ()"), Err(Reject::Protocol));
         assert_eq!(read("MESSAGE (x)"), Err(Reject::Protocol));
         assert!(read(&format!("MESSAGE (NIL %{{p {GUID} 0}}\r\n)")).is_ok());
-        assert_eq!(read("QUOTA %(ROOT x)"), Err(Reject::Protocol));
+        assert!(read("QUOTA %(ROOT x)").is_ok());
+        assert_eq!(read("INCOMPLETE u"), Err(Reject::Protocol));
     }
 }

@@ -7,6 +7,8 @@ pub mod dlist;
 pub mod frame;
 pub mod guid;
 pub mod mboxname;
+pub mod own;
+pub mod sync_crc;
 
 pub use body::Body;
 pub use guid::Guid;

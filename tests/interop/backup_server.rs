@@ -122,12 +122,55 @@ impl BackupServer {
         });
     }
 
+    /// The real `backupd` on this store and port, once this server has stopped.
+    pub(crate) fn start_real(&self, cyrus: &Cyrus) -> Service {
+        start_master_with_backupd(cyrus, &self.workspace, &self.imapd_conf(), &[], self.port)
+    }
+
+    /// Copies the store aside, under `name`. No session may be open.
+    pub(crate) fn save_store(&self, name: &str) {
+        let to = self.workspace.make_dir(name);
+        copy_tree(&self.workspace.path().join("one"), &to.join("one"));
+        fs::copy(self.catalog(), to.join("backups.db")).unwrap();
+    }
+
+    /// Puts back what [`BackupServer::save_store`] saved: the same files with older content.
+    pub(crate) fn restore_store(&self, name: &str) {
+        let from = self.workspace.path().join(name);
+        copy_tree(&from.join("one"), &self.workspace.path().join("one"));
+        fs::copy(from.join("backups.db"), self.catalog()).unwrap();
+    }
+
+    /// The data file of `user`.
+    pub(crate) fn data_file(&self, user: &str) -> PathBuf {
+        let prefix = format!("{user}_");
+        let files = self.store_files().into_keys();
+        let named = |path: &PathBuf| {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            name.strip_prefix(&prefix).is_some_and(|rest| rest.len() == 6)
+        };
+        files.into_iter().find(named).unwrap_or_else(|| panic!("{user} has no backup"))
+    }
+
     /// Every file of the store with the SHA-1 of its content.
     pub(crate) fn store_files(&self) -> BTreeMap<PathBuf, String> {
         let mut files = BTreeMap::new();
         collect(&self.workspace.path().join("one"), &mut files);
         collect(&self.catalog(), &mut files);
         files
+    }
+}
+
+/// Copies files over those of the same name, which keep their owner.
+fn copy_tree(from: &Path, to: &Path) {
+    if from.is_dir() {
+        fs::create_dir_all(to).unwrap();
+        for entry in fs::read_dir(from).unwrap() {
+            let name = entry.unwrap().file_name();
+            copy_tree(&from.join(&name), &to.join(&name));
+        }
+    } else {
+        fs::copy(from, to).unwrap();
     }
 }
 
@@ -148,6 +191,16 @@ fn start_backupd(
     others: &[&str],
 ) -> (Service, u16) {
     let port = free_port();
+    (start_master_with_backupd(cyrus, workspace, imapd_conf, others, port), port)
+}
+
+fn start_master_with_backupd(
+    cyrus: &Cyrus,
+    workspace: &Workspace,
+    imapd_conf: &Path,
+    others: &[&str],
+    port: u16,
+) -> Service {
     let cyrus_conf = workspace.write(
         "cyrus.conf",
         &format!(
@@ -159,7 +212,7 @@ fn start_backupd(
     for user in others.iter().copied().chain([ADMIN]) {
         add_account(workspace, user);
     }
-    (start_master(cyrus, workspace, imapd_conf, &cyrus_conf), port)
+    start_master(cyrus, workspace, imapd_conf, &cyrus_conf)
 }
 
 fn start_cyrbk(workspace: &Workspace, imapd_conf: &Path, others: &[&str]) -> (Service, u16) {

@@ -146,6 +146,17 @@ impl Imap {
         self.ok_bytes(&command);
     }
 
+    /// Everything that a client can see of a mailbox: UIDVALIDITY, UIDNEXT, HIGHESTMODSEQ, and of
+    /// each message UID, flags, modification sequence, dates, annotations and octets.
+    pub(crate) fn snapshot(&mut self, mailbox: &str) -> Vec<String> {
+        let examined = self.ok(&format!("EXAMINE {} (CONDSTORE)", quoted(mailbox)));
+        let items = "(UID FLAGS MODSEQ INTERNALDATE BODY.PEEK[])";
+        let fetched = self.ok(&format!("UID FETCH 1:* {items}"));
+        self.unselect();
+        let lines = examined.untagged.into_iter().chain(fetched.untagged);
+        lines.map(|line| String::from_utf8_lossy(&line).into_owned()).collect()
+    }
+
     /// All messages of a mailbox, by UID; leaves it unselected.
     pub(crate) fn fetch_all(&mut self, mailbox: &str) -> Vec<Fetched> {
         self.ok(&format!("EXAMINE {}", quoted(mailbox)));

@@ -27,7 +27,12 @@ const QUERIES: [(&str, &str); 6] = [
          JOIN message m ON m.id = l.message_id",
     ),
     ("subscription", "SELECT mboxname, unsubscribed IS NOT NULL FROM subscription"),
-    ("seen", "SELECT uniqueid, lastread, lastuid, lastchange, seenuids FROM seen"),
+    // Rows of cyrbk's own keep a chunk alive; see docs/format.md.
+    (
+        "seen",
+        "SELECT uniqueid, lastread, lastuid, lastchange, seenuids FROM seen \
+         WHERE uniqueid NOT LIKE 'cyrbk-%'",
+    ),
     ("sieve", "SELECT filename, guid, last_update, deleted IS NOT NULL FROM sieve"),
 ];
 

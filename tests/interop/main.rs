@@ -32,6 +32,8 @@ mod test_doors;
 mod test_limits;
 mod test_locks;
 mod test_login;
+mod test_master_untouched;
+mod test_own_state;
 mod test_probe;
 mod test_replication;
 mod test_replies;

@@ -13,17 +13,29 @@ pub(crate) fn put_script(
     script: &str,
     active: bool,
 ) {
+    let mut reader = login(port, user, password);
+    say(&mut reader, &format!("PUTSCRIPT \"{name}\" {{{}+}}\r\n{script}", script.len()));
+    if active {
+        say(&mut reader, &format!("SETACTIVE \"{name}\""));
+    }
+    say(&mut reader, "LOGOUT");
+}
+
+/// Makes no script the active one.
+pub(crate) fn deactivate(port: u16, user: &str, password: &str) {
+    let mut reader = login(port, user, password);
+    say(&mut reader, "SETACTIVE \"\"");
+    say(&mut reader, "LOGOUT");
+}
+
+fn login(port: u16, user: &str, password: &str) -> BufReader<TcpStream> {
     let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     let mut reader = BufReader::new(stream);
     expect_ok(&mut reader);
     let login = sasl_plain(user, password);
     say(&mut reader, &format!("AUTHENTICATE \"PLAIN\" \"{login}\""));
-    say(&mut reader, &format!("PUTSCRIPT \"{name}\" {{{}+}}\r\n{script}", script.len()));
-    if active {
-        say(&mut reader, &format!("SETACTIVE \"{name}\""));
-    }
-    say(&mut reader, "LOGOUT");
+    reader
 }
 
 fn say(reader: &mut BufReader<TcpStream>, command: &str) {

@@ -75,6 +75,18 @@ impl RawCsync {
         }
     }
 
+    /// [`RawCsync::ask`] where the reply may hold literals: reads on to the final line.
+    pub(crate) fn ask_whole(&mut self, request: &[u8]) -> String {
+        let mut reply = self.ask(request);
+        let is_final = |line: &str| ["OK ", "NO ", "BAD "].iter().any(|w| line.starts_with(w));
+        while !reply.lines().last().is_some_and(is_final) {
+            let more = self.ask(b"");
+            assert!(!more.is_empty(), "no end of the reply: {reply}");
+            reply += &more;
+        }
+        reply
+    }
+
     fn read_line(&mut self) -> std::io::Result<Vec<u8>> {
         let mut line = Vec::new();
         self.reader.read_until(b'\n', &mut line)?;

@@ -118,7 +118,7 @@ fn words() -> Vec<String> {
         "APPLY foo bar\r\n",
         "APPLY message ()\r\n",
         "APPLY FOO %(A b)\r\n",
-        "apply QUOTA %(ROOT user.tom LIMIT 1)\r\n",
+        "apply QUOTA x\r\n",
         "FORCE\r\n",
         "GETX USER tom\r\n",
     ]
@@ -324,8 +324,7 @@ fn others() -> Vec<String> {
         "APPLY UNSIEVE %(USERID tom)\r\n",
         "APPLY UNSIEVE %(FILENAME x)\r\n",
         "APPLY QUOTA x\r\n",
-        "APPLY UNUSER tom\r\n",
-        "APPLY ACTIVATE_SIEVE %(USERID tom FILENAME a.bc)\r\n",
+        "APPLY UNUSER nobody\r\n",
         "APPLY UNACTIVATE_SIEVE %(USERID tom)\r\n",
         "GET META tom\r\n",
         "GET USER tom\r\n",

@@ -106,6 +106,11 @@ impl Site {
         crate::managesieve::put_script(self.sieve_port, user, PASSWORD, name, script, active);
     }
 
+    /// Leaves `user` without an active Sieve script.
+    pub(crate) fn deactivate_scripts(&self, user: &str) {
+        crate::managesieve::deactivate(self.sieve_port, user, PASSWORD);
+    }
+
     /// Runs `sync_client -v -v -n channel args` to its end.
     pub(crate) fn sync(&self, channel: &str, args: &[&str]) -> SyncRun {
         self.sync_within(channel, args, SYNC_TIMEOUT)
@@ -148,6 +153,13 @@ impl Site {
             stderr: std::fs::read(&trace_path).unwrap(),
             elapsed: started.elapsed(),
         })
+    }
+
+    /// Runs a program of the mail server, such as `cyr_expire`, on its configuration.
+    pub(crate) fn program(&self, program: &str, args: &[&str]) -> Output {
+        let mut command = self.cyrus.command(program);
+        command.arg("-C").arg(self.workspace.path().join("imapd.conf")).args(args);
+        run(command, SYNC_TIMEOUT).success()
     }
 
     /// The log of changes that await rolling replication.

@@ -28,8 +28,18 @@ fn a_renamed_user_is_backed_up_under_the_new_name() {
     admin.logout();
 
     let _ = pair.site.sync_rolling("real");
-    let _ = pair.site.sync_rolling("tested").success_with_refusals();
+    let run = pair.site.sync_rolling("tested").success_with_refusals();
     pair.wait_until_closed();
+    if pair.tested.maker == Maker::Cyrbk {
+        assert_eq!(run.refusals(), Vec::<String>::new(), "{}", run.output);
+        run.assert_sent("APPLY RENAME");
+        // The mail has moved from backup to backup.
+        assert!(!run.applied().contains(&"APPLY MESSAGE".to_owned()), "{}", run.output);
+        // Under the old name it has ended, and is kept for the retention time.
+        assert_eq!(pair.tested_rows("carol", "mailbox", "deleted IS NULL"), 0);
+        assert_eq!(pair.tested_rows("carol", "mailbox", "deleted IS NOT NULL"), 2);
+        assert_eq!(pair.tested_rows("carol", "message", "1"), 2);
+    }
     pair.assert_settled(&["-u", "dave"], &[]);
     pair.assert_dumps("dave", "INBOX");
     pair.assert_dumps("dave", "INBOX.Sent");

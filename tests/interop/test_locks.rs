@@ -17,10 +17,10 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const LOCKED: &str = "NO IMAP_MAILBOX_LOCKED Mailbox locked\r\n";
 
 /// The real `ctl_backups lock`, holding a lock until dropped.
-struct HeldLock(Service);
+pub(crate) struct HeldLock(Service);
 
 impl HeldLock {
-    fn take(tools: &Tools, server: &BackupServer, user: &str) -> Self {
+    pub(crate) fn take(tools: &Tools, server: &BackupServer, user: &str) -> Self {
         // `-p` buffers its "OK locked" on a pipe; a command run under the lock does not.
         let mut command =
             tools.ctl_backups_command(server, &["lock", "-x", "echo held; exec cat", user]);
@@ -33,7 +33,7 @@ impl HeldLock {
         Self(service)
     }
 
-    fn release(mut self) {
+    pub(crate) fn release(mut self) {
         drop(self.0.child.stdin.take());
         assert!(self.0.wait(TIMEOUT).is_some(), "ctl_backups lock does not end");
     }

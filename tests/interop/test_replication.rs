@@ -19,7 +19,7 @@ const ODD_NAMES: [&str; 6] = [
 ];
 const FLAGS: [&str; 6] =
     ["", "\\Seen", "\\Flagged \\Answered", "\\Draft $Forwarded", "NonJunk $Label1", "\\Seen Junk"];
-/// The client repeats it at each sync: no backup server tells which script is active.
+/// The client repeats it at each sync: the real backupd does not tell which script is active.
 const ACTIVATE: &str = "APPLY ACTIVATE_SIEVE";
 
 /// The first Monday of 2002, about the time of the corpus.
@@ -99,8 +99,12 @@ fn literals_in_annotations_and_scripts_are_kept() {
                   { fileinto \"INBOX.Work\"; }\r\n";
     pair.site.put_script("lit", "main", script, true);
 
+    let repeated: &[&str] = match pair.tested.maker {
+        Maker::Cyrus => &[ACTIVATE],
+        Maker::Cyrbk => &[],
+    };
     let _ = pair.sync(&["-u", "lit"]);
-    pair.assert_settled(&["-u", "lit"], &[ACTIVATE]);
+    pair.assert_settled(&["-u", "lit"], repeated);
     pair.assert_same_rows();
     pair.assert_dumps("lit", "INBOX");
 
@@ -108,7 +112,7 @@ fn literals_in_annotations_and_scripts_are_kept() {
     let mut imap = pair.site.imap("lit");
     imap.set_metadata("INBOX", "/private/comment", b"not \xff UTF-8");
     let _ = pair.sync_rolling();
-    pair.assert_settled(&["-u", "lit"], &[ACTIVATE]);
+    pair.assert_settled(&["-u", "lit"], repeated);
     pair.assert_same_rows();
     assert_eq!(pair.tested_rows("lit", "sieve", "deleted IS NOT NULL"), 1);
     pair.assert_tools_agree(&["lit"]);

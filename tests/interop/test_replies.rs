@@ -68,7 +68,7 @@ fn replies_are_better_where_the_real_ones_harm() {
         assert_eq!(csync.ask(request.as_bytes()), wanted, "{request}");
         assert_eq!(csync.ask(b"NOOP\r\n"), "OK Noop completed\r\n", "{request}");
     }
-    drop(csync);
+    assert_eq!(csync.ask(b"EXIT\r\n"), "OK Finished\r\n");
     for request in ["C01 CAPABILITY\r\n", "C01 capability\r\n"] {
         let reply = RawCsync::connect(pair.tested.port).ask(request.as_bytes());
         assert!(reply.starts_with("C01 BAD "), "{request}: {reply}");

@@ -36,6 +36,7 @@ impl Index {
             Apply::Sub(subscription, on) => self.subscription(at, subscription, *on),
             Apply::Sieve(sieve) => self.sieve(at, sieve),
             Apply::Unsieve(script) => self.unsieve(at, script),
+            Apply::Own(own) => self.enter_own(at, own),
             Apply::Reserve => Ok(()),
         };
         let undo = if result.is_err() { "ROLLBACK TO line; RELEASE line" } else { "RELEASE line" };
@@ -67,11 +68,7 @@ impl Index {
 
     fn mailbox(&self, at: Position, mailbox: &Mailbox<'_>) -> Result<()> {
         let uniqueid = Text(&mailbox.uniqueid);
-        let known: Option<(i64, u32)> = self
-            .db
-            .prepare_cached("SELECT id, COALESCE(last_uid, 0) FROM mailbox WHERE uniqueid = ?1")?
-            .query_row([&uniqueid], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
+        let known = self.mailbox_with_uniqueid(&mailbox.uniqueid)?;
         self.db
             .prepare_cached(if known.is_some() { UPDATE_MAILBOX } else { INSERT_MAILBOX })?
             .execute(params![
@@ -95,34 +92,37 @@ impl Index {
                 mailbox.xconvmodseq as i64,
                 Text(&mailbox.annotations),
             ])?;
-        let (id, last_uid) = known.unwrap_or_else(|| (self.db.last_insert_rowid(), 0));
+        let id = known.as_ref().map_or_else(|| self.db.last_insert_rowid(), |row| row.id);
         self.set_extra_fields(id, mailbox)?;
+        let last_uid = known.as_ref().map_or(0, |row| row.last_uid);
         if mailbox.last_uid < last_uid {
             self.hide_above(id, mailbox.last_uid)?;
         }
+        let mut comparison = self.compare(known)?;
         let has_exceptions = self.has_exceptions(id)?;
-        let mut target = Target { id, known_uid: last_uid, has_exceptions };
+        let mut target = Target { id, known_uid: last_uid, has_exceptions, lacks_message: false };
         for record in mailbox.records() {
             let record = record.map_err(unreadable)?;
-            target.has_exceptions |= self.record(at, &target, &record)?;
+            self.compare_record(&mut comparison, &record)?;
+            self.record(at, &mut target, &record)?;
             target.known_uid = target.known_uid.max(record.uid);
         }
-        Ok(())
+        comparison.lacks_message = target.lacks_message;
+        self.conclude(at, id, &comparison, mailbox)
     }
 
     /// Enters a record into Cyrus's table, and into ours if that cannot hold the
     /// truth about its UID. Cyrus leaves a record without its message out: expunged
     /// ones often come so, others only if the sender has lost the message.
-    ///
-    /// Returns whether our table was needed.
-    fn record(&self, at: Position, mailbox: &Target, record: &Record) -> Result<bool> {
+    fn record(&self, at: Position, mailbox: &mut Target, record: &Record) -> Result<()> {
         let Some(message_id) = self.message_id(&record.guid)? else {
             if !record.expunged {
                 tracing::warn!(uid = record.uid, guid = %record.guid,
                     "the message of this record never came");
+                mailbox.lacks_message = true;
             }
-            self.set_exception(at, mailbox.id, record)?;
-            return Ok(true);
+            mailbox.has_exceptions = true;
+            return self.set_exception(at, mailbox.id, record);
         };
         let known: Option<(u32, bool)> = self
             .db
@@ -143,11 +143,11 @@ impl Index {
             && record.uid <= mailbox.known_uid
             && self.is_contested(mailbox.id, message_id, record.uid)?;
         let is_exception = mailbox.has_exceptions && self.is_exception(mailbox.id, record.uid)?;
-        let is_needed = is_exception || moves || sticks || is_contested;
-        if is_needed {
+        if is_exception || moves || sticks || is_contested {
+            mailbox.has_exceptions = true;
             self.set_exception(at, mailbox.id, record)?;
         }
-        Ok(is_needed)
+        Ok(())
     }
 
     fn cyrus_record(
@@ -302,6 +302,8 @@ struct Target {
     /// brought since.
     known_uid: u32,
     has_exceptions: bool,
+    /// A message that lives in it never came.
+    lacks_message: bool,
 }
 
 /// Records were checked when the line was read.

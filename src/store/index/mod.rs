@@ -6,7 +6,9 @@
 //! chunk are one transaction, committed after the data they speak of were synced.
 
 mod apply;
+mod doubt;
 mod figures;
+mod own;
 mod provenance;
 mod read;
 mod restart;
@@ -21,6 +23,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, ToSql, 
 
 pub use apply::Position;
 pub use figures::Place;
+pub use own::{ActiveRow, AnnotationRow};
 pub use provenance::Wanted;
 pub use read::{MailboxRow, MessageRow, RecordRow, SeenRow, SieveRow};
 pub use restart::RestartPoint;

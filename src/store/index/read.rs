@@ -4,6 +4,7 @@ use rusqlite::{OptionalExtension, Row, ToSql};
 
 use super::{Index, Result, Text, octets};
 use crate::wire::Guid;
+use crate::wire::sync_crc::CrcRecord;
 
 /// A row of table `mailbox`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +52,23 @@ pub struct RecordRow {
     pub size: u64,
 }
 
+impl RecordRow {
+    /// What it adds to the SYNC_CRC of its mailbox, if it lives.
+    pub(super) fn crc(&self) -> u32 {
+        self.guid.as_ref().map_or(0, |guid| {
+            CrcRecord {
+                uid: self.uid,
+                modseq: self.modseq,
+                last_updated: self.last_updated,
+                flags: &self.flags,
+                internaldate: self.internaldate,
+                guid,
+            }
+            .crc()
+        })
+    }
+}
+
 /// A row of table `message`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MessageRow {
@@ -88,6 +106,10 @@ pub struct SieveRow {
     pub last_update: i64,
     /// SHA-1 of the script, hex.
     pub guid: String,
+    /// Chunk of the SIEVE line.
+    pub chunk_id: i64,
+    /// Inflated octets of the chunk in front of that line.
+    pub offset: u64,
 }
 
 const MAILBOX: &str = "SELECT id, last_chunk_id, uniqueid, mboxname, mboxtype, last_uid,
@@ -115,7 +137,8 @@ impl Index {
         )
     }
 
-    /// The live mailbox of that name; of several the latest.
+    /// The living mailbox of that name; of several the latest. Cyrus looks at the latest row
+    /// only, and finds none if an older mailbox took back the name of a deleted one.
     pub fn mailbox_named(&self, name: &[u8]) -> Result<Option<MailboxRow>> {
         self.one_mailbox("mboxname = ?1 AND deleted IS NULL ORDER BY id DESC LIMIT 1", Text(name))
     }
@@ -177,10 +200,11 @@ impl Index {
             .optional()?)
     }
 
-    /// Seen states in the order of their first appearance.
+    /// Seen states in the order of their first appearance, without the anchors of
+    /// [`crate::wire::own`].
     pub fn seen_states(&self) -> Result<Vec<SeenRow>> {
-        let query =
-            "SELECT uniqueid, lastread, lastuid, lastchange, seenuids FROM seen ORDER BY id";
+        let query = "SELECT uniqueid, lastread, lastuid, lastchange, seenuids FROM seen
+             WHERE substr(uniqueid, 1, 6) <> 'cyrbk-' ORDER BY id";
         self.rows(query, [], |row| {
             Ok(SeenRow {
                 uniqueid: octets(row, 0)?.unwrap_or_default(),
@@ -200,13 +224,15 @@ impl Index {
 
     /// The sieve scripts that live.
     pub fn sieve_scripts(&self) -> Result<Vec<SieveRow>> {
-        let query =
-            "SELECT filename, last_update, guid FROM sieve WHERE deleted IS NULL ORDER BY id";
+        let query = "SELECT filename, last_update, guid, chunk_id, COALESCE(offset, 0) FROM sieve
+             WHERE deleted IS NULL ORDER BY id";
         self.rows(query, [], |row| {
             Ok(SieveRow {
                 filename: octets(row, 0)?.unwrap_or_default(),
                 last_update: integer(row, 1)?,
                 guid: row.get(2)?,
+                chunk_id: row.get(3)?,
+                offset: row.get::<_, i64>(4)? as u64,
             })
         })
     }

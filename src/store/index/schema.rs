@@ -113,6 +113,8 @@ pub(super) fn prepare(db: &Connection, mode: Open) -> Result<(), SchemaError> {
 fn own_tables(db: &Connection) -> Result<(), SchemaError> {
     super::state::create(db)?;
     super::truth::create(db)?;
+    super::own::create(db)?;
+    super::doubt::create(db)?;
     super::restart::create(db)
 }
 

@@ -50,6 +50,16 @@ impl Index {
         self.rows(&query, [mailbox_id], record_row)
     }
 
+    /// The same of one UID.
+    pub(super) fn true_record(&self, mailbox_id: i64, uid: u32) -> Result<Option<RecordRow>> {
+        let query = format!(
+            "{CYRUS} AND r.uid = ?2 AND NOT EXISTS (SELECT 1 FROM cyrbk_record x WHERE
+             x.mailbox_id = ?1 AND x.uid = ?2) UNION ALL {EXCEPTIONS} AND uid = ?2 AND hidden = 0"
+        );
+        let mut statement = self.db.prepare_cached(&query)?;
+        Ok(statement.query_row(params![mailbox_id, uid], record_row).optional()?)
+    }
+
     /// Fields of the mailbox's latest line that have no column: canonical text of
     /// a kvlist, `None` if there are none.
     pub fn extra_fields(&self, mailbox_id: i64) -> Result<Option<Vec<u8>>> {
@@ -185,7 +195,10 @@ impl Index {
     /// Takes over the tables of this module from an index that was built from the
     /// same data; mailboxes are matched by their identity, chunks by their place.
     pub fn take_truth_from(&self, other: &Index) -> Result<()> {
-        self.db.execute_batch("DELETE FROM cyrbk_record; DELETE FROM cyrbk_mailbox;")?;
+        self.db.execute_batch(
+            "DELETE FROM cyrbk_record; DELETE FROM cyrbk_mailbox; DELETE FROM cyrbk_doubt;",
+        )?;
+        self.take_own_from(other)?;
         let ours: HashMap<u64, i64> =
             self.chunks()?.into_iter().map(|chunk| (chunk.offset, chunk.id)).collect();
         let chunks: HashMap<i64, i64> = other
@@ -202,6 +215,7 @@ impl Index {
                     )?
                     .execute(params![ours.id, Text(&extra)])?;
             }
+            self.set_doubt(ours.id, other.doubt(theirs.id)?)?;
             self.take_exceptions(other, theirs.id, ours.id, &chunks)?;
         }
         Ok(())

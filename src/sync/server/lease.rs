@@ -4,22 +4,36 @@
 //! backup in it is locked against other sessions and Cyrus's tools until RESTART,
 //! EXIT, the end of the connection, or a time without use.
 
-use std::collections::HashSet;
-use std::time::{SystemTime, UNIX_EPOCH};
+mod apply;
+mod get;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod golden;
+mod messages;
+mod moving;
+mod read_back;
 
-use sha1::{Digest, Sha1};
+use std::collections::HashSet;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::answers::Answers;
 use super::login::Login;
-use super::request::{Get, Refusal, item};
+use super::request::Refusal;
 use super::{Peer, SharedSite};
-use crate::store::index::{Index, MailboxRow};
+use crate::store::index::Index;
 use crate::store::staging::Staging;
 use crate::store::{Line, StoreError, Writer};
 use crate::sync::{Done, Work};
-use crate::wire::apply::{Apply, Mailbox};
-use crate::wire::dlist::{Fields, FileHeader, Literals, Printer, Value, lossy};
-use crate::wire::{Body, Guid};
+use crate::wire::Guid;
+use crate::wire::dlist::lossy;
+
+/// How long a command waits for a lock if a client makes no good use of the answer that there
+/// is one.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a refusal of such a command is held back.
+const SLOW_DOWN: Duration = Duration::from_secs(2);
+/// How often the lock is tried meanwhile.
+const LOCK_RETRY: Duration = Duration::from_millis(100);
 
 /// See the module.
 pub(super) struct Lease {
@@ -34,6 +48,10 @@ pub(super) struct Lease {
     is_in_doubt: bool,
     staging: Staging,
     login: Login,
+    /// `APPLY FORCE` was sent: the client will not ask for FULLMAILBOX.
+    is_forced: bool,
+    /// The user that the latest GET USER was about, and how often in a row.
+    asked: (Vec<u8>, usize),
 }
 
 struct Held {
@@ -56,6 +74,8 @@ impl Lease {
             is_in_doubt: false,
             staging,
             login: Login::default(),
+            is_forced: false,
+            asked: (Vec::new(), 0),
         }
     }
 
@@ -101,236 +121,6 @@ impl Lease {
         }
     }
 
-    fn get(&mut self, text: &[u8]) -> Reply {
-        let mut answers = Answers::new();
-        match Get::read(text)? {
-            Get::User(userid) => {
-                let at = self.open_current(&userid)?;
-                let held = &self.open[at];
-                for row in read(held, |index| index.mailboxes())? {
-                    if row.deleted.is_none() {
-                        mailbox(held, &row, &mut answers)?;
-                    }
-                }
-                meta(held, &mut answers)?;
-            }
-            Get::Meta(userid) => {
-                let at = self.open_current(&userid)?;
-                meta(&self.open[at], &mut answers)?;
-            }
-            Get::Mailboxes(names) => {
-                self.current.clear();
-                for name in names {
-                    let key = self.site.names.backup_key(&name);
-                    let at = self.open(&key)?;
-                    if !self.current.contains(&key) {
-                        self.current.push(key);
-                    }
-                    let held = &self.open[at];
-                    if let Some(row) = read(held, |index| index.mailbox_named(&name))? {
-                        mailbox(held, &row, &mut answers)?;
-                    }
-                }
-            }
-            Get::UniqueIds(ids) => {
-                for id in ids {
-                    for held in &self.open {
-                        let row = read(held, |index| index.mailbox_with_uniqueid(&id))?;
-                        if let Some(row) = row.filter(|row| row.deleted.is_none()) {
-                            mailbox(held, &row, &mut answers)?;
-                        }
-                    }
-                }
-            }
-            Get::FullMailbox(name) => {
-                let key = self.site.names.backup_key(&name);
-                let at = self.open(&key)?;
-                let held = &self.open[at];
-                let row = read(held, |index| index.mailbox_named(&name))?;
-                let row = row.ok_or(Refusal::Nonexistent)?;
-                let extra = read(held, |index| index.extra_fields(row.id))?;
-                let records = read(held, |index| index.true_records(row.id))?;
-                answers.mailbox(&row, extra.as_deref(), Some(&records));
-            }
-            Get::Nothing => {}
-        }
-        Ok(answers)
-    }
-
-    fn apply(&mut self, text: &[u8], bodies: &[Body]) -> Reply {
-        let (name, value) = item("Apply", text)?;
-        let mut answers = Answers::new();
-        let name = name.strip_prefix(b"LOCAL_").unwrap_or(&name);
-        match name {
-            b"RESERVE" => return self.reserve(&value),
-            b"MESSAGE" => self.messages(&value, bodies)?,
-            b"MAILBOX" if Mailbox::is_placeholder(&value) => {}
-            b"MAILBOX" | b"UNMAILBOX" | b"RENAME" | b"EXPUNGE" | b"SEEN" | b"SUB" | b"UNSUB"
-            | b"SIEVE" | b"UNSIEVE" => self.store(name, &value)?,
-            b"CAPABILITIES" => answers.nothing_enabled(),
-            b"QUOTA" | b"UNQUOTA" | b"ANNOTATION" | b"UNANNOTATION" | b"UNUSER"
-            | b"ACTIVATE_SIEVE" | b"UNACTIVATE_SIEVE" | b"FORCE" => {}
-            _ => return Err(Refusal::Protocol),
-        }
-        Ok(answers)
-    }
-
-    /// Which of these messages are not here? What is answered as missing will be
-    /// sent, what is not will never be.
-    fn reserve(&mut self, value: &Value<'_>) -> Reply {
-        let Value::KvList(kv) = value else { return Err(Refusal::Protocol) };
-        let fields = kv.fields();
-        if fields.get("PARTITION").is_none() {
-            return Err(Refusal::Protocol);
-        }
-        let list = |name| Fields::get(&fields, name).map(Value::as_list).ok_or(Refusal::Protocol);
-        let keys: HashSet<Vec<u8>> = list("MBOXNAME")?
-            .items()
-            .filter_map(|name| name.as_text().map(|name| self.site.names.backup_key(name)))
-            .collect();
-        let mut known = HashSet::new();
-        let wanted: Vec<Guid> = list("GUID")?
-            .items()
-            .filter_map(|value| value.as_guid())
-            .filter(|guid| known.insert(*guid))
-            .collect();
-        let mut missing_anywhere = HashSet::new();
-        for key in &keys {
-            let at = self.open(key)?;
-            let held = &mut self.open[at];
-            for guid in &wanted {
-                if read(held, |index| index.message(guid))?.is_none() {
-                    held.reserved.insert(*guid);
-                    missing_anywhere.insert(*guid);
-                }
-            }
-        }
-        let missing: Vec<Guid> =
-            wanted.into_iter().filter(|guid| missing_anywhere.contains(guid)).collect();
-        let mut answers = Answers::new();
-        answers.missing(&missing);
-        Ok(answers)
-    }
-
-    /// Stores messages in every backup that reserved them; those that nobody
-    /// reserved belong to the backups that the latest GET spoke of, and without one
-    /// (a client with a cache) to all that are open.
-    fn messages(&mut self, value: &Value<'_>, bodies: &[Body]) -> Result<(), Refusal> {
-        let Apply::Message(files) = Apply::read(b"MESSAGE", value)? else {
-            return Err(Refusal::Protocol);
-        };
-        if files.len() != bodies.len() {
-            return Err(Refusal::Protocol);
-        }
-        for (file, body) in files.iter().zip(bodies) {
-            self.check_guid(file, body)?;
-        }
-        for key in self.current.clone() {
-            self.open(&key)?;
-        }
-        let is_reserved = |guid: &Guid| self.open.iter().any(|held| held.reserved.contains(guid));
-        let unreserved: HashSet<Guid> =
-            files.iter().map(|file| file.guid).filter(|guid| !is_reserved(guid)).collect();
-        let mut stored = 0;
-        for at in 0..self.open.len() {
-            let held = &self.open[at];
-            let is_current = self.current.is_empty() || self.current.contains(&held.key);
-            let wanted = |guid: &Guid| {
-                held.reserved.contains(guid) || (is_current && unreserved.contains(guid))
-            };
-            let (files, bodies): (Vec<FileHeader>, Vec<Body>) = files
-                .iter()
-                .zip(bodies)
-                .filter(|(file, _)| wanted(&file.guid))
-                .map(|(file, body)| (file.clone(), body.clone()))
-                .unzip();
-            if files.is_empty() {
-                continue;
-            }
-            self.append_messages(at, files, &bodies)?;
-            stored += 1;
-        }
-        // Without a backup to put them into, nothing may be acknowledged.
-        if stored == 0 { Err(Refusal::Protocol) } else { Ok(()) }
-    }
-
-    fn append_messages(
-        &mut self,
-        at: usize,
-        files: Vec<FileHeader>,
-        bodies: &[Body],
-    ) -> Result<(), Refusal> {
-        let mut printer = Printer::new(Literals::NonSync, b"MESSAGE (".to_vec());
-        for (i, file) in files.iter().enumerate() {
-            printer.separator(i).file(file);
-        }
-        printer.raw(b")");
-        let (text, body_at) = printer.into_parts();
-        let guids: Vec<Guid> = files.iter().map(|file| file.guid).collect();
-        let apply = Apply::Message(files);
-        self.append(at, &Line { text: &text, body_at: &body_at, bodies, apply: &apply })?;
-        guids.iter().for_each(|guid| {
-            self.open[at].reserved.remove(guid);
-        });
-        Ok(())
-    }
-
-    fn check_guid(&self, file: &FileHeader, body: &Body) -> Result<(), Refusal> {
-        let mut sha1 = Sha1::new();
-        let result = self.staging.read(body, |piece| {
-            sha1.update(piece);
-            Ok(())
-        });
-        if let Err(error) = result {
-            tracing::error!(%error, "cannot read a staged message");
-            return Err(Refusal::Internal);
-        }
-        let found = Guid::from(<[u8; 20]>::from(sha1.finalize()));
-        if found != file.guid {
-            tracing::warn!(announced = %file.guid, %found, "message does not have its GUID");
-            return Err(Refusal::Protocol);
-        }
-        Ok(())
-    }
-
-    /// Appends any line that is not a message to the backup it belongs to.
-    fn store(&mut self, name: &[u8], value: &Value<'_>) -> Result<(), Refusal> {
-        let apply = Apply::read(name, value)?;
-        let names = &self.site.names;
-        let key = match &apply {
-            Apply::Mailbox(mailbox) => names.backup_key(&mailbox.mboxname),
-            Apply::Unmailbox(mboxname) => names.backup_key(mboxname),
-            Apply::Rename(rename) => names.backup_key(&rename.from),
-            Apply::Expunge(expunge) => names.backup_key(&expunge.mboxname),
-            Apply::Seen(seen) => names.userid_key(&seen.userid),
-            Apply::Sub(subscription, _) => names.userid_key(&subscription.userid),
-            Apply::Sieve(sieve) => names.userid_key(&sieve.script.userid),
-            Apply::Unsieve(script) => names.userid_key(&script.userid),
-            Apply::Message(_) | Apply::Reserve => return Err(Refusal::Protocol),
-        };
-        let at = self.open(&key)?;
-        if let Apply::Rename(rename) = &apply {
-            let known = read(&self.open[at], |index| index.mailbox_named(&rename.from))?;
-            known.ok_or(Refusal::Nonexistent)?;
-            if self.site.names.backup_key(&rename.to) != key {
-                // The mailbox leaves this user: here it ends, and keeps for the
-                // retention time; the client finds it missing under the new name and
-                // sends it whole.
-                let gone = rename.from.clone();
-                return self.append_line(at, b"UNMAILBOX", &Value::Atom(gone.as_slice().into()));
-            }
-        }
-        self.append_line(at, name, value)
-    }
-
-    fn append_line(&mut self, at: usize, name: &[u8], value: &Value<'_>) -> Result<(), Refusal> {
-        let mut printer = Printer::new(Literals::NonSync, Vec::new());
-        printer.item(name, value);
-        let text = printer.into_text();
-        let apply = Apply::read(name, value)?;
-        self.append(at, &Line { text: &text, body_at: &[], bodies: &[], apply: &apply })
-    }
-
     /// A backup that could not be written to is let go of: what it holds is found
     /// out at its next open.
     fn append(&mut self, at: usize, line: &Line<'_>) -> Result<(), Refusal> {
@@ -369,6 +159,23 @@ impl Lease {
         Ok(self.open.len() - 1)
     }
 
+    /// [`Lease::open`] for commands that had better not be answered LOCKED: a client repeats its
+    /// whole round at once, for as long as the lock is held.
+    fn open_patiently(&mut self, key: &[u8]) -> Result<usize, Refusal> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match self.open(key) {
+                Err(Refusal::Locked) if Instant::now() < until => std::thread::sleep(LOCK_RETRY),
+                other => return other,
+            }
+        }
+    }
+
+    /// Where an open backup is.
+    fn place(&self, key: &[u8]) -> Result<usize, Refusal> {
+        self.open.iter().position(|held| held.key == key).ok_or(Refusal::Internal)
+    }
+
     /// Finishes the backup unused for the longest, if there are too many. Those that
     /// messages are on their way to stay open.
     fn make_room(&mut self) -> Result<(), Refusal> {
@@ -389,7 +196,7 @@ impl Lease {
     fn finish_with(&mut self, status: &str) -> Vec<u8> {
         match self.finish_all() {
             Ok(()) => format!("{status}\r\n").into_bytes(),
-            Err(refusal) => format!("{}\r\n", refusal.status()).into_bytes(),
+            Err(_) => format!("{}\r\n", Refusal::Internal.status()).into_bytes(),
         }
     }
 
@@ -397,6 +204,7 @@ impl Lease {
     /// go of every backup. The first error is returned, after all have been tried.
     fn finish_all(&mut self) -> Result<(), Refusal> {
         self.current.clear();
+        self.asked = (Vec::new(), 0);
         let mut result = match std::mem::take(&mut self.is_in_doubt) {
             true => Err(Refusal::Internal),
             false => Ok(()),
@@ -423,21 +231,16 @@ impl Drop for Lease {
     }
 }
 
+/// Holds back a refusal of what a client would ask again at once, for ever.
+fn slowly<T>(result: Result<T, Refusal>) -> Result<T, Refusal> {
+    if matches!(result, Err(Refusal::Locked | Refusal::Unavailable)) {
+        std::thread::sleep(SLOW_DOWN);
+    }
+    result
+}
+
 fn finish(mut held: Held) -> Result<(), Refusal> {
     Ok(held.writer.finish(now())?)
-}
-
-fn mailbox(held: &Held, row: &MailboxRow, answers: &mut Answers) -> Result<(), Refusal> {
-    let extra = read(held, |index| index.extra_fields(row.id))?;
-    answers.mailbox(row, extra.as_deref(), None);
-    Ok(())
-}
-
-fn meta(held: &Held, answers: &mut Answers) -> Result<(), Refusal> {
-    read(held, |index| index.seen_states())?.iter().for_each(|row| answers.seen(row));
-    answers.subscriptions(&read(held, |index| index.subscriptions())?);
-    read(held, |index| index.sieve_scripts())?.iter().for_each(|row| answers.sieve(row));
-    Ok(())
 }
 
 fn read<T>(

@@ -2,7 +2,8 @@
 
 use crate::store::StoreError;
 use crate::store::catalog::CatalogError;
-use crate::wire::apply::Reject;
+use crate::wire::Guid;
+use crate::wire::apply::{Reject, Script};
 use crate::wire::dlist::{SyntaxError, Value, parse_item};
 
 /// What a client asks for.
@@ -13,9 +14,21 @@ pub(super) enum Get {
     UniqueIds(Vec<Vec<u8>>),
     FullMailbox(Vec<u8>),
     Meta(Vec<u8>),
-    /// Quota roots and server annotations: known, and nothing is kept of them. An
-    /// error would put a rolling client into an endless loop.
-    Nothing,
+    /// Limits of a quota root.
+    Quota(Vec<u8>),
+    /// Annotations of a mailbox, or of the server (`""`).
+    Annotation(Vec<u8>),
+    /// A stored message.
+    Fetch(Message),
+    /// A stored script.
+    FetchSieve(Script),
+}
+
+/// What `GET FETCH` asks for; the other fields do not matter here.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Message {
+    pub(super) mboxname: Vec<u8>,
+    pub(super) guid: Guid,
 }
 
 /// Why a request got no `OK`.
@@ -29,6 +42,17 @@ pub(super) enum Refusal {
     Nonexistent,
     #[error("locked")]
     Locked,
+    /// The line tells changes to another state than the one here.
+    #[error("changed since last sync")]
+    Changed,
+    /// The line was stored, and contradicts what is here otherwise.
+    #[error("checksum failure")]
+    Checksum,
+    /// The backup cannot be used; the reason is in the log. A client is told that it is locked:
+    /// it tries this user again later. Any other answer makes a rolling client give up its
+    /// round and begin it again at once, for ever, and nobody is backed up.
+    #[error("unavailable")]
+    Unavailable,
     /// The reason is in the log.
     #[error("internal error")]
     Internal,
@@ -44,7 +68,11 @@ impl Refusal {
             Refusal::Protocol => "NO IMAP_PROTOCOL_ERROR Protocol error".into(),
             Refusal::BadParameters => "NO IMAP_PROTOCOL_BAD_PARAMETERS Bad parameters".into(),
             Refusal::Nonexistent => "NO IMAP_MAILBOX_NONEXISTENT No Such Mailbox".into(),
-            Refusal::Locked => "NO IMAP_MAILBOX_LOCKED Mailbox locked".into(),
+            Refusal::Locked | Refusal::Unavailable => {
+                "NO IMAP_MAILBOX_LOCKED Mailbox locked".into()
+            }
+            Refusal::Changed => "NO IMAP_SYNC_CHANGED Changed since last sync".into(),
+            Refusal::Checksum => "NO IMAP_SYNC_CHECKSUM Checksum Failure".into(),
             Refusal::Internal => "NO Unknown error".into(),
             Refusal::Syntax { command, error } if error.what.starts_with("unexpected text") => {
                 format!("BAD Unexpected extra arguments to {command}")
@@ -72,14 +100,14 @@ impl From<StoreError> for Refusal {
             return Refusal::Locked;
         }
         tracing::error!("{error}");
-        Refusal::Internal
+        Refusal::Unavailable
     }
 }
 
 impl From<CatalogError> for Refusal {
     fn from(error: CatalogError) -> Refusal {
         tracing::error!("{error}");
-        Refusal::Internal
+        Refusal::Unavailable
     }
 }
 
@@ -96,7 +124,16 @@ impl Get {
                 names => Ok(Get::Mailboxes(names)),
             },
             b"UNIQUEIDS" => Ok(Get::UniqueIds(names(&value)?)),
-            b"QUOTA" | b"ANNOTATION" => Ok(Get::Nothing),
+            b"QUOTA" => Ok(Get::Quota(atom(&value)?)),
+            b"ANNOTATION" => Ok(Get::Annotation(atom(&value)?)),
+            b"FETCH" => Ok(Get::Fetch(Message {
+                mboxname: field(&value, "MBOXNAME")?,
+                guid: Guid::from_hex(&field(&value, "GUID")?).ok_or(Refusal::BadParameters)?,
+            })),
+            b"FETCH_SIEVE" => Ok(Get::FetchSieve(Script {
+                userid: field(&value, "USERID")?,
+                filename: field(&value, "FILENAME")?,
+            })),
             _ => Err(Refusal::Protocol),
         }
     }
@@ -117,6 +154,11 @@ pub(super) fn item<'a>(
 
 fn atom(value: &Value<'_>) -> Result<Vec<u8>, Refusal> {
     value.as_text().map(<[u8]>::to_vec).ok_or(Refusal::BadParameters)
+}
+
+fn field(value: &Value<'_>, name: &str) -> Result<Vec<u8>, Refusal> {
+    let Value::KvList(kv) = value else { return Err(Refusal::Protocol) };
+    kv.fields().text(name).map(<[u8]>::to_vec).ok_or(Refusal::BadParameters)
 }
 
 fn names(value: &Value<'_>) -> Result<Vec<Vec<u8>>, Refusal> {
@@ -146,7 +188,13 @@ mod tests {
             ("MAILBOXES (NIL)", "NO IMAP_PROTOCOL_BAD_PARAMETERS Bad parameters"),
             ("MAILBOXES (a))", "BAD Unexpected extra arguments to Get"),
             ("FULLMAILBOX NIL", "NO IMAP_PROTOCOL_BAD_PARAMETERS Bad parameters"),
-            ("FETCH %(UID 1)", "NO IMAP_PROTOCOL_ERROR Protocol error"),
+            ("FETCH x", "NO IMAP_PROTOCOL_ERROR Protocol error"),
+            ("FETCH %(UID 1)", "NO IMAP_PROTOCOL_BAD_PARAMETERS Bad parameters"),
+            (
+                "FETCH %(MBOXNAME user.tom GUID abc)",
+                "NO IMAP_PROTOCOL_BAD_PARAMETERS Bad parameters",
+            ),
+            ("ANNOTATION NIL", "NO IMAP_PROTOCOL_BAD_PARAMETERS Bad parameters"),
             ("FOO x", "NO IMAP_PROTOCOL_ERROR Protocol error"),
         ] {
             assert_eq!(status(text), expected, "{text}");
@@ -160,6 +208,6 @@ mod tests {
             Get::read(b"MAILBOXES(user.a {6+}\r\nuser.b)").unwrap(),
             Get::Mailboxes(vec![b"user.a".to_vec(), b"user.b".to_vec()])
         );
-        assert_eq!(Get::read(b"ANNOTATION \"\"").unwrap(), Get::Nothing);
+        assert_eq!(Get::read(b"ANNOTATION \"\"").unwrap(), Get::Annotation(Vec::new()));
     }
 }

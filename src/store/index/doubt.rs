@@ -1,0 +1,392 @@
+//! Is the truth about a mailbox the master's?
+//!
+//! A master tells changes only. One that was restored from an older state and has gone on does
+//! not know what it once sent: the backup would keep mail that is not there, and lack mail that
+//! came under the same UIDs. SYNC_CRC, the checksum over the living messages that comes with
+//! each line, shows it. A line is compared by what it changes, in time proportional to the line;
+//! if that does not fit the mailbox is *suspected*, and compared as a whole before it is shown to
+//! a client again. One that does not compare equal is not shown, and the client sends all of it.
+
+use std::collections::HashSet;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::read::RecordRow;
+use super::schema::SchemaError;
+use super::{Index, MailboxRow, Position, Result};
+use crate::wire::apply::{Mailbox, Record};
+
+/// SYNC_CRC_ANNOT of a mailbox without annotations, so also of one without messages.
+const ANNOT_OF_NOTHING: u32 = 12_345_678;
+
+/// What is wrong with a mailbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Doubt {
+    /// Nothing.
+    Nothing = 0,
+    /// It is to be compared as a whole.
+    Suspected = 1,
+    /// It is to be sent whole, whatever a comparison says.
+    Resend = 2,
+    /// The checksums of its sender are not understood: no comparison.
+    Unverifiable = 3,
+}
+
+pub(super) fn create(db: &Connection) -> std::result::Result<(), SchemaError> {
+    Ok(db.execute_batch(
+        "CREATE TABLE IF NOT EXISTS cyrbk_doubt( mailbox_id INTEGER PRIMARY KEY, state INTEGER \
+         NOT NULL );",
+    )?)
+}
+
+/// Compares a MAILBOX line with what is known, record by record.
+pub(super) struct Comparison {
+    before: Option<MailboxRow>,
+    doubt: Doubt,
+    /// What the checksum should be after the records so far.
+    expected: u32,
+    /// Checksum of the records alone.
+    told_crc: u32,
+    told: HashSet<u32>,
+    /// A message that lives in the mailbox never came.
+    pub(super) lacks_message: bool,
+}
+
+impl Index {
+    /// Begins a comparison with what was known `before` the line.
+    pub(super) fn compare(&self, before: Option<MailboxRow>) -> Result<Comparison> {
+        let doubt = match &before {
+            Some(row) => self.doubt(row.id)?,
+            None => Doubt::Nothing,
+        };
+        let expected = before.as_ref().map_or(0, |row| row.sync_crc);
+        Ok(Comparison {
+            before,
+            doubt,
+            expected,
+            told_crc: 0,
+            told: HashSet::new(),
+            lacks_message: false,
+        })
+    }
+
+    /// Takes up a record, before it is entered.
+    pub(super) fn compare_record(&self, with: &mut Comparison, record: &Record) -> Result<()> {
+        let crc = if record.expunged { 0 } else { record.crc() };
+        with.told_crc ^= crc;
+        with.told.insert(record.uid);
+        if let (Some(before), Doubt::Nothing) = (&with.before, with.doubt) {
+            let known = self.true_record(before.id, record.uid)?;
+            let known = known.filter(|row| row.expunged.is_none());
+            with.expected ^= crc ^ known.map_or(0, |row| row.crc());
+        }
+        Ok(())
+    }
+
+    /// Draws the conclusion, after all records were entered.
+    pub(super) fn conclude(
+        &self,
+        at: Position,
+        id: i64,
+        with: &Comparison,
+        line: &Mailbox<'_>,
+    ) -> Result<()> {
+        let is_whole = line.since.is_none() && fits(line, with.told_crc);
+        let mut doubt = with.doubt;
+        if is_whole {
+            if with.before.is_some() {
+                self.expunge_all_but(at, id, &with.told)?;
+            }
+            doubt = Doubt::Nothing;
+        } else if let Some(before) = &with.before {
+            let went_back = line.last_uid < before.last_uid
+                || line.highestmodseq < before.highestmodseq
+                || line.uidvalidity < before.uidvalidity;
+            let differs = doubt == Doubt::Nothing && !fits(line, with.expected);
+            let is_suspect = went_back || differs || before.deleted.is_some();
+            if is_suspect && doubt != Doubt::Resend {
+                doubt = Doubt::Suspected;
+            }
+        } else if has_checksum(line) {
+            doubt = Doubt::Unverifiable;
+        }
+        if with.lacks_message && doubt != Doubt::Resend {
+            doubt = Doubt::Suspected;
+        }
+        if doubt != with.doubt { self.set_doubt(id, doubt) } else { Ok(()) }
+    }
+
+    /// Whether what is known of the mailbox is what its master last had, as far as can be told.
+    /// One that was suspected, and is as it should be, is no longer.
+    pub fn is_whole(&self, row: &MailboxRow) -> Result<bool> {
+        match self.doubt(row.id)? {
+            Doubt::Nothing | Doubt::Unverifiable => Ok(true),
+            Doubt::Resend => Ok(false),
+            Doubt::Suspected => {
+                let records = self.true_records(row.id)?;
+                let living = records.iter().filter(|record| record.expunged.is_none());
+                let crc = living.fold(0, |crc, record| crc ^ record.crc());
+                let is_whole = is_known(row.sync_crc, row.sync_crc_annot)
+                    && crc == row.sync_crc
+                    && !self.lacks_message(row.id)?;
+                if is_whole {
+                    self.set_doubt(row.id, Doubt::Nothing)?;
+                }
+                Ok(is_whole)
+            }
+        }
+    }
+
+    /// Only an exception can speak of a message that is not there.
+    fn lacks_message(&self, mailbox_id: i64) -> Result<bool> {
+        Ok(self
+            .db
+            .prepare_cached(
+                "SELECT EXISTS (SELECT 1 FROM cyrbk_record WHERE mailbox_id = ?1 AND hidden = 0
+                 AND expunged IS NULL AND guid NOT IN (SELECT guid FROM message))",
+            )?
+            .query_row([mailbox_id], |row| row.get(0))?)
+    }
+
+    pub(super) fn doubt(&self, mailbox_id: i64) -> Result<Doubt> {
+        let state: Option<i64> = self
+            .db
+            .prepare_cached("SELECT state FROM cyrbk_doubt WHERE mailbox_id = ?1")?
+            .query_row([mailbox_id], |row| row.get(0))
+            .optional()?;
+        Ok(match state {
+            None | Some(0) => Doubt::Nothing,
+            Some(2) => Doubt::Resend,
+            Some(3) => Doubt::Unverifiable,
+            Some(_) => Doubt::Suspected,
+        })
+    }
+
+    pub(super) fn set_doubt(&self, mailbox_id: i64, doubt: Doubt) -> Result<()> {
+        self.db
+            .prepare_cached(
+                "INSERT OR REPLACE INTO cyrbk_doubt (mailbox_id, state) VALUES (?1, ?2)",
+            )?
+            .execute(params![mailbox_id, doubt as i64])?;
+        Ok(())
+    }
+
+    /// The sender has told the whole mailbox: what it has not mentioned is gone, as of now.
+    fn expunge_all_but(&self, at: Position, mailbox_id: i64, uids: &HashSet<u32>) -> Result<()> {
+        for row in self.true_records(mailbox_id)? {
+            if row.expunged.is_none() && !uids.contains(&row.uid) {
+                self.expunge_record(at, mailbox_id, row)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn expunge_record(&self, at: Position, mailbox_id: i64, row: RecordRow) -> Result<()> {
+        let Some(guid) = row.guid else { return Ok(()) };
+        let record = Record {
+            uid: row.uid,
+            modseq: row.modseq,
+            last_updated: row.last_updated,
+            flags: row.flags,
+            expunged: true,
+            internaldate: row.internaldate,
+            size: Some(row.size),
+            guid,
+            annotations: row.annotations,
+        };
+        self.set_exception(at, mailbox_id, &record)
+    }
+}
+
+/// Zero is "not known", as in a partial update; but so is the checksum of no message, beside
+/// which stands the other one's beginning.
+fn is_known(sync_crc: u32, sync_crc_annot: u32) -> bool {
+    sync_crc != 0 || sync_crc_annot == ANNOT_OF_NOTHING
+}
+
+fn has_checksum(line: &Mailbox<'_>) -> bool {
+    is_known(line.sync_crc, line.sync_crc_annot)
+}
+
+fn fits(line: &Mailbox<'_>, crc: u32) -> bool {
+    has_checksum(line) && line.sync_crc == crc
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::wire::apply::Apply;
+    use crate::wire::dlist::parse_item;
+
+    /// (uid, message, modseq, expunged)
+    type Told = (u32, u32, u64, bool);
+
+    fn apply(index: &Index, line: &str) {
+        let (name, value) = parse_item(line.as_bytes()).unwrap();
+        let at = Position { chunk_id: 1, ts: 9, offset: 0 };
+        index.apply(at, &Apply::read(&name, &value).unwrap()).unwrap();
+    }
+
+    fn record(&(uid, message, modseq, expunged): &Told) -> String {
+        let flags = if expunged { "\\Expunged" } else { "" };
+        format!(
+            "%(UID {uid} MODSEQ {modseq} LAST_UPDATED 1 FLAGS ({flags}) INTERNALDATE 1 SIZE 7 \
+             GUID {message:040x})"
+        )
+    }
+
+    fn crc(living: &[Told]) -> u32 {
+        living.iter().filter(|told| !told.3).fold(0, |sum, &(uid, message, modseq, _)| {
+            sum ^ crc32fast::hash(format!("{uid} {modseq} 1 (0) 1 {message:040x}").as_bytes())
+        })
+    }
+
+    /// A line of a master that has `all`, and tells `told`.
+    fn mailbox(index: &Index, modseq: u64, since: Option<u64>, all: &[Told], told: &[Told]) {
+        let since = since.map_or(String::new(), |modseq| format!("SINCE_MODSEQ {modseq} "));
+        let records: Vec<String> = told.iter().map(record).collect();
+        let last_uid = all.iter().map(|told| told.0).max().unwrap_or(0);
+        apply(
+            index,
+            &format!(
+                "MAILBOX %(UNIQUEID u MBOXNAME user.a LAST_UID {last_uid} HIGHESTMODSEQ {modseq} \
+                 RECENTUID 0 RECENTTIME 0 LAST_APPENDDATE 0 POP3_LAST_LOGIN 0 UIDVALIDITY 1 \
+                 PARTITION d ACL \"\" OPTIONS P SYNC_CRC {} SYNC_CRC_ANNOT 12345678 {since}RECORD \
+                 ({}))",
+                crc(all),
+                records.join(" ")
+            ),
+        );
+    }
+
+    fn index(messages: u32) -> Index {
+        let index = Index::scratch().unwrap();
+        index.start_chunk(1, 0, "").unwrap();
+        for message in 1..=messages {
+            apply(&index, &format!("MESSAGE (%{{d {message:040x} 7}}\r\n)"));
+        }
+        index
+    }
+
+    fn is_whole(index: &Index) -> bool {
+        let row = index.mailbox_with_uniqueid(b"u").unwrap().unwrap();
+        index.is_whole(&row).unwrap()
+    }
+
+    fn living(index: &Index) -> Vec<u32> {
+        let row = index.mailbox_with_uniqueid(b"u").unwrap().unwrap();
+        let records = index.true_records(row.id).unwrap();
+        records.iter().filter(|r| r.expunged.is_none()).map(|r| r.uid).collect()
+    }
+
+    const ONE: Told = (1, 1, 1, false);
+    const TWO: Told = (2, 2, 2, false);
+
+    #[test]
+    fn changes_that_fit_raise_no_doubt() {
+        let index = index(3);
+        mailbox(&index, 2, None, &[ONE, TWO], &[ONE, TWO]);
+        let (one, three) = ((1, 1, 3, true), (3, 3, 4, false));
+        mailbox(&index, 4, Some(2), &[one, TWO, three], &[one, three]);
+        assert_eq!(index.doubt(1).unwrap(), Doubt::Nothing);
+        // The same record twice in a line.
+        let again = (3, 3, 5, false);
+        mailbox(&index, 5, Some(4), &[TWO, again], &[three, again]);
+        assert_eq!(index.doubt(1).unwrap(), Doubt::Nothing);
+        assert_eq!(living(&index), [2, 3]);
+    }
+
+    /// It was restored from a state with UID 1 only, and has since got other mail.
+    #[test]
+    fn a_master_that_went_back_and_on_is_found_out() {
+        let index = index(4);
+        mailbox(&index, 2, None, &[ONE, TWO], &[ONE, TWO]);
+        let (other, new) = ((2, 3, 2, false), (3, 4, 3, false));
+        mailbox(&index, 3, Some(2), &[ONE, other, new], &[new]);
+        assert!(!is_whole(&index));
+        mailbox(&index, 3, None, &[ONE, other, new], &[ONE, other, new]);
+        assert!(is_whole(&index));
+        assert_eq!(living(&index), [1, 2, 3]);
+    }
+
+    #[test]
+    fn what_a_whole_line_leaves_out_is_gone() {
+        let index = index(2);
+        mailbox(&index, 2, None, &[ONE, TWO], &[ONE, TWO]);
+        mailbox(&index, 1, Some(2), &[ONE], &[]);
+        mailbox(&index, 2, None, &[TWO], &[TWO]);
+        assert!(is_whole(&index));
+        assert_eq!(living(&index), [2]);
+    }
+
+    /// A deleted mailbox that comes back does not bring its old mail with it.
+    #[test]
+    fn a_mailbox_that_comes_back_is_what_its_line_says() {
+        let index = index(2);
+        mailbox(&index, 2, None, &[ONE, TWO], &[ONE, TWO]);
+        apply(&index, "UNMAILBOX user.a");
+        mailbox(&index, 3, None, &[TWO], &[TWO]);
+        assert!(is_whole(&index));
+        assert_eq!(living(&index), [2]);
+    }
+
+    #[test]
+    fn a_message_that_never_came_keeps_the_mailbox_in_doubt() {
+        let index = index(1);
+        mailbox(&index, 2, None, &[ONE, TWO], &[ONE, TWO]);
+        assert!(!is_whole(&index));
+        apply(&index, &format!("MESSAGE (%{{d {:040x} 7}}\r\n)", 2));
+        assert!(is_whole(&index));
+        // Nor does one matter that is expunged.
+        mailbox(&index, 4, Some(2), &[ONE, TWO], &[(3, 9, 4, true)]);
+        assert_eq!(index.doubt(1).unwrap(), Doubt::Nothing);
+    }
+
+    #[test]
+    fn doubts_can_turn_out_unfounded() {
+        let index = index(2);
+        mailbox(&index, 2, None, &[ONE, TWO], &[ONE, TWO]);
+        mailbox(&index, 1, Some(2), &[ONE, TWO], &[]);
+        assert_eq!(index.doubt(1).unwrap(), Doubt::Suspected);
+        assert!(is_whole(&index));
+        assert_eq!(index.doubt(1).unwrap(), Doubt::Nothing);
+    }
+
+    #[test]
+    fn a_mailbox_to_be_sent_whole_is_not_compared() {
+        let index = index(2);
+        mailbox(&index, 2, None, &[ONE, TWO], &[ONE, TWO]);
+        apply(&index, "RESERVE %(CYRBK %(INCOMPLETE u))");
+        assert!(!is_whole(&index));
+        mailbox(&index, 2, Some(2), &[ONE, TWO], &[]);
+        assert!(!is_whole(&index));
+        mailbox(&index, 2, None, &[ONE, TWO], &[ONE, TWO]);
+        assert!(is_whole(&index));
+    }
+
+    /// An update without a checksum proves nothing, and takes nothing away.
+    #[test]
+    fn a_missing_checksum_is_not_that_of_nothing() {
+        let index = index(2);
+        mailbox(&index, 2, None, &[ONE, TWO], &[ONE, TWO]);
+        apply(
+            &index,
+            "MAILBOX %(UNIQUEID u MBOXNAME user.a LAST_UID 2 HIGHESTMODSEQ 2 RECENTUID 0 \
+             RECENTTIME 0 LAST_APPENDDATE 0 POP3_LAST_LOGIN 0 UIDVALIDITY 1 PARTITION d ACL \"\" \
+             OPTIONS P RECORD ())",
+        );
+        assert_eq!(living(&index), [1, 2]);
+    }
+
+    /// Better no comparison than to ask for everything each time.
+    #[test]
+    fn checksums_that_are_not_understood_raise_no_doubt() {
+        let index = index(3);
+        mailbox(&index, 2, None, &[TWO], &[ONE, TWO]);
+        assert_eq!(index.doubt(1).unwrap(), Doubt::Unverifiable);
+        mailbox(&index, 3, Some(2), &[TWO], &[(3, 3, 3, false)]);
+        assert!(is_whole(&index));
+        assert_eq!(living(&index), [1, 2, 3]);
+    }
+}
