@@ -72,7 +72,10 @@ fn user(scratch: &Index, new: &Index) -> Result<std::result::Result<(), String>,
         seen.sort_by(|a, b| a.uniqueid.cmp(&b.uniqueid));
         let mut scripts = index.sieve_scripts()?;
         scripts.sort_by(|a, b| a.filename.cmp(&b.filename));
-        Ok::<_, IndexError>((subscriptions, seen, scripts))
+        // Where they are stored is what changes.
+        scripts.iter_mut().for_each(|script| (script.chunk_id, script.offset) = (0, 0));
+        let own = (index.quotas()?, index.active_script()?, index.annotations(b"")?);
+        Ok::<_, IndexError>((subscriptions, seen, scripts, own))
     };
     let (due, found) = (sorted(scratch)?, sorted(new)?);
     Ok(if due.0 != found.0 {
@@ -81,6 +84,8 @@ fn user(scratch: &Index, new: &Index) -> Result<std::result::Result<(), String>,
         Err("the seen states".into())
     } else if due.2 != found.2 {
         Err("the sieve scripts".into())
+    } else if due.3 != found.3 {
+        Err("quota, active script or annotations".into())
     } else {
         Ok(())
     })

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::survey::{Kind, Note, Survey, is_superseded};
+use super::survey::{Kind, Note, Survey};
 use crate::store::index::{IndexError, MailboxRow};
 use crate::wire::apply::Apply;
 use crate::wire::dlist::parse_item;
+use crate::wire::own::Own;
 
 /// What stays of which chunk.
 pub(super) struct Plan {
@@ -199,6 +200,15 @@ fn is_needed(survey: &Survey, note: &Note, since: Option<i64>) -> Result<bool, I
             },
             Err(_) => Ok(false),
         },
-        Kind::Carrier(text) => Ok(!is_superseded(text)),
+        // In doubt as long as the state at the end says so.
+        Kind::Own(Own::Incomplete(uniqueid)) => scratch.is_to_be_resent(uniqueid),
+        // The latest word on its subject counts.
+        Kind::Own(own) => {
+            let subject = own.anchor(b"");
+            Ok(!survey.notes.iter().any(|later| {
+                later.line > line
+                    && matches!(&later.kind, Kind::Own(other) if other.anchor(b"") == subject)
+            }))
+        }
     }
 }

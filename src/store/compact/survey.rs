@@ -14,7 +14,8 @@ use crate::store::index::{ChunkRow, Index, IndexError, Position};
 use crate::store::log::{BodySink, LogError, LogLine, LogReader};
 use crate::wire::Guid;
 use crate::wire::apply::Apply;
-use crate::wire::dlist::{FileHeader, Value};
+use crate::wire::dlist::FileHeader;
+use crate::wire::own::Own;
 
 /// What the log says.
 pub(super) struct Survey {
@@ -58,8 +59,8 @@ pub(super) enum Kind {
     Script(Vec<u8>),
     /// EXPUNGE; its text.
     Expunge(Vec<u8>),
-    /// RESERVE that carries something of cyrbk's own; its text.
-    Carrier(Vec<u8>),
+    /// Something that Cyrus's log cannot say.
+    Own(Own),
 }
 
 impl Survey {
@@ -224,7 +225,7 @@ impl Reading<'_> {
             }
             Apply::Unsieve(script) => Some(Kind::Script(script.filename.clone())),
             Apply::Expunge(_) => Some(Kind::Expunge(line.text().to_vec())),
-            Apply::Reserve if is_carrier(&value) => Some(Kind::Carrier(line.text().to_vec())),
+            Apply::Own(own) => Some(Kind::Own(own.clone())),
             _ => None,
         };
         let at = Position { chunk_id: id, ts: line.ts, offset: line.offset };
@@ -293,19 +294,6 @@ fn skip_member(file: &File, offset: u64) -> std::result::Result<(u64, u64), Memb
     let mut buffer = vec![0; 1 << 16];
     while reader.read(&mut buffer)? > 0 {}
     Ok((reader.offset_file(), reader.len_plain()))
-}
-
-/// Whether a RESERVE carries something of cyrbk's own: Cyrus stores the line and
-/// reads nothing in it.
-fn is_carrier(value: &Value<'_>) -> bool {
-    let Value::KvList(fields) = value else { return false };
-    fields.pairs().any(|(key, _)| key.to_ascii_uppercase().starts_with(b"X-CYRBK"))
-}
-
-/// Whether a later line has made what a carrier says obsolete. Nothing is known
-/// about that here yet: carriers stay.
-pub(super) fn is_superseded(_carrier: &[u8]) -> bool {
-    false
 }
 
 /// Hashes the bodies of a line.

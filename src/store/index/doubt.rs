@@ -148,6 +148,15 @@ impl Index {
             .query_row([mailbox_id], |row| row.get(0))?)
     }
 
+    /// Whether the mailbox is kept from clients until it was sent whole.
+    pub fn is_to_be_resent(&self, uniqueid: &[u8]) -> Result<bool> {
+        let row = self.mailbox_with_uniqueid(uniqueid)?;
+        Ok(match row {
+            Some(row) => self.doubt(row.id)? == Doubt::Resend,
+            None => false,
+        })
+    }
+
     pub(super) fn doubt(&self, mailbox_id: i64) -> Result<Doubt> {
         let state: Option<i64> = self
             .db

@@ -119,7 +119,10 @@ impl Site {
             }
             Op::Unsieve(file) => format!("UNSIEVE %(USERID a FILENAME s{file})"),
             Op::Reserve => "RESERVE %(PARTITION p MBOXNAME (user.a) GUID ())".to_owned(),
-            Op::Carrier(number) => format!("RESERVE %(X-CYRBK-TEST {number} GUID ())"),
+            Op::Carrier(number) => format!(
+                "RESERVE %(CYRBK %(QUOTA %(ROOT user.q{} LIMIT {number} STORAGE {number})))",
+                number % 2
+            ),
         };
         self.append(writer, now, &text, &[], &[]);
     }

@@ -184,13 +184,20 @@ fn names_that_are_handed_round_are_not_confused() {
 }
 
 #[test]
-fn carriers_stay_and_other_reservations_go() {
+fn the_latest_word_on_a_quota_stays_and_reservations_go() {
     let site = Site::new();
-    let ops = [(0, Op::Reserve), (0, Op::Carrier(7)), (0, Op::EndChunk), (0, Op::Reserve)];
+    let ops = [
+        (0, Op::Carrier(5)),
+        (0, Op::Reserve),
+        (0, Op::Carrier(7)),
+        (0, Op::EndChunk),
+        (0, Op::Reserve),
+    ];
     let end = site.write(&ops);
     let (events, _) = site.compact(&site.policy(Some(end)));
     assert_eq!(events, ["Keeping([1])"]);
-    assert_eq!(text(&site), "1000 APPLY RESERVE %(X-CYRBK-TEST 7 GUID ())\r\n");
+    let latest = "1000 APPLY RESERVE %(CYRBK %(QUOTA %(ROOT user.q1 LIMIT 7 STORAGE 7)))\r\n";
+    assert_eq!(text(&site), latest);
 }
 
 /// All lines of the data file, header lines left out.
