@@ -153,7 +153,7 @@ fn serve_stdio(options: &Options, settings: &Settings, ident: &str) -> anyhow::R
     let has_tls = server_settings.tls.is_some();
     let mut server = Server::new(server_settings, Vec::new(), Manager::None, retirement)?;
     let stdin = io::stdin().as_fd().try_clone_to_owned()?;
-    if let Some(address) = network_peer(&stdin) {
+    if let Some(address) = network_peer(&stdin)? {
         let socket = std::net::TcpStream::from(stdin);
         socket.set_nonblocking(true)?;
         let door = Door {
@@ -177,9 +177,15 @@ fn serve_stdio(options: &Options, settings: &Settings, ident: &str) -> anyhow::R
 }
 
 /// The client's address, if `fd` is a connection from a network.
-fn network_peer(fd: &OwnedFd) -> Option<std::net::SocketAddr> {
-    let socket = std::net::TcpStream::from(fd.try_clone().ok()?);
-    socket.peer_addr().ok()
+///
+/// What kind of socket it is tells the socket's own address: that of the peer is gone
+/// once the peer has reset the connection, and its octets may still be read.
+fn network_peer(fd: &OwnedFd) -> io::Result<Option<std::net::SocketAddr>> {
+    let socket = std::net::TcpStream::from(fd.try_clone()?);
+    match socket.local_addr() {
+        Ok(_) => socket.peer_addr().map(Some),
+        Err(_) => Ok(None),
+    }
 }
 
 /// Carries octets between standard input and output and a socket: either may be a file,

@@ -93,7 +93,7 @@ fn give_to_cyrus(spec: &str, settings: &Settings) -> Result<()> {
     }
     let name = std::env::var("CYRUS_USER").unwrap_or_else(|_| settings.cyrus_user.clone());
     if let Some(user) = nix::unistd::User::from_name(&name)? {
-        std::os::unix::fs::chown(spec, Some(user.uid.as_raw()), None)
+        std::os::unix::fs::lchown(spec, Some(user.uid.as_raw()), None)
             .with_context(|| format!("cannot give {spec} to {name}"))?;
     }
     Ok(())

@@ -219,7 +219,7 @@ impl Writer {
 
     /// A damaged index is found out about only where it is touched: it goes out of
     /// the way now, and the next open builds it again.
-    fn put_aside_if_damaged(&self, error: &StoreError) {
+    pub fn put_aside_if_damaged(&self, error: &StoreError) {
         let StoreError::Index { source, .. } = error else { return };
         if !source.is_damage() {
             return;

@@ -15,6 +15,9 @@ use crate::wire::frame::{Event, Framer, Limits};
 /// Bounds before authentication: room for the longest base64 line, no messages.
 const LIMITS_UNKNOWN: Limits = Limits { line: 32 * 1024, literal: 16 * 1024, body: 0, bodies: 16 };
 
+/// Longest name of a SASL mechanism (RFC 4422, 3.1).
+const MECH_MAX: usize = 20;
+
 /// What all sessions of a server have in common.
 #[derive(Clone, Debug)]
 pub struct SessionSettings {
@@ -173,7 +176,8 @@ impl Session {
                 }
             };
             if let Some(piece) = staged {
-                self.submit(Work::Stage(piece));
+                let is_first = self.spool.staged() == piece.len() as u64;
+                self.submit(Work::Stage { octets: piece, is_first });
             }
         }
     }
@@ -376,7 +380,12 @@ impl Session {
         let initial = words.next();
         let is_mech_char = |c: &u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_');
         let mech = match std::str::from_utf8(mech) {
-            Ok(mech) if !mech.is_empty() && mech.bytes().all(|c| is_mech_char(&c)) => mech,
+            Ok(mech)
+                if (1..=MECH_MAX).contains(&mech.len())
+                    && mech.bytes().all(|c| is_mech_char(&c)) =>
+            {
+                mech
+            }
             _ => return self.send("BAD Invalid mechanism"),
         };
         if words.next().is_some() {

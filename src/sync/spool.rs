@@ -33,6 +33,11 @@ impl Spool {
         }
     }
 
+    /// Octets of this line that were given out to be staged.
+    pub(super) fn staged(&self) -> u64 {
+        self.staged
+    }
+
     /// A body begins.
     pub(super) fn start(&mut self) {
         self.buffer = Vec::new();

@@ -16,8 +16,13 @@ pub enum Work {
     },
     /// The client's answer to a challenge, decoded.
     Respond(Vec<u8>),
-    /// Octets of a message body to be staged behind what is staged already.
-    Stage(Vec<u8>),
+    /// Octets of message bodies to be staged.
+    Stage {
+        /// The octets.
+        octets: Vec<u8>,
+        /// They are the first of their line: nothing that is staged already counts.
+        is_first: bool,
+    },
     /// `GET`, what follows the word.
     Get(Vec<u8>),
     /// `APPLY`, what follows the word, and the message bodies beside it.

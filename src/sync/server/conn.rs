@@ -19,6 +19,9 @@ const TURN: usize = 1 << 20;
 /// Octets read from a socket at a time.
 const READ: usize = 256 * 1024;
 
+/// Octets of unsent output above which a client that has not logged in is not read.
+const UNKNOWN_HIGH_WATER: usize = 16 * 1024;
+
 /// What a connection needs next.
 #[derive(Debug)]
 pub(super) enum Next {
@@ -237,7 +240,11 @@ impl Conn {
             if self.is_closing {
                 return Ok(self.take_leave(now));
             }
-            let is_choked = self.transport.octets_to_send() > limits.output_high_water;
+            let high_water = match self.session.is_unknown() {
+                true => limits.output_high_water.min(UNKNOWN_HIGH_WATER),
+                false => limits.output_high_water,
+            };
+            let is_choked = self.transport.octets_to_send() > high_water;
             // A handshake is between the client and the transport.
             let is_wanted = self.session.wants_input() || self.session.is_awaiting_tls();
             if self.is_busy || is_choked || !is_wanted {

@@ -35,6 +35,9 @@ const SLOW_DOWN: Duration = Duration::from_secs(2);
 /// How often the lock is tried meanwhile.
 const LOCK_RETRY: Duration = Duration::from_millis(100);
 
+/// How often a backup is looked for that is being moved.
+const OPEN_TRIES: usize = 5;
+
 /// See the module.
 pub(super) struct Lease {
     site: SharedSite,
@@ -95,7 +98,7 @@ impl Lease {
                 channel,
             )),
             Work::Respond(response) => Done::Auth(self.login.respond(&self.peer, &response)),
-            Work::Stage(octets) => Done::Staged(match self.staging.add(&octets) {
+            Work::Stage { octets, is_first } => Done::Staged(match self.stage(&octets, is_first) {
                 Ok(()) => true,
                 Err(error) => {
                     tracing::error!(path = %self.site.staging_path.display(), %error,
@@ -114,11 +117,22 @@ impl Lease {
             Work::Restart => Done::Reply(self.finish_with("OK Restarting")),
             Work::Exit => Done::Reply(self.finish_with("OK Finished")),
             Work::Release => {
-                // The client hears of it when it asks for a promise.
+                // The client hears of it when it asks for a promise, and goes on with what
+                // it asked for.
+                let current = std::mem::take(&mut self.current);
                 self.is_in_doubt = self.finish_all().is_err();
+                self.current = current;
                 Done::Released
             }
         }
+    }
+
+    /// What a line that was refused has left behind goes first.
+    fn stage(&mut self, octets: &[u8], is_first: bool) -> std::io::Result<()> {
+        if is_first {
+            self.staging.clear()?;
+        }
+        self.staging.add(octets)
     }
 
     /// A backup that could not be written to is let go of: what it holds is found
@@ -149,14 +163,26 @@ impl Lease {
             return Ok(self.open.len() - 1);
         }
         self.make_room()?;
-        let (path, _) = self.site.catalog.lookup_or_create(key, &self.site.placement)?;
-        let writer = Writer::open(&path, now()).inspect_err(|error| {
-            if !matches!(error, StoreError::Locked(_)) {
+        let writer = self.open_writer(key).inspect_err(|refusal| {
+            if !matches!(refusal, Refusal::Locked) {
                 tracing::error!(backup = %lossy(key), "cannot open the backup");
             }
         })?;
         self.open.push(Held { key: key.to_vec(), writer, reserved: HashSet::new() });
         Ok(self.open.len() - 1)
+    }
+
+    /// Once the lock is held the catalog must still lead to this file: a tool may have
+    /// moved or deleted the backup in between.
+    fn open_writer(&self, key: &[u8]) -> Result<Writer, Refusal> {
+        for _ in 0..OPEN_TRIES {
+            let (path, _) = self.site.catalog.lookup_or_create(key, &self.site.placement)?;
+            let writer = Writer::open(&path, now())?;
+            if self.site.catalog.lookup(key)?.as_ref() == Some(&path) {
+                return Ok(writer);
+            }
+        }
+        Err(Refusal::Locked)
     }
 
     /// [`Lease::open`] for commands that had better not be answered LOCKED: a client repeats its
@@ -177,13 +203,12 @@ impl Lease {
     }
 
     /// Finishes the backup unused for the longest, if there are too many. Those that
-    /// messages are on their way to stay open.
+    /// reserved messages stay open; one that is asked for again is opened again.
     fn make_room(&mut self) -> Result<(), Refusal> {
         if self.open.len() < self.site.open_backups_max {
             return Ok(());
         }
-        let is_idle = |held: &Held| held.reserved.is_empty() && !self.current.contains(&held.key);
-        match self.open.iter().position(is_idle) {
+        match self.open.iter().position(|held| held.reserved.is_empty()) {
             Some(at) => {
                 let finished = finish(self.open.remove(at));
                 self.is_in_doubt |= finished.is_err();
@@ -247,7 +272,11 @@ fn read<T>(
     held: &Held,
     query: impl FnOnce(&Index) -> crate::store::index::Result<T>,
 ) -> Result<T, Refusal> {
-    query(held.writer.index()).map_err(|error| StoreError::index(held.writer.path())(error).into())
+    query(held.writer.index()).map_err(|error| {
+        let error = StoreError::index(held.writer.path())(error);
+        held.writer.put_aside_if_damaged(&error);
+        error.into()
+    })
 }
 
 fn reply(result: Reply) -> Done {

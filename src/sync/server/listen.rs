@@ -3,10 +3,11 @@
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use mio::net::{TcpListener, UnixListener};
+use nix::sys::stat::{Mode, umask};
 
 use super::stream::ListenSocket;
 use crate::sync::Door;
@@ -144,9 +145,11 @@ fn bind_unix(path: &Path) -> Result<Listener, ListenError> {
         if is_left_behind {
             std::fs::remove_file(path)?;
         }
-        let listener = UnixListener::bind(path)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-        Ok(listener)
+        // Not by chmod afterwards: whoever owns the directory could have put a link there.
+        let before = umask(Mode::from_bits_truncate(0o177));
+        let listener = UnixListener::bind(path);
+        umask(before);
+        listener
     };
     let listener =
         bind().map_err(|source| ListenError::BindUnix { path: path.to_owned(), source })?;
@@ -157,6 +160,7 @@ fn bind_unix(path: &Path) -> Result<Listener, ListenError> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
     fn doors_differ() {

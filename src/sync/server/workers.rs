@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use mio::Waker;
 
 use super::lease::Lease;
@@ -67,23 +67,27 @@ impl Workers {
     pub(super) fn submit(&self, job: Job) {
         // The receiver lives in `shared`, so the queue is never closed.
         let _ = self.jobs.send(job);
-        let threads = self.shared.threads.load(Ordering::Acquire);
+        // A thread that leaves says so before it looks for a job once more: either it
+        // finds this one, or it is not counted here.
+        let threads = self.shared.threads.load(Ordering::SeqCst);
         let waiting = self.shared.jobs.len();
-        if waiting > self.shared.idle.load(Ordering::Acquire) && threads < self.max {
+        if waiting > self.shared.idle.load(Ordering::SeqCst) && threads < self.max {
             self.start_thread();
         }
     }
 
     fn start_thread(&self) {
         let shared = self.shared.clone();
-        shared.threads.fetch_add(1, Ordering::AcqRel);
-        let spawned = std::thread::Builder::new().name("worker".into()).spawn(move || {
-            shared.run();
-            shared.threads.fetch_sub(1, Ordering::AcqRel);
-        });
+        shared.threads.fetch_add(1, Ordering::SeqCst);
+        let spawned = std::thread::Builder::new().name("worker".into()).spawn(move || shared.run());
         if let Err(error) = spawned {
-            self.shared.threads.fetch_sub(1, Ordering::AcqRel);
             tracing::error!(%error, "cannot start a worker thread");
+            if self.shared.threads.fetch_sub(1, Ordering::SeqCst) == 1
+                && let Ok(job) = self.shared.jobs.try_recv()
+            {
+                // Nobody else would: everybody waits for this one.
+                self.shared.finish(job);
+            }
         }
     }
 }
@@ -91,12 +95,20 @@ impl Workers {
 impl Shared {
     fn run(&self) {
         loop {
-            self.idle.fetch_add(1, Ordering::AcqRel);
+            self.idle.fetch_add(1, Ordering::SeqCst);
             let job = self.jobs.recv_timeout(IDLE);
-            self.idle.fetch_sub(1, Ordering::AcqRel);
-            match job {
-                Ok(job) => self.finish(job),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
+            self.idle.fetch_sub(1, Ordering::SeqCst);
+            if let Ok(job) = job {
+                self.finish(job);
+                continue;
+            }
+            self.threads.fetch_sub(1, Ordering::SeqCst);
+            match self.jobs.try_recv() {
+                Ok(job) => {
+                    self.threads.fetch_add(1, Ordering::SeqCst);
+                    self.finish(job);
+                }
+                Err(_) => return,
             }
         }
     }

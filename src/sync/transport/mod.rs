@@ -209,7 +209,13 @@ impl Buffer {
         &self.octets[self.at..]
     }
 
+    /// Adds octets at the end. What was dropped at the front is given back before it is
+    /// more than what is kept: a buffer that never empties must not grow.
     pub(crate) fn push(&mut self, octets: &[u8]) {
+        if self.at > self.len() {
+            self.octets.drain(..self.at);
+            self.at = 0;
+        }
         self.octets.extend_from_slice(octets);
     }
 

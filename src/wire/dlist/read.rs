@@ -220,9 +220,12 @@ impl<'a> Reader<'a> {
     }
 
     fn key_value(&mut self, depth: usize) -> Result<(Cow<'a, [u8]>, Value<'a>), SyntaxError> {
+        let start = self.at;
         let key = self.string()?;
-        if key.contains(&0) {
-            return self.error("NUL in a key");
+        // The name of a list is printed as it is: one that is no atom would read as
+        // something else, a line of its own for one.
+        if key.iter().any(|c| *c < b' ' || is_special(*c)) {
+            return Err(SyntaxError { what: "a name that is no atom", at: start });
         }
         self.skip_space();
         Ok((key, self.value(depth)?))
@@ -368,6 +371,10 @@ impl<'a> Reader<'a> {
             None => self.error("literal longer than the text"),
         }
     }
+}
+
+fn is_special(c: u8) -> bool {
+    matches!(c, b' ' | b'(' | b')' | b'{' | b'"' | b'%' | b'*' | b'\\' | 0x7f..)
 }
 
 fn is_space(c: u8) -> bool {

@@ -14,6 +14,10 @@ impl Lease {
         let (name, value) = item("Apply", text)?;
         let mut answers = Answers::new();
         let name = name.strip_prefix(b"LOCAL_").unwrap_or(&name);
+        if !bodies.is_empty() && name != b"MESSAGE" {
+            // Such a line could not be read back: the body would be missing.
+            return Err(Refusal::Protocol);
+        }
         match name {
             b"RESERVE" => return self.reserve(&value),
             b"MESSAGE" => self.messages(&value, bodies)?,

@@ -6,7 +6,7 @@ use sha1::{Digest, Sha1};
 
 use super::super::answers::Answers;
 use super::super::request::Refusal;
-use super::{Lease, Reply, read};
+use super::{Held, Lease, Reply, read};
 use crate::store::Line;
 use crate::wire::apply::Apply;
 use crate::wire::dlist::{Fields, FileHeader, Literals, Printer, Value};
@@ -25,6 +25,9 @@ impl Lease {
         let keys: HashSet<Vec<u8>> = list("MBOXNAME")?
             .items()
             .filter_map(|name| name.as_text().map(|name| self.site.names.backup_key(name)))
+            // The client names the mailboxes that it was told of, and means the messages of
+            // all that it asked for: of those that are not known here, too.
+            .chain(self.current.iter().cloned())
             .collect();
         let mut known = HashSet::new();
         let wanted: Vec<Guid> = list("GUID")?
@@ -50,9 +53,9 @@ impl Lease {
         Ok(answers)
     }
 
-    /// Stores messages in every backup that reserved them; those that nobody
-    /// reserved belong to the backups that the latest GET spoke of, and without one
-    /// (a client with a cache) to all that are open.
+    /// Stores messages in every backup that reserved them, and in those that the latest
+    /// GET spoke of (without one, as from a client with a cache, in all that are open) if
+    /// they lack them: a message is sent once, whosever it is.
     pub(super) fn messages(&mut self, value: &Value<'_>, bodies: &[Body]) -> Result<(), Refusal> {
         let Apply::Message(files) = Apply::read(b"MESSAGE", value)? else {
             return Err(Refusal::Protocol);
@@ -63,24 +66,25 @@ impl Lease {
         for (file, body) in files.iter().zip(bodies) {
             self.check_guid(file, body)?;
         }
-        for key in self.current.clone() {
-            self.open(&key)?;
-        }
-        let is_reserved = |guid: &Guid| self.open.iter().any(|held| held.reserved.contains(guid));
-        let unreserved: HashSet<Guid> =
-            files.iter().map(|file| file.guid).filter(|guid| !is_reserved(guid)).collect();
         let mut stored = 0;
-        for at in 0..self.open.len() {
+        for key in self.recipients(&files) {
+            let at = self.open(&key)?;
             let held = &self.open[at];
-            let is_current = self.current.is_empty() || self.current.contains(&held.key);
-            let wanted = |guid: &Guid| {
-                held.reserved.contains(guid) || (is_current && unreserved.contains(guid))
-            };
+            let is_current = self.current.is_empty() || self.current.contains(&key);
+            let mut wanted = Vec::new();
+            for file in &files {
+                let is_reserved = held.reserved.contains(&file.guid);
+                let lacks = || read(held, |index| index.message(&file.guid)).map(|m| m.is_none());
+                wanted.push(is_reserved || (is_current && lacks()?));
+            }
+            // One that has them all is not without a place for them.
+            stored += usize::from(is_current);
             let (files, bodies): (Vec<FileHeader>, Vec<Body>) = files
                 .iter()
                 .zip(bodies)
-                .filter(|(file, _)| wanted(&file.guid))
-                .map(|(file, body)| (file.clone(), body.clone()))
+                .zip(&wanted)
+                .filter(|(_, wanted)| **wanted)
+                .map(|((file, body), _)| (file.clone(), body.clone()))
                 .unzip();
             if files.is_empty() {
                 continue;
@@ -90,6 +94,20 @@ impl Lease {
         }
         // Without a backup to put them into, nothing may be acknowledged.
         if stored == 0 { Err(Refusal::Protocol) } else { Ok(()) }
+    }
+
+    /// Backups that these messages may be for: those that the latest GET spoke of, or all
+    /// that are open, and those that reserved any of them.
+    fn recipients(&self, files: &[FileHeader]) -> Vec<Vec<u8>> {
+        let reserves = |held: &&Held| files.iter().any(|f| held.reserved.contains(&f.guid));
+        let is_any = |held: &&Held| self.current.is_empty() || reserves(held);
+        let mut keys = self.current.clone();
+        for held in self.open.iter().filter(is_any) {
+            if !keys.contains(&held.key) {
+                keys.push(held.key.clone());
+            }
+        }
+        keys
     }
 
     fn append_messages(
