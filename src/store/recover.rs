@@ -302,13 +302,16 @@ impl Scan<'_> {
     /// the next one begins.
     fn pass_over(&mut self, at: u64, len: u64, what: &str) -> Result<u64> {
         let path = self.replay.path;
-        let next = torn::next_member(self.replay.disk, at + 1, len).map_err(self.io())?;
-        let Some(next) = next else {
+        let broken = torn::broken_member(self.replay.disk, at, len).map_err(self.io())?;
+        let Some(next) = broken.next else {
             // It was mended.
             let what = format!("the member at offset {at} cannot be mended: {what}");
             return Err(StoreError::Inconsistent { path: path.to_owned(), what });
         };
-        let good = self.replay.lines_before_damage(at, next)?.unwrap_or(at);
+        let good = broken.kept.as_ref().map_or(at, |kept| kept.end);
+        if let Some(kept) = broken.kept {
+            self.replay.kept_lines(at, &kept)?;
+        }
         tracing::error!(file = %path.display(), member = at, from = good, until = next, %what,
             "damaged data passed over");
         Ok(next)
@@ -320,7 +323,7 @@ impl Scan<'_> {
         let disk = self.replay.disk;
         let len = self.len()?;
         let mut at = from;
-        let what = loop {
+        let (kept, what) = loop {
             if at >= len {
                 return Ok(());
             }
@@ -329,13 +332,15 @@ impl Scan<'_> {
                 Err(MemberError::Io { source, .. }) => {
                     return Err(self.io()(source));
                 }
-                Err(torn) => match torn::next_member(disk, at + 1, len).map_err(self.io())? {
-                    Some(next) => at = next,
-                    None => break torn,
-                },
+                Err(what) => {
+                    let broken = torn::broken_member(disk, at, len).map_err(self.io())?;
+                    match broken.next {
+                        Some(next) => at = next,
+                        None => break (broken.kept, what),
+                    }
+                }
             }
         };
-        let kept = torn::last_complete_line(disk, at, len).map_err(self.io())?;
         let cut = kept.as_ref().map_or(at, |kept| kept.end);
         tracing::warn!(file = %self.replay.path.display(), member = at, cut, octets = len - cut,
             %what, "torn member: keeping its complete lines");

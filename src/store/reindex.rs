@@ -100,9 +100,9 @@ fn scan(file: &File, path: &Path, sink: &mut dyn FnMut(Stretch)) -> Result<u64> 
             }
             Err(MemberError::Io { source, .. }) => return Err(StoreError::io(path)(source)),
             Err(source) => {
-                let next =
-                    torn::next_member(file, offset + 1, len).map_err(StoreError::io(path))?;
-                match (next, source) {
+                let broken =
+                    torn::broken_member(file, offset, len).map_err(StoreError::io(path))?;
+                match (broken.next, source) {
                     (None, MemberError::Torn { .. }) => {
                         sink(Stretch::Torn { offset });
                         len

@@ -11,7 +11,8 @@ use super::error::{Result, StoreError};
 use super::file_hash::FileHash;
 use super::index::{Index, Position};
 use super::log::{LogError, LogLine, LogReader, NoBodies};
-use super::{restart, torn};
+use super::restart;
+use super::torn::{self, Kept};
 use crate::wire::Guid;
 use crate::wire::apply::Apply;
 
@@ -60,13 +61,18 @@ impl Replay<'_> {
     }
 
     /// Enters the complete lines in front of the damage in a member that ends
-    /// somewhere before `len`. Returns where they end.
-    pub(super) fn lines_before_damage(&mut self, at: u64, len: u64) -> Result<Option<u64>> {
-        let kept = torn::last_complete_line(self.disk, at, len).map_err(self.io())?;
-        let Some(kept) = kept else { return Ok(None) };
+    /// somewhere before `len`.
+    pub(super) fn lines_before_damage(&mut self, at: u64, len: u64) -> Result<()> {
+        match torn::last_complete_line(self.disk, at, len).map_err(self.io())? {
+            Some(kept) => self.kept_lines(at, &kept),
+            None => Ok(()),
+        }
+    }
+
+    /// Enters the complete lines of the broken member at `at`.
+    pub(super) fn kept_lines(&mut self, at: u64, kept: &Kept) -> Result<()> {
         let totals = torn_totals(self.disk, at, kept.end).map_err(self.io())?;
-        self.enter(at, &totals)?;
-        Ok(Some(kept.end))
+        self.enter(at, &totals)
     }
 
     fn enter(&mut self, at: u64, totals: &Totals) -> Result<()> {

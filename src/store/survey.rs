@@ -140,7 +140,7 @@ pub fn read(file: &File, rules: &NameRules) -> io::Result<Evidence> {
             Some(end) => end,
             None => {
                 evidence.is_damaged = true;
-                torn::next_member(file, at + 1, len_file)?.unwrap_or(len_file)
+                torn::broken_member(file, at, len_file)?.next.unwrap_or(len_file)
             }
         };
     }

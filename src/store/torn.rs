@@ -17,7 +17,7 @@ use std::io;
 use flate2::{Decompress, FlushDecompress, Status};
 use sha1::{Digest, Sha1};
 
-use super::chunk::{MEMBER_HEADER, MemberError, MemberReader};
+use super::chunk::{CHUNK_HEADER, MEMBER_HEADER, MemberError, MemberReader};
 use super::disk::Disk;
 use super::log::LogLine;
 use crate::wire::Guid;
@@ -82,8 +82,27 @@ pub(super) fn last_complete_line(
     Ok(None)
 }
 
-/// The next offset from `from` on at which a readable member begins.
-pub(super) fn next_member(file: &dyn Disk, from: u64, len: u64) -> io::Result<Option<u64>> {
+/// What a member that does not inflate to its end leaves to work with.
+pub(super) struct Broken {
+    /// Its complete lines, if it has any.
+    pub(super) kept: Option<Kept>,
+    /// Where the next readable member begins.
+    pub(super) next: Option<u64>,
+}
+
+/// Looks at the broken member at `offset`, and for what follows it before `len`.
+///
+/// Files inside a message can be stored as they are, gzip files among them: so no member
+/// is looked for where the broken one's own lines are.
+pub(super) fn broken_member(file: &dyn Disk, offset: u64, len: u64) -> io::Result<Broken> {
+    let kept = last_complete_line(file, offset, len)?;
+    let from = kept.as_ref().map_or(offset + 1, |kept| kept.end);
+    let next = next_member(file, from, len)?;
+    Ok(Broken { kept, next })
+}
+
+/// The next offset from `from` on at which a readable member with a chunk begins.
+fn next_member(file: &dyn Disk, from: u64, len: u64) -> io::Result<Option<u64>> {
     let mark = &MEMBER_HEADER[..3];
     let mut at = from;
     let mut buffer = vec![0; 1 << 16];
@@ -94,15 +113,29 @@ pub(super) fn next_member(file: &dyn Disk, from: u64, len: u64) -> io::Result<Op
         }
         for i in buffer[..got].windows(mark.len()).enumerate().filter(|(_, w)| *w == mark) {
             let candidate = at + i.0 as u64;
-            match super::replay::totals(file, candidate, len) {
-                Ok(_) => return Ok(Some(candidate)),
+            match is_chunk(file, candidate, len) {
+                Ok(true) => return Ok(Some(candidate)),
                 Err(MemberError::Io { source, .. }) => return Err(source),
-                Err(_) => {}
+                Ok(false) | Err(_) => {}
             }
         }
         at += (got - mark.len() + 1) as u64;
     }
     Ok(None)
+}
+
+/// Whether the member at `offset` begins as a chunk does. An error if it is not readable.
+fn is_chunk(file: &dyn Disk, offset: u64, len: u64) -> Result<bool, MemberError> {
+    let mut reader = MemberReader::open_until(file, offset, len)?;
+    let mut start = [0; CHUNK_HEADER.len()];
+    let mut filled = 0;
+    while filled < start.len() {
+        match reader.read(&mut start[filled..])? {
+            0 => return Ok(false),
+            got => filled += got,
+        }
+    }
+    Ok(start == CHUNK_HEADER && super::replay::totals(file, offset, len).map(|_| true)?)
 }
 
 /// Inflates and frames what it is fed.

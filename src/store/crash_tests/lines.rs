@@ -73,7 +73,7 @@ impl Step {
     }
 
     /// A sieve script of any octets.
-    fn script(content: &[u8]) -> Step {
+    pub(super) fn script(content: &[u8]) -> Step {
         let mut text = b"SIEVE %(USERID tom FILENAME y LAST_UPDATE 5 CONTENT ".to_vec();
         text.extend_from_slice(format!("{{{}+}}\r\n", content.len()).as_bytes());
         text.extend_from_slice(content);
