@@ -81,7 +81,9 @@ fn lines_and_literals_have_an_end() {
     let mut csync = RawCsync::login(port, ADMIN, PASSWORD);
     // `GET USER ` and the name; CR does not count.
     let line = |len: usize| format!("GET USER {}\r\n", "x".repeat(len - 9));
-    assert_eq!(csync.ask(line(999).as_bytes()), "NO Unknown error\r\n");
+    // No file can have such a name: a user whose backup cannot be had is put off.
+    let put_off = "NO IMAP_MAILBOX_LOCKED Mailbox locked\r\n";
+    assert_eq!(csync.ask(line(999).as_bytes()), put_off);
     let too_long = "NO IMAP_PROTOCOL_ERROR line longer than 1000 octets\r\n";
     assert_eq!(csync.ask(line(1001).as_bytes()), too_long);
     let literal = |len: usize| format!("GET USER {{{len}+}}\r\n{}\r\n", "y".repeat(len));

@@ -102,7 +102,9 @@ impl Index {
             let went_back = line.last_uid < before.last_uid
                 || line.highestmodseq < before.highestmodseq
                 || line.uidvalidity < before.uidvalidity;
-            let differs = doubt == Doubt::Nothing && !fits(line, with.expected);
+            // Older clients send parts of a mailbox without a checksum.
+            let differs =
+                doubt == Doubt::Nothing && has_checksum(line) && !fits(line, with.expected);
             let is_suspect = went_back || differs || before.deleted.is_some();
             if is_suspect && doubt != Doubt::Resend {
                 doubt = Doubt::Suspected;

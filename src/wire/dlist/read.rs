@@ -221,10 +221,11 @@ impl<'a> Reader<'a> {
 
     fn key_value(&mut self, depth: usize) -> Result<(Cow<'a, [u8]>, Value<'a>), SyntaxError> {
         let start = self.at;
+        let is_bare = !matches!(self.peek(), Some(b'"' | b'{'));
         let key = self.string()?;
-        // The name of a list is printed as it is: one that is no atom would read as
-        // something else, a line of its own for one.
-        if key.iter().any(|c| *c < b' ' || is_special(*c)) {
+        // The name of a list is printed as it is: one that could not stand bare would read
+        // as something else, a line of its own for one.
+        if key.contains(&0) || !(is_bare || key.iter().all(|&c| c > b' ' && !is_special(c))) {
             return Err(SyntaxError { what: "a name that is no atom", at: start });
         }
         self.skip_space();
@@ -374,7 +375,7 @@ impl<'a> Reader<'a> {
 }
 
 fn is_special(c: u8) -> bool {
-    matches!(c, b' ' | b'(' | b')' | b'{' | b'"' | b'%' | b'*' | b'\\' | 0x7f..)
+    matches!(c, b'(' | b')' | b'{' | b'"' | b'%' | b'*' | b'\\' | 0x7f..)
 }
 
 fn is_space(c: u8) -> bool {
