@@ -34,19 +34,19 @@ pub(super) fn find(disk: &dyn Disk, offset: u64, totals: &Totals) -> io::Result<
     let mut walk = Walk::default();
     let mut trial: Option<Trial> = None;
     while let Some(piece) = pieces.next_piece()? {
-        let verdict = trial.as_mut().map(|trial| trial.feed(&piece));
+        let verdict = trial.as_mut().map(|trial| trial.feed(piece.octets));
         match verdict {
             Some(Verdict::Holds) => points.extend(trial.take().map(|trial| trial.point)),
             Some(Verdict::Fails) => trial = None,
             Some(Verdict::Undecided) | None => {}
         }
-        if !walk.feed(&piece) {
+        if !walk.feed(piece.octets) {
             break;
         }
         let last = points.last().map_or(0, |point| point.offset_plain);
         let is_due = trial.is_none() && walk.len_plain - last >= RESTART_EVERY;
         if is_due && walk.is_between_lines(&piece) {
-            let point = RestartPoint { offset_plain: walk.len_plain, offset_file: pieces.at };
+            let point = RestartPoint { offset_plain: walk.len_plain, offset_file: piece.end };
             trial = Some(Trial::new(point));
         }
     }

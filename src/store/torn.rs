@@ -27,6 +27,8 @@ use crate::wire::frame::{Event, Framer, Limits};
 const FLUSH_MARK: [u8; 4] = [0, 0, 0xff, 0xff];
 /// What a disk writes whole or not at all.
 const SECTOR: u64 = 512;
+/// Octets of a file that are looked at together; a multiple of a sector.
+const PIECE: u64 = 64 * 1024;
 /// An empty last block.
 const LAST_BLOCK: [u8; 2] = [3, 0];
 
@@ -61,17 +63,24 @@ pub(super) fn last_complete_line(
     let mut walk = Walk::default();
     let mut pieces = Pieces::new(file, start, len);
     let mut candidates = Vec::new();
+    // A sector of zeros that no GUID has accounted for yet.
+    let mut is_sector_lost = false;
     while let Some(piece) = pieces.next_piece()? {
         let messages = walk.messages;
-        if !walk.feed(&piece) {
+        if !walk.feed(piece.octets) {
             break;
         }
-        if walk.messages == messages && has_lost_sector(&piece, pieces.at) {
+        is_sector_lost |= has_lost_sector(&piece);
+        if walk.messages > messages {
+            is_sector_lost = false;
+        }
+        // Inside a message its GUID will tell.
+        if is_sector_lost && walk.body.is_none() {
             break;
         }
         if walk.is_between_lines(&piece) && walk.lines > 1 {
             let crc = walk.crc.clone().finalize();
-            candidates.push(Kept { end: pieces.at, crc, len_plain: walk.len_plain });
+            candidates.push(Kept { end: piece.end, crc, len_plain: walk.len_plain });
         }
     }
     while let Some(kept) = candidates.pop() {
@@ -168,9 +177,9 @@ impl Default for Walk {
 }
 
 impl Walk {
-    /// Whether a piece that ends in a flush, just fed, has also ended a line.
-    pub(super) fn is_between_lines(&self, piece: &[u8]) -> bool {
-        piece.ends_with(&FLUSH_MARK) && self.framer.at_line_start()
+    /// Whether a piece, just fed, has ended a line and its flush.
+    pub(super) fn is_between_lines(&self, piece: &Piece<'_>) -> bool {
+        piece.ends_in_mark && self.framer.at_line_start()
     }
 
     /// `false`: damaged, or at an end; nothing more can come.
@@ -226,38 +235,73 @@ impl Walk {
     }
 }
 
-/// Cuts the file into pieces that end at flush marks.
+/// Octets of a file that lie between flush marks, or some of these octets.
+pub(super) struct Piece<'b> {
+    pub(super) octets: &'b [u8],
+    /// File offset behind them.
+    pub(super) end: u64,
+    /// They end in a flush mark.
+    ends_in_mark: bool,
+}
+
+/// Cuts the file into pieces that end at flush marks, or at a multiple of [`PIECE`] if
+/// none comes before: a line can be of any length.
 pub(super) struct Pieces<'f> {
     file: &'f dyn Disk,
     /// Offset behind the last piece.
-    pub(super) at: u64,
+    at: u64,
     len: u64,
     buffer: Vec<u8>,
+    /// Where the last piece ends in `buffer`.
+    used: usize,
 }
 
 impl<'f> Pieces<'f> {
     /// The pieces of `from..len`.
     pub(super) fn new(file: &'f dyn Disk, from: u64, len: u64) -> Pieces<'f> {
-        Pieces { file, at: from, len, buffer: Vec::new() }
+        Pieces { file, at: from, len, buffer: Vec::new(), used: 0 }
     }
 
-    pub(super) fn next_piece(&mut self) -> io::Result<Option<Vec<u8>>> {
-        let mut searched = 0;
+    /// At most [`PIECE`] octets, and what is left of a mark.
+    pub(super) fn next_piece(&mut self) -> io::Result<Option<Piece<'_>>> {
+        // A mark that lies across the limit is not cut through.
+        let limit = (PIECE - self.at % PIECE) as usize;
+        let wanted = limit + FLUSH_MARK.len() - 1;
+        let mut marked = self.behind_mark(wanted);
+        if marked.is_none() {
+            self.fill(wanted)?;
+            marked = self.behind_mark(wanted);
+        }
+        let start = self.used;
+        let length = marked.unwrap_or(limit).min(self.buffer.len() - start);
+        self.used += length;
+        self.at += length as u64;
+        Ok((length > 0).then(|| Piece {
+            octets: &self.buffer[start..self.used],
+            end: self.at,
+            ends_in_mark: marked.is_some(),
+        }))
+    }
+
+    /// Octets up to the end of the first mark, if one ends within `wanted` octets.
+    fn behind_mark(&self, wanted: usize) -> Option<usize> {
+        let octets = &self.buffer[self.used..];
+        let octets = &octets[..octets.len().min(wanted)];
+        let at = octets.windows(FLUSH_MARK.len()).position(|w| w == FLUSH_MARK)?;
+        Some(at + FLUSH_MARK.len())
+    }
+
+    /// Reads until there are `wanted` octets, or all.
+    fn fill(&mut self, wanted: usize) -> io::Result<()> {
+        self.buffer.drain(..self.used);
+        self.used = 0;
         loop {
-            let from = searched;
-            if let Some(i) =
-                self.buffer[from..].windows(FLUSH_MARK.len()).position(|w| w == FLUSH_MARK)
-            {
-                let end = from + i + FLUSH_MARK.len();
-                return Ok(Some(self.split(end)));
-            }
-            searched = self.buffer.len().saturating_sub(FLUSH_MARK.len() - 1);
             let known = self.buffer.len();
             let left = self.len - self.at - known as u64;
-            if left == 0 {
-                return Ok((known > 0).then(|| self.split(known)));
+            if known >= wanted || left == 0 {
+                return Ok(());
             }
-            self.buffer.resize(known + left.min(1 << 16) as usize, 0);
+            self.buffer.resize(known + left.min(PIECE) as usize, 0);
             let got = self.file.read_at(&mut self.buffer[known..], self.at + known as u64)?;
             self.buffer.truncate(known + got);
             if got == 0 {
@@ -265,19 +309,14 @@ impl<'f> Pieces<'f> {
             }
         }
     }
-
-    fn split(&mut self, end: usize) -> Vec<u8> {
-        let rest = self.buffer.split_off(end);
-        self.at += end as u64;
-        std::mem::replace(&mut self.buffer, rest)
-    }
 }
 
-/// Whether a piece of the file that ends at `end` holds a sector of zeros.
-fn has_lost_sector(piece: &[u8], end: u64) -> bool {
-    let start = end - piece.len() as u64;
+/// Whether a piece holds a sector of zeros. No sector of zeros lies in two pieces: they are
+/// cut at ends of sectors and behind marks, which are not zeros.
+fn has_lost_sector(piece: &Piece<'_>) -> bool {
+    let start = piece.end - piece.octets.len() as u64;
     let first = (start.next_multiple_of(SECTOR) - start) as usize;
-    let sectors = piece.get(first..).unwrap_or_default().chunks_exact(SECTOR as usize);
+    let sectors = piece.octets.get(first..).unwrap_or_default().chunks_exact(SECTOR as usize);
     sectors.into_iter().any(|sector| sector.iter().all(|octet| *octet == 0))
 }
 
@@ -311,5 +350,106 @@ fn ends_cleanly(file: &dyn Disk, start: u64, kept: &Kept) -> io::Result<bool> {
         if last {
             return Ok(false);
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::io::Write;
+
+    use flate2::write::GzEncoder;
+
+    fn file(octets: &[u8]) -> File {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(octets).unwrap();
+        file
+    }
+
+    /// Checks that the pieces are the file, and returns the ends of those that end in marks.
+    fn marks(octets: &[u8], from: usize) -> Vec<u64> {
+        let file = file(octets);
+        let mut pieces = Pieces::new(&file, from as u64, octets.len() as u64);
+        let (mut at, mut marks) = (from, Vec::new());
+        while let Some(piece) = pieces.next_piece().unwrap() {
+            assert!(!piece.octets.is_empty() && piece.octets.len() <= PIECE as usize + 3);
+            assert_eq!(piece.octets, &octets[at..at + piece.octets.len()]);
+            at += piece.octets.len();
+            assert_eq!(piece.end, at as u64);
+            marks.extend(piece.ends_in_mark.then_some(piece.end));
+        }
+        assert_eq!(at, octets.len());
+        marks
+    }
+
+    #[test]
+    fn pieces_are_short_and_cut_no_mark() {
+        let plain = vec![1; 5 * PIECE as usize + 77];
+        assert_eq!(marks(&plain, 10), []);
+        assert_eq!(marks(&[], 0), []);
+        for at in (2 * PIECE as usize - 5..2 * PIECE as usize + 5).chain([13, plain.len() - 4]) {
+            let mut octets = plain.clone();
+            octets[at..at + 4].copy_from_slice(&FLUSH_MARK);
+            assert_eq!(marks(&octets, 13), [at as u64 + 4]);
+        }
+        let row = FLUSH_MARK.repeat(PIECE as usize / 4 + 9);
+        assert_eq!(marks(&row, 2).len(), row.len() / 4 - 1);
+    }
+
+    #[test]
+    fn a_lost_sector_is_seen_wherever_pieces_are_cut() {
+        let octets = vec![1; 2 * PIECE as usize + 700];
+        for (sector, mark) in [(0, 5), (127, 5), (127, 65_534), (128, 5), (128, 66_048), (130, 7)] {
+            let mut octets = octets.clone();
+            octets[mark..mark + 4].copy_from_slice(&FLUSH_MARK);
+            octets[sector * 512..(sector + 1) * 512].fill(0);
+            let file = file(&octets);
+            let mut pieces = Pieces::new(&file, 0, octets.len() as u64);
+            let mut lost = 0;
+            while let Some(piece) = pieces.next_piece().unwrap() {
+                lost += usize::from(has_lost_sector(&piece));
+            }
+            assert_eq!(lost, 1, "{sector} {mark}");
+        }
+    }
+
+    /// A torn member of stored blocks: the header, a message with this body, a line.
+    fn torn(body: &[u8]) -> (Vec<u8>, u64) {
+        let guid = Guid::from(<[u8; 20]>::from(Sha1::digest(body)));
+        let mut out = GzEncoder::new(Vec::new(), flate2::Compression::none());
+        out.write_all(CHUNK_HEADER).unwrap();
+        out.flush().unwrap();
+        let size = body.len();
+        write!(out, "1 APPLY MESSAGE (%{{default {guid} {size}}}\r\n").unwrap();
+        out.write_all(body).unwrap();
+        out.write_all(b")\r\n").unwrap();
+        out.flush().unwrap();
+        let message = out.get_ref().len() as u64;
+        out.write_all(b"1 APPLY SUB %(USERID a MBOXNAME user.a)\r\n").unwrap();
+        out.flush().unwrap();
+        (out.get_ref().clone(), message)
+    }
+
+    #[test]
+    fn zeros_and_marks_inside_a_message_are_left_to_its_guid() {
+        let mut body = vec![b'x'; 300_000];
+        body[100_000..102_000].fill(0);
+        body[102_000..102_004].copy_from_slice(&FLUSH_MARK);
+        body[250_000..252_000].fill(0);
+        let (octets, message) = torn(&body);
+        let len = octets.len() as u64;
+        let kept = last_complete_line(&file(&octets), 0, len).unwrap().unwrap();
+        assert_eq!(kept.end, len);
+
+        // Lost, in the message and behind it.
+        let mut bad = octets.clone();
+        bad[51_200..51_712].fill(0);
+        assert_eq!(last_complete_line(&file(&bad), 0, len).unwrap(), None);
+        let mut bad = octets[..message as usize].to_vec();
+        bad.resize(message as usize + 2_000, 0);
+        let kept = last_complete_line(&file(&bad), 0, bad.len() as u64).unwrap().unwrap();
+        assert_eq!(kept.end, message);
     }
 }
