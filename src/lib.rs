@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! main -> cmd -> sync::server -> store -> { lock, wire }
-//!          |      sync::{session, auth} -> wire
+//!          |      sync::session -> wire; sync::auth -> lock
 //!          +----> config
 //! ```
 //!
