@@ -264,8 +264,13 @@ fn set_password(args: &PasswdArgs, settings: &Settings) -> anyhow::Result<()> {
 
 fn conclude(result: anyhow::Result<()>, streams: &mut Streams<'_>) -> Result<Exit, Stop> {
     let Err(error) = result else { return Ok(Exit::Ok) };
+    // Of the configuration the text says it all, in Cyrus's words.
+    if error.is::<ConfigError>() {
+        writeln!(streams.err, "fatal error: {error}")?;
+        return Ok(Exit::Config);
+    }
     writeln!(streams.err, "fatal error: {error:#}")?;
-    Ok(if error.is::<ConfigError>() { Exit::Config } else { Exit::TempFail })
+    Ok(Exit::TempFail)
 }
 
 impl SelectArgs {
