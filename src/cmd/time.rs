@@ -1,9 +1,9 @@
 //! Times as the tools print them: local, `YYYY-MM-DD HH:MM:SS`, no zone.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+
+pub(super) use crate::store::clock::now;
 
 /// When summer is in a `TZ` like `CET-1CEST`, which does not say it: the C library's
 /// rule.
@@ -40,11 +40,6 @@ impl LocalTime {
             Err(_) => unix.to_string(),
         }
     }
-}
-
-/// Unix time, seconds.
-pub(super) fn now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
 }
 
 #[cfg(test)]

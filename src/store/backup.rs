@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::clock::now;
 use super::compact::complete_interrupted;
 use super::data_file;
 use super::error::{Result, StoreError};
@@ -95,8 +95,4 @@ impl Backup {
     pub fn len_file(&self) -> Result<u64> {
         Ok(self.file.metadata().map_err(StoreError::io(&self.path))?.len())
     }
-}
-
-fn now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs() as i64)
 }

@@ -6,6 +6,7 @@ mod aside;
 pub mod backup;
 pub mod catalog;
 pub mod chunk;
+pub mod clock;
 pub mod compact;
 #[cfg(test)]
 mod crash_tests;

@@ -205,16 +205,19 @@ impl Index {
         Ok(())
     }
 
+    /// In Cyrus's table, and where ours counts instead.
     fn expunge(&self, at: Position, expunge: &Expunge<'_>) -> Result<()> {
-        let mut statement = self.db.prepare_cached(
-            "UPDATE mailbox_message SET expunged = COALESCE(expunged, ?4) WHERE uid = ?3 AND
-             mailbox_id IN (SELECT id FROM mailbox WHERE uniqueid = ?1 AND mboxname = ?2)",
-        )?;
-        for uid in expunge.uids() {
-            let (uniqueid, name) = (Text(&expunge.uniqueid), Text(&expunge.mboxname));
-            statement.execute(params![uniqueid, name, uid, at.ts])?;
+        for table in ["mailbox_message", "cyrbk_record"] {
+            let mut statement = self.db.prepare_cached(&format!(
+                "UPDATE {table} SET expunged = COALESCE(expunged, ?4) WHERE uid = ?3 AND
+                 mailbox_id IN (SELECT id FROM mailbox WHERE uniqueid = ?1 AND mboxname = ?2)"
+            ))?;
+            for uid in expunge.uids() {
+                let (uniqueid, name) = (Text(&expunge.uniqueid), Text(&expunge.mboxname));
+                statement.execute(params![uniqueid, name, uid, at.ts])?;
+            }
         }
-        self.expunge_exceptions(at, expunge)
+        Ok(())
     }
 
     fn seen(&self, at: Position, seen: &Seen) -> Result<()> {

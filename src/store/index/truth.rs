@@ -19,7 +19,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::read::{RecordRow, record_row};
 use super::schema::SchemaError;
 use super::{Index, Position, Result, Text, octets};
-use crate::wire::apply::{Expunge, Mailbox, Record};
+use crate::wire::apply::{Mailbox, Record};
 
 pub(super) fn create(db: &Connection) -> std::result::Result<(), SchemaError> {
     Ok(db.execute_batch(
@@ -177,18 +177,6 @@ impl Index {
                 record.guid.to_string(),
                 record.size.map(|size| size as i64),
             ])?;
-        Ok(())
-    }
-
-    pub(super) fn expunge_exceptions(&self, at: Position, expunge: &Expunge<'_>) -> Result<()> {
-        let mut statement = self.db.prepare_cached(
-            "UPDATE cyrbk_record SET expunged = COALESCE(expunged, ?4) WHERE uid = ?3 AND
-             mailbox_id IN (SELECT id FROM mailbox WHERE uniqueid = ?1 AND mboxname = ?2)",
-        )?;
-        for uid in expunge.uids() {
-            let (uniqueid, name) = (Text(&expunge.uniqueid), Text(&expunge.mboxname));
-            statement.execute(params![uniqueid, name, uid, at.ts])?;
-        }
         Ok(())
     }
 

@@ -14,12 +14,13 @@ mod moving;
 mod read_back;
 
 use std::collections::HashSet;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use super::answers::Answers;
 use super::login::Login;
 use super::request::Refusal;
 use super::{Peer, SharedSite};
+use crate::store::clock::now;
 use crate::store::index::Index;
 use crate::store::staging::Staging;
 use crate::store::{Line, StoreError, Writer};
@@ -287,10 +288,6 @@ fn reply(result: Reply) -> Done {
             format!("{}\r\n", refusal.status()).into_bytes()
         }
     })
-}
-
-fn now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs() as i64)
 }
 
 #[cfg(test)]
