@@ -37,4 +37,5 @@ mod test_own_state;
 mod test_probe;
 mod test_replication;
 mod test_replies;
+mod test_sasldb;
 mod test_tls;
