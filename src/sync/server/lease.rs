@@ -15,7 +15,7 @@ mod pending;
 mod read_back;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests;
+pub(super) mod tests;
 
 use std::time::{Duration, Instant};
 

@@ -12,7 +12,8 @@ use crate::store::placement::{Placement, Policy};
 use crate::sync::auth::{AuthConfig, Authenticator, NamePolicy, PasswordSources};
 use crate::wire::{Body, Guid};
 
-fn lease(root: &Path) -> Lease {
+/// A session of a site of its own.
+pub(in crate::sync::server) fn lease(root: &Path) -> Lease {
     let partitions = [("one".to_owned(), root.join("one"))].into();
     let names = NamePolicy {
         virtdomains: false,
