@@ -20,6 +20,7 @@ mod mailbox;
 mod modes;
 mod process;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -74,6 +75,8 @@ enum Mode {
     Trickle(modes::Trickle),
     /// Connections that are logged in and say nothing.
     Idle(modes::Idle),
+    /// No load: what a program costs to run.
+    Measure { words: Vec<OsString> },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -86,6 +89,7 @@ fn main() -> anyhow::Result<()> {
         Mode::Ingest(args) => modes::ingest(&server, &mail()?, &args)?,
         Mode::Trickle(args) => modes::trickle(&server, &mail()?, &args)?,
         Mode::Idle(args) => modes::idle(&server, &args)?,
+        Mode::Measure { words } => modes::measure(&words)?,
     };
     println!("{report}");
     Ok(())

@@ -1,6 +1,7 @@
 //! What can be asked of a server, and what came of it.
 
 use std::collections::HashSet;
+use std::ffi::OsString;
 use std::fmt;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use clap::Args;
 use crate::csync::{Csync, Server};
 use crate::mail::{Mail, Message};
 use crate::mailbox::{Command, Mailbox, field, upload};
-use crate::process::{own_cpu, tree_memory};
+use crate::process::{self, Cost, own_cpu, tree_memory};
 
 #[derive(Args)]
 pub(crate) struct Ingest {
@@ -280,5 +281,16 @@ pub(crate) fn idle(server: &Server, args: &Idle) -> Result<Report> {
         ("before_octets", before.into()),
         ("after_octets", after.into()),
         ("each_octets", each.into()),
+    ]))
+}
+
+/// What a program costs; fails as it fails.
+pub(crate) fn measure(words: &[OsString]) -> Result<Report> {
+    let Cost { code, elapsed, cpu, peak } = process::run(words)?;
+    ensure!(code == Some(0), "exit code {code:?}");
+    Ok(Report(vec![
+        ("elapsed_ns", elapsed.as_nanos()),
+        ("cpu_ns", cpu.as_nanos()),
+        ("peak_octets", peak.into()),
     ]))
 }

@@ -1,13 +1,45 @@
 //! What the kernel says of processes.
 
+use std::ffi::OsString;
 use std::fs;
-use std::time::Duration;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use nix::sys::resource::{UsageWho, getrusage};
+use anyhow::{Context as _, Result};
+use nix::sys::resource::{Usage, UsageWho, getrusage};
+
+/// What a finished program cost.
+pub(crate) struct Cost {
+    /// The exit code; `None` after a signal.
+    pub(crate) code: Option<i32>,
+    pub(crate) elapsed: Duration,
+    pub(crate) cpu: Duration,
+    /// Resident octets at their highest.
+    pub(crate) peak: u64,
+}
+
+/// Runs a program to its end, its standard output thrown away.
+///
+/// This small program starts it, for what a process resided with before it became another one
+/// counts as well.
+pub(crate) fn run(words: &[OsString]) -> Result<Cost> {
+    let (program, args) = words.split_first().context("no program")?;
+    let mut command = Command::new(program);
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::null());
+    let started = Instant::now();
+    let status = command.status().with_context(|| program.display().to_string())?;
+    let elapsed = started.elapsed();
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    let peak = usage.max_rss().unsigned_abs() * 1024;
+    Ok(Cost { code: status.code(), elapsed, cpu: cpu(&usage), peak })
+}
 
 /// CPU time of this process so far.
 pub(crate) fn own_cpu() -> Duration {
-    let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else { return Duration::ZERO };
+    getrusage(UsageWho::RUSAGE_SELF).map_or(Duration::ZERO, |usage| cpu(&usage))
+}
+
+fn cpu(usage: &Usage) -> Duration {
     let micros = [usage.user_time(), usage.system_time()]
         .iter()
         .map(|time| time.tv_sec() * 1_000_000 + time.tv_usec())
