@@ -21,6 +21,7 @@ pub mod file_hash;
 pub mod index;
 pub mod log;
 pub mod message;
+pub mod moment;
 pub mod partition;
 pub mod placement;
 pub mod reconstruct;
