@@ -18,7 +18,10 @@ use crate::store::message::StoredMessage;
 /// Everything that readers ask an index for.
 #[derive(Debug, PartialEq)]
 struct State {
-    mailboxes: Vec<(MailboxRow, Vec<RecordRow>, Vec<RecordRow>, Option<Vec<u8>>)>,
+    mailboxes: Vec<MailboxRow>,
+    /// As Cyrus's tables have them, and as they are.
+    records: Vec<[Vec<RecordRow>; 2]>,
+    extra_fields: Vec<Option<Vec<u8>>>,
     messages: Vec<MessageRow>,
     subscriptions: Vec<Vec<u8>>,
     seen: Vec<SeenRow>,
@@ -29,13 +32,14 @@ struct State {
 
 impl State {
     fn of(index: &Index) -> State {
-        let mailboxes = index.mailboxes().unwrap().into_iter().map(|row| {
-            let (cyrus, truth) = (index.records(row.id), index.true_records(row.id));
-            let extra = index.extra_fields(row.id).unwrap();
-            (row, cyrus.unwrap(), truth.unwrap(), extra)
-        });
+        let mailboxes = index.mailboxes().unwrap();
+        let records = |row: &MailboxRow| {
+            [index.records(row.id).unwrap(), index.true_records(row.id).unwrap()]
+        };
         State {
-            mailboxes: mailboxes.collect(),
+            records: mailboxes.iter().map(records).collect(),
+            extra_fields: mailboxes.iter().map(|row| index.extra_fields(row.id).unwrap()).collect(),
+            mailboxes,
             messages: index.messages().unwrap(),
             subscriptions: index.subscriptions().unwrap(),
             seen: index.seen_states().unwrap(),
