@@ -66,6 +66,38 @@ impl Backup {
         Ok(Backup { path: path.to_owned(), file, index, end: None })
     }
 
+    /// Opens the backup at `path` for reading, under a shared lock: others may read it
+    /// meanwhile, nobody may write, and nothing is written here.
+    ///
+    /// Only if a crash has left something to be set right in it, it is first opened as by
+    /// [`Backup::open`], which does so.
+    pub fn open_shared(path: &Path, wait: Wait) -> Result<Backup> {
+        match Backup::open_as_it_is(path, wait)? {
+            Some(backup) => Ok(backup),
+            None => {
+                drop(Backup::open(path, wait)?);
+                let backup = Backup::open_as_it_is(path, wait)?;
+                // What could not be set right has been logged: the index is read as it is.
+                backup.map_or_else(|| Backup::open(path, wait), Ok)
+            }
+        }
+    }
+
+    /// `None` if there is something to be set right, or no index.
+    fn open_as_it_is(path: &Path, wait: Wait) -> Result<Option<Backup>> {
+        let file = data_file::open_shared(path, wait).map_err(StoreError::lock(path))?;
+        let index_file = index_path(path);
+        let is_there = std::fs::metadata(&index_file).is_ok_and(|meta| meta.len() > 0);
+        if !is_there || with_suffix(&index_file, ".new").exists() {
+            return Ok(None);
+        }
+        let index = Index::open(&index_file, Open::Read).map_err(StoreError::index(path))?;
+        if recover::is_behind(&file, path, &index)? {
+            return Ok(None);
+        }
+        Ok(Some(Backup { path: path.to_owned(), file, index }))
+    }
+
     /// Makes a new, empty backup at `path`, under its lock. Errors: that of
     /// [`std::io::ErrorKind::AlreadyExists`] if there is such a file.
     pub fn create(path: &Path) -> Result<Backup> {
@@ -111,5 +143,40 @@ impl Backup {
             return Ok(end);
         }
         Ok(self.file.metadata().map_err(StoreError::io(&self.path))?.len())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readers_share_and_writers_wait() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = "tests/fixtures/backups/main/two/b/bob_5xHD5K";
+        let path = dir.path().join("data");
+        std::fs::copy(source, &path).unwrap();
+        std::fs::copy(format!("{source}.index"), index_path(&path)).unwrap();
+        let content = || (std::fs::read(&path).unwrap(), std::fs::read(index_path(&path)).unwrap());
+        let before = content();
+        let one = Backup::open_shared(&path, Wait::No).unwrap();
+        let other = Backup::open_shared(&path, Wait::No).unwrap();
+        let mailboxes = |backup: &Backup| backup.index().mailboxes().unwrap();
+        assert_eq!(mailboxes(&one), mailboxes(&other));
+        assert!(matches!(Backup::open(&path, Wait::No), Err(StoreError::Locked(_))));
+        drop((one, other));
+        assert_eq!(content(), before);
+        let _writer = Backup::open(&path, Wait::No).unwrap();
+        assert!(matches!(Backup::open_shared(&path, Wait::No), Err(StoreError::Locked(_))));
+    }
+
+    #[test]
+    fn without_an_index_nothing_can_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        assert!(matches!(Backup::open_shared(&path, Wait::No), Err(StoreError::Missing(_))));
+        std::fs::write(&path, "x").unwrap();
+        assert!(matches!(Backup::open_shared(&path, Wait::No), Err(StoreError::NoIndex(_))));
     }
 }

@@ -16,6 +16,16 @@ pub fn true_records(backup: &Backup, uniqueid: &[u8]) -> Result<Vec<RecordRow>> 
     with_truth(backup, |index| records(index, uniqueid))
 }
 
+/// An index that says everything about the backup: `None` if its own does, else one that is
+/// made from its data and thrown away.
+pub fn whole_index(backup: &Backup) -> Result<Option<Index>> {
+    match backup.index().knows_truth() {
+        Ok(true) => Ok(None),
+        Ok(false) => replay(backup).map(Some),
+        Err(error) => Err(StoreError::index(backup.path())(error)),
+    }
+}
+
 fn records(index: &Index, uniqueid: &[u8]) -> super::index::Result<Vec<RecordRow>> {
     match index.mailbox_with_uniqueid(uniqueid)? {
         Some(mailbox) => index.true_records(mailbox.id),

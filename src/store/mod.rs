@@ -30,6 +30,7 @@ pub mod reindex;
 pub mod relocate;
 mod replay;
 mod restart;
+pub mod script;
 pub mod staging;
 pub mod stat;
 pub mod survey;
