@@ -95,7 +95,7 @@ impl Backup {
         if recover::is_behind(&file, path, &index)? {
             return Ok(None);
         }
-        Ok(Some(Backup { path: path.to_owned(), file, index }))
+        Ok(Some(Backup { path: path.to_owned(), file, index, end: None }))
     }
 
     /// Makes a new, empty backup at `path`, under its lock. Errors: that of
