@@ -39,11 +39,8 @@ pub(super) fn with_truth<T>(
     backup: &Backup,
     ask: impl FnOnce(&Index) -> super::index::Result<T>,
 ) -> Result<T> {
-    let fault = || StoreError::index(backup.path());
-    if backup.index().knows_truth().map_err(fault())? {
-        return ask(backup.index()).map_err(fault());
-    }
-    ask(&replay(backup)?).map_err(fault())
+    let whole = whole_index(backup)?;
+    ask(whole.as_ref().unwrap_or(backup.index())).map_err(StoreError::index(backup.path()))
 }
 
 /// A new index of all lines that the backup's index knows and that can be read.
