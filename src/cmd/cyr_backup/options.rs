@@ -335,7 +335,7 @@ mod tests {
         assert_eq!(
             parse_line("x list all -Z").map_err(|e| match e {
                 Misuse::Option(error) => error.to_string(),
-                Misuse::Words => String::new(),
+                Misuse::Moment(_) | Misuse::Words => String::new(),
             }),
             Err("invalid option -- 'Z'".to_owned())
         );
