@@ -20,6 +20,7 @@ pub mod cyr_backup;
 mod cyrbk;
 mod exit;
 mod getopt;
+mod hosts_access;
 mod identity;
 mod inherited;
 mod json;
