@@ -5,6 +5,7 @@
 
 mod dump;
 mod dump_mailbox;
+mod export;
 mod headers;
 mod json;
 mod list;
@@ -15,6 +16,7 @@ mod summary;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 
+pub use export::{Export, Form};
 pub use options::{Command, Dump, JsonWhat, List, MailboxForm, Options, Show, SummaryForm};
 
 use super::report::{VerifyReport, store_error, write_labelled};
@@ -91,6 +93,7 @@ fn show(options: &Options, settings: &Settings, streams: &mut Streams<'_>) -> Re
         Command::Summary(what, form) => summary::run(what, *form, &look, streams),
         Command::Dump(what) => dump::run(what, &look, streams),
         Command::Json(what) => json::run(what, &look, streams.out),
+        Command::Export(what) => export::run(what, &look, streams),
     }
 }
 

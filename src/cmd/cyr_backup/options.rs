@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use super::Export;
 use crate::cmd::Mode;
 use crate::cmd::getopt::{self, Argument, Long, OptionError, Spec};
 use crate::cmd::time;
@@ -21,6 +22,8 @@ pub enum Command {
     Dump(Dump),
     /// `json`
     Json(JsonWhat),
+    /// `cyrbk export`
+    Export(Export),
 }
 
 /// What `list` lists.
@@ -335,7 +338,7 @@ mod tests {
         assert_eq!(
             parse_line("x list all -Z").map_err(|e| match e {
                 Misuse::Option(error) => error.to_string(),
-                Misuse::Words => String::new(),
+                Misuse::Moment(_) | Misuse::Words => String::new(),
             }),
             Err("invalid option -- 'Z'".to_owned())
         );

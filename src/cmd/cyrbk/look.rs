@@ -6,9 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::ConfigArg;
 use crate::cmd::Mode;
-use crate::cmd::cyr_backup::{
-    Command, Dump, JsonWhat, List, MailboxForm, Options, Show, SummaryForm,
-};
+use crate::cmd::cyr_backup::{Command, Export, Form, JsonWhat, List, Options, Show, SummaryForm};
 
 /// Which backup.
 #[derive(Debug, Args)]
@@ -65,20 +63,39 @@ enum ShowWhat {
 #[command(after_help = "\
 Examples:
   cyrbk export alice user/alice/Work > work.mbox
-  cyrbk export alice user/alice/Work --eml /tmp/work
-  cyrbk export alice user/alice --expunged > everything.mbox")]
+  cyrbk export alice --maildir /tmp/alice
+  cyrbk export alice --at '2026-11-20 12:00' --tar | tar tv
+  cyrbk search alice --subject invoice --guids | cyrbk export alice --guids - --eml /tmp/found
+
+What is there already is never overwritten. Exit status 75: a message was damaged or
+missing; the others were written.")]
 pub(super) struct ExportArgs {
     #[command(flatten)]
     backup: BackupArgs,
-    /// Name or uniqueid
+    /// Names or uniqueids; the whole user without any
     #[arg(value_name = "MAILBOX")]
-    name: OsString,
-    /// A file for each message in this directory, instead of an mbox
-    #[arg(long, value_name = "DIRECTORY")]
+    mailboxes: Vec<OsString>,
+    /// An mbox for each mailbox in this directory, instead of one to standard output
+    #[arg(long, value_name = "DIRECTORY", group = "form")]
+    mbox: Option<OsString>,
+    /// A Maildir
+    #[arg(long, value_name = "DIRECTORY", group = "form")]
+    maildir: Option<OsString>,
+    /// A file for each message in this directory
+    #[arg(long, value_name = "DIRECTORY", group = "form")]
     eml: Option<OsString>,
+    /// A tar stream to standard output
+    #[arg(long, group = "form")]
+    tar: bool,
+    /// Only messages whose GUIDs are in this file; - is standard input
+    #[arg(long, value_name = "FILE")]
+    guids: Option<OsString>,
     /// Expunged messages too
     #[arg(long)]
     expunged: bool,
+    /// Deleted mailboxes too
+    #[arg(long)]
+    deleted: bool,
 }
 
 impl BackupArgs {
@@ -113,10 +130,20 @@ impl From<ShowArgs> for Options {
     }
 }
 
+impl ExportArgs {
+    fn form(&self) -> Form {
+        let place = |form: fn(OsString) -> Form, place: &Option<OsString>| place.clone().map(form);
+        place(Form::MboxFiles, &self.mbox)
+            .or(place(Form::Maildir, &self.maildir))
+            .or(place(Form::Eml, &self.eml))
+            .unwrap_or(if self.tar { Form::Tar } else { Form::Mbox })
+    }
+}
+
 impl From<ExportArgs> for Options {
     fn from(args: ExportArgs) -> Options {
-        let form = args.eml.map_or(MailboxForm::Mbox, MailboxForm::Eml);
-        let dump = Dump::Mailbox { name: args.name, form, expunged: args.expunged };
-        args.backup.options(Command::Dump(dump))
+        let form = args.form();
+        let ExportArgs { backup, mailboxes, guids, expunged, deleted, .. } = args;
+        backup.options(Command::Export(Export { mailboxes, guids, form, expunged, deleted }))
     }
 }
