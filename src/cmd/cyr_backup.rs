@@ -10,6 +10,7 @@ mod headers;
 mod json;
 mod list;
 mod options;
+mod search;
 mod show;
 mod summary;
 
@@ -18,6 +19,7 @@ use std::os::unix::ffi::OsStrExt;
 
 pub use export::{Export, Form};
 pub use options::{Command, Dump, JsonWhat, List, MailboxForm, Options, Show, SummaryForm};
+pub use search::{Search, SearchForm};
 
 use super::report::{VerifyReport, store_error, write_labelled};
 use super::select::{Selected, one};
@@ -94,6 +96,7 @@ fn show(options: &Options, settings: &Settings, streams: &mut Streams<'_>) -> Re
         Command::Dump(what) => dump::run(what, &look, streams),
         Command::Json(what) => json::run(what, &look, streams.out),
         Command::Export(what) => export::run(what, &look, streams),
+        Command::Search(what) => search::run(what, &look, streams),
     }
 }
 

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use super::Export;
+use super::{Export, Search};
 use crate::cmd::Mode;
 use crate::cmd::getopt::{self, Argument, Long, OptionError, Spec};
 use crate::cmd::time;
@@ -24,6 +24,8 @@ pub enum Command {
     Json(JsonWhat),
     /// `cyrbk export`
     Export(Export),
+    /// `cyrbk search`
+    Search(Search),
 }
 
 /// What `list` lists.

@@ -6,7 +6,10 @@ use clap::{Args, Subcommand};
 
 use super::ConfigArg;
 use crate::cmd::Mode;
-use crate::cmd::cyr_backup::{Command, Export, Form, JsonWhat, List, Options, Show, SummaryForm};
+use crate::cmd::cyr_backup::{
+    Command, Export, Form, JsonWhat, List, Options, Search, SearchForm, Show, SummaryForm,
+};
+use crate::store::search::Query;
 
 /// Which backup.
 #[derive(Debug, Args)]
@@ -96,6 +99,92 @@ pub(super) struct ExportArgs {
     /// Deleted mailboxes too
     #[arg(long)]
     deleted: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  cyrbk search alice --from bob --since 2026-11-01
+  cyrbk search alice --deleted-since '2026-11-20 09:00'
+  cyrbk search alice --header list-id=rust --flag flagged --json
+  cyrbk search alice --subject invoice --guids | cyrbk export alice --guids - --maildir /tmp/found
+
+All conditions must hold. Texts are found anywhere in what they are looked for in, decoded, in
+any case. Expunged messages and deleted mailboxes are searched too: an x stands for what is
+gone.")]
+pub(super) struct SearchArgs {
+    #[command(flatten)]
+    backup: BackupArgs,
+    /// Only in this mailbox, by name or uniqueid; may be repeated
+    #[arg(long = "in", value_name = "MAILBOX")]
+    mailboxes: Vec<OsString>,
+    /// Who sent it
+    #[arg(long, value_name = "TEXT")]
+    from: Vec<String>,
+    /// To whom
+    #[arg(long, value_name = "TEXT")]
+    to: Vec<String>,
+    /// What it is about
+    #[arg(long, value_name = "TEXT")]
+    subject: Vec<String>,
+    /// Any other header field
+    #[arg(long, value_name = "NAME=TEXT", value_parser = header)]
+    header: Vec<(String, String)>,
+    /// In the header or the text
+    #[arg(long, value_name = "TEXT")]
+    text: Option<String>,
+    /// Came then or later
+    #[arg(long, value_name = "TIME", value_parser = crate::cmd::time::moment)]
+    since: Option<i64>,
+    /// Came before
+    #[arg(long, value_name = "TIME", value_parser = crate::cmd::time::moment)]
+    before: Option<i64>,
+    /// Has this flag, such as seen, flagged or $Junk; may be repeated
+    #[arg(long, value_name = "FLAG")]
+    flag: Vec<String>,
+    /// Was expunged, or deleted with its mailbox, then or later
+    #[arg(long, value_name = "TIME", value_parser = crate::cmd::time::moment)]
+    deleted_since: Option<i64>,
+    /// JSON instead of text
+    #[arg(long, group = "form")]
+    json: bool,
+    /// GUIDs only, one a line
+    #[arg(long, group = "form")]
+    guids: bool,
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, text) = text.split_once('=').ok_or("write it NAME=TEXT")?;
+    Ok((name.to_owned(), text.to_owned()))
+}
+
+impl From<SearchArgs> for Options {
+    fn from(args: SearchArgs) -> Options {
+        let named = |name: &'static str, texts: Vec<String>| {
+            texts.into_iter().map(move |text| (name.to_owned(), text))
+        };
+        let headers = named("From", args.from)
+            .chain(named("To", args.to))
+            .chain(named("Subject", args.subject))
+            .chain(args.header)
+            .collect();
+        let query = Query {
+            mailboxes: None,
+            headers,
+            text: args.text,
+            since: args.since,
+            before: args.before,
+            flags: args.flag,
+            deleted_since: args.deleted_since,
+        };
+        let form = match (args.json, args.guids) {
+            (true, _) => SearchForm::Json,
+            (_, true) => SearchForm::Guids,
+            _ => SearchForm::Text,
+        };
+        let search = Search { mailboxes: args.mailboxes, query, form };
+        args.backup.options(Command::Search(search))
+    }
 }
 
 impl BackupArgs {

@@ -59,8 +59,21 @@ impl Folder {
     }
 }
 
+/// Since when the mailbox is not there for its user: it was deleted, or put aside under a name
+/// that ends in the time, to be deleted later.
+pub(in crate::store) fn gone_since(row: &MailboxRow) -> Option<i64> {
+    let put_aside = || {
+        let name = is_deleted_name(&row.mboxname).then_some(&row.mboxname)?;
+        let stamp = name.rsplit(|&c| c == b'.').next()?;
+        let time =
+            std::str::from_utf8(stamp).ok().and_then(|hex| i64::from_str_radix(hex, 16).ok());
+        Some(time.unwrap_or_default())
+    };
+    row.deleted.or_else(put_aside)
+}
+
 /// Whether Cyrus has put the mailbox aside, to delete it later.
-pub(super) fn is_deleted_name(mboxname: &[u8]) -> bool {
+fn is_deleted_name(mboxname: &[u8]) -> bool {
     local_part(mboxname)
         .strip_prefix(DELETED.as_bytes())
         .is_some_and(|rest| rest.first() == Some(&b'.'))

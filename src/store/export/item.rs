@@ -45,9 +45,14 @@ pub struct Item {
 impl Item {
     /// Its flags one by one, as they are.
     pub fn flags(&self) -> impl Iterator<Item = &[u8]> {
-        let inner = self.flags.strip_prefix(b"(").and_then(|text| text.strip_suffix(b")"));
-        inner.unwrap_or_default().split(|&c| c == b' ').filter(|flag| !flag.is_empty())
+        flags(&self.flags)
     }
+}
+
+/// The flags of a record one by one, as they are.
+pub fn flags(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let inner = text.strip_prefix(b"(").and_then(|text| text.strip_suffix(b")"));
+    inner.unwrap_or_default().split(|&c| c == b' ').filter(|flag| !flag.is_empty())
 }
 
 /// The items of `selection`, mailbox by mailbox, by UID, and the identities that were asked
@@ -57,7 +62,7 @@ pub fn gather(backup: &Backup, selection: &Selection) -> Result<(Vec<Item>, Vec<
     let taken = |row: &&MailboxRow| match &selection.mailboxes {
         Some(uniqueids) => uniqueids.contains(&row.uniqueid),
         // Which one of those asked for is told by the choice among all.
-        None => !is_gone(row) || selection.deleted || selection.guids.is_some(),
+        None => folder::gone_since(row).is_none() || selection.deleted || selection.guids.is_some(),
     };
     let folders = Folder::of_all(&mailboxes);
     let mut items = Vec::new();
@@ -76,7 +81,7 @@ pub fn gather(backup: &Backup, selection: &Selection) -> Result<(Vec<Item>, Vec<
                 flags: record.flags,
                 internaldate: record.internaldate,
                 // What a deleted mailbox has kept, it lost with itself.
-                expunged: record.expunged.or(row.deleted).or(is_gone(row).then_some(i64::MAX - 1)),
+                expunged: record.expunged.or(folder::gone_since(row)),
             })
         }));
     }
@@ -85,11 +90,6 @@ pub fn gather(backup: &Backup, selection: &Selection) -> Result<(Vec<Item>, Vec<
     let found: HashSet<Guid> = items.iter().map(|item| item.guid).collect();
     let missing = guids.iter().filter(|guid| !found.contains(guid)).copied().collect();
     Ok((items, missing))
-}
-
-/// Deleted, at once or for later.
-fn is_gone(row: &MailboxRow) -> bool {
-    row.deleted.is_some() || folder::is_deleted_name(&row.mboxname)
 }
 
 /// Where each message lives, or else lived last; or with `all`, all places.
