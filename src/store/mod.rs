@@ -18,6 +18,7 @@ pub mod error;
 pub mod exact;
 pub mod export;
 pub mod file_hash;
+mod helpers;
 pub mod index;
 pub mod log;
 pub mod message;

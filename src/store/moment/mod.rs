@@ -17,12 +17,14 @@
 //! Only chunks up to the moment are inflated. If it is after the last line, nothing is: the
 //! backup's own index is the answer.
 //!
-//! | What | How it is met |
-//! |---|---|
-//! | the clock had gone back, so that lines of the time asked for stand behind younger ones | the log's order counts, not the stamp: they are not taken; [`Report::clock_went_back`] |
-//! | a damaged chunk | as in a rebuild: the complete lines in front of the damage count; [`Report::damages`] |
-//! | a moment before the first line | nothing is there; [`Report::first`] |
-//! | a compaction since has dropped lines | [`history`]; what must have been there is added, [`Report::added`] |
+//! - The clock had gone back, so that lines of the time asked for stand behind younger ones:
+//!   the log's order counts, not the stamp; they are not taken, see
+//!   [`Report::clock_went_back`].
+//! - A damaged chunk: as in a rebuild, the complete lines in front of the damage count; see
+//!   [`Report::damages`].
+//! - A moment before the first line: nothing is there; see [`Report::first`].
+//! - A compaction since has dropped lines: [`history`] says from when on all are there; what
+//!   must have been there before is added, see [`Report::added`].
 
 pub mod history;
 mod replay;
