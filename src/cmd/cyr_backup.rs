@@ -6,6 +6,7 @@
 mod dump;
 mod dump_mailbox;
 mod export;
+mod export_imap;
 mod headers;
 mod json;
 mod list;
@@ -18,6 +19,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 
 pub use export::{Export, Form};
+pub use export_imap::Imap;
 pub use options::{Command, Dump, JsonWhat, List, MailboxForm, Options, Show, SummaryForm};
 pub use search::{Search, SearchForm};
 

@@ -8,6 +8,7 @@ use std::io::{self, Read};
 use std::rc::Rc;
 
 use super::dump::UNKNOWN;
+use super::export_imap::{Imap, ImapSink};
 use super::{Failure, Look};
 use crate::cmd::Streams;
 use crate::cmd::report::{store_error, write_labelled};
@@ -16,6 +17,7 @@ use crate::store::export::maildir::Maildir;
 use crate::store::export::mbox::{Files, Stream};
 use crate::store::export::tar::Tar;
 use crate::store::export::{self, ExportError, Item, Selection, Sink, gather};
+use crate::store::message::MessageError;
 use crate::wire::Guid;
 
 /// What is exported, and how.
@@ -48,6 +50,8 @@ pub enum Form {
     EmlBeside(OsString),
     /// A tar file, to standard output.
     Tar,
+    /// Mailboxes of an IMAP server.
+    Imap(Imap),
 }
 
 /// Longest list of GUIDs that is read, in octets.
@@ -64,11 +68,56 @@ pub(super) fn run(
     for guid in &missing {
         write_labelled(streams.err, look.label, &format!("{guid}: {UNKNOWN}"))?;
     }
+    if let Form::Imap(imap) = &what.form {
+        to_imap(&items, imap, look, streams)?;
+        return conclude(&missing);
+    }
     let at_root = selection.mailboxes.as_ref().is_some_and(|names| names.len() == 1);
     write_items(items, at_root, &what.form, look, streams)?;
+    conclude(&missing)
+}
+
+fn conclude(missing: &[Guid]) -> Result<(), Failure> {
     match missing.len() {
         0 => Ok(()),
         count => Err(Failure::Text(format!("messages that are not there: {count}"))),
+    }
+}
+
+/// Tells what was done, also where it had to end early.
+fn to_imap(
+    items: &[Item],
+    imap: &Imap,
+    look: &Look<'_>,
+    streams: &mut Streams<'_>,
+) -> Result<(), Failure> {
+    let mut sink = ImapSink::connect(imap)?;
+    let staging = &look.settings.backup_staging_path;
+    let written = export::write(look.backup, items, staging, &mut sink);
+    let tally = sink.tally;
+    writeln!(
+        streams.out,
+        "{}: {} added, {} there already, {} refused, of {}",
+        imap.server,
+        tally.added,
+        tally.there_already,
+        tally.refused.len(),
+        items.len()
+    )?;
+    streams.out.flush()?;
+    for refused in &tally.refused {
+        write_labelled(streams.err, look.label, refused)?;
+    }
+    let again = |error: &dyn std::fmt::Display| {
+        Failure::Text(format!("{error}; the same command again goes on from here"))
+    };
+    match written {
+        Err(ExportError::Store(error)) => Err(Failure::Text(store_error(&error))),
+        Err(ExportError::Io(error)) => Err(again(&error)),
+        Ok(failed) if failed.is_empty() && !tally.refused.is_empty() => {
+            Err(Failure::Text(format!("messages refused: {}", tally.refused.len())))
+        }
+        Ok(failed) => name_failed(&failed, look, streams),
     }
 }
 
@@ -134,7 +183,15 @@ pub(super) fn write_items(
         Err(ExportError::Store(error)) => return Err(Failure::Text(store_error(&error))),
         Err(ExportError::Io(error)) => return Err(cannot_write(error)),
     };
-    for error in &failed {
+    name_failed(&failed, look, streams)
+}
+
+fn name_failed(
+    failed: &[MessageError],
+    look: &Look<'_>,
+    streams: &mut Streams<'_>,
+) -> Result<(), Failure> {
+    for error in failed {
         write_labelled(streams.err, look.label, &error.to_string())?;
     }
     match failed.len() {
@@ -150,7 +207,7 @@ impl Form {
         match self {
             Form::MboxFiles(place) | Form::Maildir(place) | Form::Eml(place) => Some(place),
             Form::EmlBeside(place) => Some(place),
-            Form::Mbox | Form::Tar => None,
+            Form::Mbox | Form::Tar | Form::Imap(_) => None,
         }
     }
 
@@ -158,6 +215,7 @@ impl Form {
         Ok(match self {
             Form::Mbox => Box::new(Stream::new(&mut *streams.out)),
             Form::Tar => Box::new(Tar::new(&mut *streams.out)),
+            Form::Imap(_) => return Err(io::ErrorKind::Unsupported.into()),
             Form::MboxFiles(place) => Box::new(Files::create(place.into())?),
             Form::Maildir(place) => Box::new(Maildir::create(place.into())?),
             Form::Eml(place) => Box::new(Eml::create(place.into())?),

@@ -1,13 +1,14 @@
 //! The words that look into one backup: requests of `cyr_backup`.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
 use super::ConfigArg;
 use crate::cmd::Mode;
 use crate::cmd::cyr_backup::{
-    Command, Export, Form, JsonWhat, List, Options, Search, SearchForm, Show, SummaryForm,
+    Command, Export, Form, Imap, JsonWhat, List, Options, Search, SearchForm, Show, SummaryForm,
 };
 use crate::store::search::Query;
 
@@ -67,6 +68,7 @@ enum ShowWhat {
 Examples:
   cyrbk export alice user/alice/Work > work.mbox
   cyrbk export alice --maildir /tmp/alice
+  cyrbk export alice --imap imaps://mail.example.com --imap-user alice --password-file ~/pw
   cyrbk export alice --at '2026-11-20 12:00' --tar | tar tv
   cyrbk search alice --subject invoice --guids | cyrbk export alice --guids - --eml /tmp/found
 
@@ -90,6 +92,8 @@ pub(super) struct ExportArgs {
     /// A tar stream to standard output
     #[arg(long, group = "form")]
     tar: bool,
+    #[command(flatten)]
+    imap: ImapArgs,
     /// Only messages whose GUIDs are in this file; - is standard input
     #[arg(long, value_name = "FILE")]
     guids: Option<OsString>,
@@ -219,12 +223,50 @@ impl From<ShowArgs> for Options {
     }
 }
 
+/// Any IMAP server.
+#[derive(Debug, Args)]
+struct ImapArgs {
+    /// Mailboxes of this IMAP server: host[:port], by STARTTLS, or imaps://host[:port]
+    #[arg(long, value_name = "SERVER", group = "form")]
+    imap: Option<String>,
+    /// Who logs in there; else in CYRBK_IMAP_USER
+    #[arg(long, value_name = "USER", requires = "imap")]
+    imap_user: Option<String>,
+    /// Its first line is the password; else in CYRBK_IMAP_PASSWORD
+    #[arg(long, value_name = "FILE", requires = "imap")]
+    password_file: Option<PathBuf>,
+    /// Root certificates, in PEM, instead of the system's
+    #[arg(long, value_name = "FILE", requires = "imap")]
+    ca_file: Option<PathBuf>,
+    /// Password and mail in the clear
+    #[arg(long, requires = "imap")]
+    no_tls: bool,
+    /// Everything into this folder there, such as Restored/2026
+    #[arg(long, value_name = "FOLDER", requires = "imap")]
+    under: Option<String>,
+}
+
+impl ImapArgs {
+    fn form(&self) -> Option<Form> {
+        let server = self.imap.clone()?;
+        Some(Form::Imap(Imap {
+            server,
+            user: self.imap_user.clone(),
+            password_file: self.password_file.clone(),
+            ca_file: self.ca_file.clone(),
+            no_tls: self.no_tls,
+            under: self.under.clone(),
+        }))
+    }
+}
+
 impl ExportArgs {
     fn form(&self) -> Form {
         let place = |form: fn(OsString) -> Form, place: &Option<OsString>| place.clone().map(form);
         place(Form::MboxFiles, &self.mbox)
             .or(place(Form::Maildir, &self.maildir))
             .or(place(Form::Eml, &self.eml))
+            .or_else(|| self.imap.form())
             .unwrap_or(if self.tar { Form::Tar } else { Form::Mbox })
     }
 }
