@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use admin::{DeleteArgs, JobsArg, LockArgs, MoveArgs, ReconstructArgs, ReindexArgs, StatArgs};
 use clap::{Args, Parser, Subcommand};
-use look::{BackupArgs, ExportArgs, ShowArgs};
+use look::{BackupArgs, ExportArgs, SearchArgs, ShowArgs};
 
 use super::serve::{self, ServeArgs};
 use super::{Exit, Mode, Stop, Streams, ctl_backups, cyr_backup, passwd, site, startup};
@@ -21,6 +21,7 @@ Examples:
   cyrbk list
   cyrbk verify --all
   cyrbk show alice messages in user/alice
+  cyrbk search alice --subject invoice --deleted-since 2026-11-01
   cyrbk export alice user/alice > alice.mbox
   cyrbk compact --all --dry-run
   cyrbk dump alice message 84976990f3bc08fb48037b36fcc15832f019d92d
@@ -67,7 +68,9 @@ enum Command {
     Reconstruct(ReconstructArgs),
     /// Look into a backup: chunks, mailboxes, messages
     Show(ShowArgs),
-    /// Write a mailbox as an mbox, or as a file for each message
+    /// Find messages by sender, subject, date, flags, or by when they went
+    Search(SearchArgs),
+    /// Write messages as mbox, Maildir, files or tar
     Export(ExportArgs),
     /// Drop what is past its retention, join small chunks and split large ones
     Compact(CompactArgs),
@@ -224,6 +227,7 @@ pub(super) fn run(args: &[OsString], streams: &mut Streams<'_>) -> Result<Exit, 
         Command::Delete(args) => look_after(args.into(), streams),
         Command::Reconstruct(args) => look_after(args.into(), streams),
         Command::Show(args) => cyr_backup::run(&args.into(), streams),
+        Command::Search(args) => cyr_backup::run(&args.into(), streams),
         Command::Export(args) => cyr_backup::run(&args.into(), streams),
         Command::Compact(args) => look_after(args.into(), streams),
         Command::Dump(args) => cyr_backup::run(&args.into(), streams),
