@@ -1,8 +1,11 @@
 //! The backups that one session has open, and what its commands do to them.
 //!
 //! A lease moves into each job of its session and back: it is never shared. Every
-//! backup in it is locked against other sessions and Cyrus's tools until RESTART,
-//! EXIT, the end of the connection, or a time without use.
+//! backup in it is locked against other sessions and Cyrus's tools until EXIT, the
+//! end of the connection, or a time without use. RESTART makes all of them durable; they then
+//! linger for a moment ([`LINGER`]), in case that the same ones are asked for again: a client
+//! that follows its mail server sends one RESTART after another, and opening a backup and
+//! committing its index cost more than a message does.
 
 mod apply;
 mod get;
@@ -36,6 +39,13 @@ const SLOW_DOWN: Duration = Duration::from_secs(2);
 /// How often the lock is tried meanwhile.
 const LOCK_RETRY: Duration = Duration::from_millis(100);
 
+/// How long a backup stays open after RESTART if nothing else is asked for.
+pub(super) const LINGER: Duration = Duration::from_secs(1);
+/// How long it may stay open over any number of them: others want to see it too.
+const HOLD_MAX: Duration = Duration::from_secs(5);
+/// How long a command waits for a lock that another session is about to give back.
+const LINGERING: Duration = Duration::from_millis(1_500);
+
 /// How often a backup is looked for that is being moved.
 const OPEN_TRIES: usize = 5;
 
@@ -56,6 +66,8 @@ pub(super) struct Lease {
     is_forced: bool,
     /// The user that the latest GET USER was about, and how often in a row.
     asked: (Vec<u8>, usize),
+    /// Those that were open at the latest RESTART; nothing knows them until they are opened.
+    lingering: Vec<Held>,
 }
 
 struct Held {
@@ -63,6 +75,13 @@ struct Held {
     writer: Writer,
     /// Messages that the client was told are missing here.
     reserved: HashSet<Guid>,
+    since: Instant,
+}
+
+impl Held {
+    fn new(key: &[u8], writer: Writer) -> Held {
+        Held { key: key.to_vec(), writer, reserved: HashSet::new(), since: Instant::now() }
+    }
 }
 
 type Reply = Result<Answers, Refusal>;
@@ -80,12 +99,18 @@ impl Lease {
             login: Login::default(),
             is_forced: false,
             asked: (Vec::new(), 0),
+            lingering: Vec::new(),
         }
     }
 
     /// Whether any backup is held open.
     pub(super) fn is_empty(&self) -> bool {
-        self.open.is_empty()
+        self.open.is_empty() && self.lingering.is_empty()
+    }
+
+    /// Whether backups are held only because they may be wanted again.
+    pub(super) fn is_lingering(&self) -> bool {
+        self.open.is_empty() && !self.lingering.is_empty()
     }
 
     /// Does a job. May block.
@@ -115,8 +140,8 @@ impl Lease {
                 }
                 reply(result)
             }
-            Work::Restart => Done::Reply(self.finish_with("OK Restarting")),
-            Work::Exit => Done::Reply(self.finish_with("OK Finished")),
+            Work::Restart => Done::Reply(promise(self.restart(), "OK Restarting")),
+            Work::Exit => Done::Reply(promise(self.finish_all(), "OK Finished")),
             Work::Release => {
                 // The client hears of it when it asks for a promise, and goes on with what
                 // it asked for.
@@ -142,7 +167,7 @@ impl Lease {
         match self.open[at].writer.append(now(), line, &self.staging) {
             Ok(()) => Ok(()),
             Err(error) => {
-                self.is_in_doubt |= self.open.remove(at).writer.has_unfinished();
+                self.is_in_doubt |= self.open.remove(at).writer.has_unsynced();
                 Err(error.into())
             }
         }
@@ -163,13 +188,18 @@ impl Lease {
             self.open.push(held);
             return Ok(self.open.len() - 1);
         }
+        if let Some(at) = self.lingering.iter().position(|held| held.key == key) {
+            self.open.push(self.lingering.remove(at));
+            return Ok(self.open.len() - 1);
+        }
+        self.finish_lingering();
         self.make_room()?;
-        let writer = self.open_writer(key).inspect_err(|refusal| {
+        let writer = patiently(LINGERING, || self.open_writer(key)).inspect_err(|refusal| {
             if !matches!(refusal, Refusal::Locked) {
                 tracing::error!(backup = %lossy(key), "cannot open the backup");
             }
         })?;
-        self.open.push(Held { key: key.to_vec(), writer, reserved: HashSet::new() });
+        self.open.push(Held::new(key, writer));
         Ok(self.open.len() - 1)
     }
 
@@ -189,13 +219,7 @@ impl Lease {
     /// [`Lease::open`] for commands that had better not be answered LOCKED: a client repeats its
     /// whole round at once, for as long as the lock is held.
     fn open_patiently(&mut self, key: &[u8]) -> Result<usize, Refusal> {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            match self.open(key) {
-                Err(Refusal::Locked) if Instant::now() < until => std::thread::sleep(LOCK_RETRY),
-                other => return other,
-            }
-        }
+        patiently(PATIENCE, || self.open(key))
     }
 
     /// Where an open backup is.
@@ -219,29 +243,49 @@ impl Lease {
         }
     }
 
-    fn finish_with(&mut self, status: &str) -> Vec<u8> {
-        match self.finish_all() {
-            Ok(()) => format!("{status}\r\n").into_bytes(),
-            Err(_) => format!("{}\r\n", Refusal::Internal.status()).into_bytes(),
+    /// Makes everything durable that was acknowledged since the last time. The first error
+    /// is returned, after all have been tried.
+    fn restart(&mut self) -> Result<(), Refusal> {
+        self.finish_lingering();
+        let mut result = self.begin_anew();
+        for mut held in self.open.drain(..) {
+            let lingers = held.since.elapsed() < HOLD_MAX;
+            let settled = if lingers { held.writer.sync(now()) } else { held.writer.finish(now()) };
+            if lingers && settled.is_ok() {
+                held.reserved.clear();
+                self.lingering.push(held);
+            }
+            result = result.and(settled.map_err(Refusal::from));
+        }
+        result
+    }
+
+    /// Lets go of what was not asked for again. All of it is durable: should the index not be
+    /// committed, the next open does it.
+    fn finish_lingering(&mut self) {
+        for held in self.lingering.drain(..) {
+            let path = held.writer.path().to_owned();
+            if let Err(error) = finish(held) {
+                tracing::error!(file = %path.display(), %error, "cannot commit the index");
+            }
         }
     }
 
-    /// Makes everything durable that was acknowledged since the last time, and lets
-    /// go of every backup. The first error is returned, after all have been tried.
-    fn finish_all(&mut self) -> Result<(), Refusal> {
+    /// Forgets what was said, but for what cannot be promised any more.
+    fn begin_anew(&mut self) -> Result<(), Refusal> {
         self.current.clear();
         self.asked = (Vec::new(), 0);
-        let mut result = match std::mem::take(&mut self.is_in_doubt) {
+        match std::mem::take(&mut self.is_in_doubt) {
             true => Err(Refusal::Internal),
             false => Ok(()),
-        };
-        for held in self.open.drain(..) {
-            let finished = finish(held);
-            if result.is_ok() {
-                result = finished;
-            }
         }
-        result
+    }
+
+    /// [`Lease::restart`], and lets go of every backup.
+    fn finish_all(&mut self) -> Result<(), Refusal> {
+        self.finish_lingering();
+        let result = self.begin_anew();
+        self.open.drain(..).map(finish).fold(result, Result::and)
     }
 }
 
@@ -253,6 +297,20 @@ impl Drop for Lease {
         }
         if self.finish_all().is_err() {
             tracing::error!("a backup was not finished; it will be mended when next opened");
+        }
+    }
+}
+
+/// Tries again for so long while another has the lock.
+fn patiently<T>(
+    patience: Duration,
+    mut open: impl FnMut() -> Result<T, Refusal>,
+) -> Result<T, Refusal> {
+    let until = Instant::now() + patience;
+    loop {
+        match open() {
+            Err(Refusal::Locked) if Instant::now() < until => std::thread::sleep(LOCK_RETRY),
+            other => return other,
         }
     }
 }
@@ -278,6 +336,14 @@ fn read<T>(
         held.writer.put_aside_if_damaged(&error);
         error.into()
     })
+}
+
+/// The answer to a command that promises durability.
+fn promise(result: Result<(), Refusal>, status: &str) -> Vec<u8> {
+    match result {
+        Ok(()) => format!("{status}\r\n").into_bytes(),
+        Err(_) => format!("{}\r\n", Refusal::Internal.status()).into_bytes(),
+    }
 }
 
 fn reply(result: Reply) -> Done {
@@ -368,6 +434,48 @@ mod tests {
         assert!(names.contains(&b"user.first".to_vec()));
         assert!(names.contains(&b"user.second".to_vec()));
         assert_eq!(ask(&mut lease, Work::Restart), "OK Restarting\r\n");
+    }
+
+    #[test]
+    fn a_backup_lingers_after_restart_for_the_same_session_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut lease = lease(dir.path());
+        assert!(subscribe(&mut lease, "tom", "first").starts_with("OK"));
+        let path = lease.open[0].writer.path().to_owned();
+        assert_eq!(ask(&mut lease, Work::Restart), "OK Restarting\r\n");
+        assert!(lease.is_lingering());
+        assert!(matches!(Writer::open(&path, 1), Err(StoreError::Locked(_))));
+        assert!(subscribe(&mut lease, "tom", "second").starts_with("OK"));
+        assert!(!lease.is_lingering());
+        assert_eq!(ask(&mut lease, Work::Restart), "OK Restarting\r\n");
+        // Another one is asked for: this one is let go of.
+        assert!(subscribe(&mut lease, "ann", "first").starts_with("OK"));
+        let names = Writer::open(&path, 1).unwrap().index().subscriptions().unwrap();
+        assert_eq!(names, [b"user.first".to_vec(), b"user.second".to_vec()]);
+        // The time that others wait is over.
+        assert_eq!(ask(&mut lease, Work::Restart), "OK Restarting\r\n");
+        assert!(matches!(lease.run(Work::Release), Done::Released));
+        assert!(lease.is_empty());
+        assert!(subscribe(&mut lease, "ann", "second").starts_with("OK"));
+        lease.open[0].since -= HOLD_MAX;
+        assert_eq!(ask(&mut lease, Work::Restart), "OK Restarting\r\n");
+        assert!(lease.is_empty());
+    }
+
+    #[test]
+    fn a_session_waits_for_one_that_lingers() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut one = lease(dir.path());
+        assert!(subscribe(&mut one, "tom", "first").starts_with("OK"));
+        assert_eq!(ask(&mut one, Work::Restart), "OK Restarting\r\n");
+        let mut other = lease(dir.path());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(LOCK_RETRY);
+                one.run(Work::Release);
+            });
+            assert!(subscribe(&mut other, "tom", "second").starts_with("OK"));
+        });
     }
 
     #[test]
