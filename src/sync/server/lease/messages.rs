@@ -79,6 +79,11 @@ impl Lease {
             }
             // One that has them all is not without a place for them.
             stored += usize::from(is_current);
+            if wanted.iter().all(|wanted| *wanted) {
+                self.append_messages(at, files.clone(), bodies)?;
+                stored += 1;
+                continue;
+            }
             let (files, bodies): (Vec<FileHeader>, Vec<Body>) = files
                 .iter()
                 .zip(bodies)
