@@ -10,7 +10,7 @@ use crate::wire::dlist::{Literals, Printer, Value, parse_item};
 use crate::wire::own::Own;
 
 impl Lease {
-    pub(super) fn apply(&mut self, text: &[u8], bodies: &[Body]) -> Reply {
+    pub(super) fn apply(&mut self, text: &[u8], bodies: Vec<Body>) -> Reply {
         let (name, value) = item("Apply", text)?;
         let mut answers = Answers::new();
         let name = name.strip_prefix(b"LOCAL_").unwrap_or(&name);
@@ -62,6 +62,7 @@ impl Lease {
                 self.end_others(at, &rename.to, &row.uniqueid)?;
             }
             Apply::Mailbox(mailbox) => {
+                self.claim_messages(at, mailbox)?;
                 self.check_state(at, mailbox)?;
                 self.end_others(at, &mailbox.mboxname, &mailbox.uniqueid)?;
                 self.append_read(at, name, value, sent, &apply)?;
