@@ -149,7 +149,7 @@ impl Lease {
             }),
             Work::Get(text) => reply(self.get(&text)),
             Work::Apply(text, bodies) => {
-                let result = self.apply(&text, &bodies);
+                let result = self.apply(&text, bodies);
                 if let Err(error) = self.staging.clear() {
                     tracing::warn!(%error, "cannot empty the staging file");
                 }
