@@ -5,21 +5,27 @@
 
 mod dump;
 mod dump_mailbox;
+mod export;
+mod export_imap;
 mod headers;
 mod json;
 mod list;
 mod options;
+mod search;
 mod show;
 mod summary;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 
+pub use export::{Export, Form};
+pub use export_imap::Imap;
 pub use options::{Command, Dump, JsonWhat, List, MailboxForm, Options, Show, SummaryForm};
+pub use search::{Search, SearchForm};
 
 use super::report::{VerifyReport, store_error, write_labelled};
 use super::select::{Selected, one};
-use super::{Exit, Stop, Streams, startup};
+use super::{Exit, Stop, Streams, moment, startup};
 use crate::config::Settings;
 use crate::lock::Wait;
 use crate::store::{Backup, verify};
@@ -55,8 +61,15 @@ pub(super) fn main(args: &[OsString], streams: &mut Streams<'_>) -> Result<Exit,
         Ok(options) => return run(&options, streams),
         Err(misuse) => misuse,
     };
-    if let (options::Misuse::Option(error), Some(name)) = (misuse, args.first()) {
-        write_labelled(streams.err, name.as_bytes(), &error.to_string())?;
+    match (misuse, args.first()) {
+        (options::Misuse::Option(error), Some(name)) => {
+            write_labelled(streams.err, name.as_bytes(), &error.to_string())?;
+        }
+        (options::Misuse::Moment(error), _) => {
+            write_labelled(streams.err, NAME.as_bytes(), &format!("--at: {error}"))?;
+            return Ok(Exit::Usage);
+        }
+        _ => {}
     }
     streams.err.write_all(options::USAGE.as_bytes())?;
     Ok(Exit::Usage)
@@ -84,6 +97,8 @@ fn show(options: &Options, settings: &Settings, streams: &mut Streams<'_>) -> Re
         Command::Summary(what, form) => summary::run(what, *form, &look, streams),
         Command::Dump(what) => dump::run(what, &look, streams),
         Command::Json(what) => json::run(what, &look, streams.out),
+        Command::Export(what) => export::run(what, &look, streams),
+        Command::Search(what) => search::run(what, &look, streams),
     }
 }
 
@@ -102,5 +117,9 @@ fn open(
     let checked = verify::quick(&backup, &mut |event| report.event(event));
     let verdict = report.finish()?;
     checked.map_err(text)?;
-    verdict.map_or(Ok(backup), |verdict| Err(Failure::Text(verdict)))
+    if let Some(verdict) = verdict {
+        return Err(Failure::Text(verdict));
+    }
+    moment::look_back(backup, options.at, options.backup.as_bytes(), streams.err)?
+        .map_err(Failure::Text)
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use admin::{DeleteArgs, JobsArg, LockArgs, MoveArgs, ReconstructArgs, ReindexArgs, StatArgs};
 use clap::{Args, Parser, Subcommand};
-use look::{ExportArgs, ShowArgs};
+use look::{BackupArgs, ExportArgs, SearchArgs, ShowArgs};
 
 use super::serve::{self, ServeArgs};
 use super::{Exit, Mode, Stop, Streams, ctl_backups, cyr_backup, passwd, site, startup};
@@ -21,6 +21,7 @@ Examples:
   cyrbk list
   cyrbk verify --all
   cyrbk show alice messages in user/alice
+  cyrbk search alice --subject invoice --deleted-since 2026-11-01
   cyrbk export alice user/alice > alice.mbox
   cyrbk compact --all --dry-run
   cyrbk dump alice message 84976990f3bc08fb48037b36fcc15832f019d92d
@@ -67,7 +68,9 @@ enum Command {
     Reconstruct(ReconstructArgs),
     /// Look into a backup: chunks, mailboxes, messages
     Show(ShowArgs),
-    /// Write a mailbox as an mbox, or as a file for each message
+    /// Find messages by sender, subject, date, flags, or by when they went
+    Search(SearchArgs),
+    /// Write messages as mbox, Maildir, files or tar
     Export(ExportArgs),
     /// Drop what is past its retention, join small chunks and split large ones
     Compact(CompactArgs),
@@ -183,16 +186,7 @@ struct CompactArgs {
 #[derive(Debug, Args)]
 struct DumpArgs {
     #[command(flatten)]
-    config: ConfigArg,
-    /// BACKUP is a data file
-    #[arg(long, group = "mode")]
-    file: bool,
-    /// BACKUP is a mailbox
-    #[arg(long, group = "mode")]
-    mailbox: bool,
-    /// A userid, unless an option says otherwise
-    #[arg(value_name = "BACKUP")]
-    backup: OsString,
+    backup: BackupArgs,
     #[command(subcommand)]
     what: DumpWhat,
 }
@@ -249,6 +243,7 @@ pub(super) fn run(args: &[OsString], streams: &mut Streams<'_>) -> Result<Exit, 
         Command::Delete(args) => look_after(args.into(), streams),
         Command::Reconstruct(args) => look_after(args.into(), streams),
         Command::Show(args) => cyr_backup::run(&args.into(), streams),
+        Command::Search(args) => cyr_backup::run(&args.into(), streams),
         Command::Export(args) => cyr_backup::run(&args.into(), streams),
         Command::Compact(args) => look_after(args.into(), streams),
         Command::Dump(args) => cyr_backup::run(&args.into(), streams),
@@ -353,18 +348,11 @@ impl From<CompactArgs> for ctl_backups::Options {
 
 impl From<DumpArgs> for cyr_backup::Options {
     fn from(args: DumpArgs) -> cyr_backup::Options {
-        let mode = match (args.file, args.mailbox) {
-            (true, _) => Mode::Files,
-            (_, true) => Mode::Mailboxes,
-            _ => Mode::Userids,
-        };
         let what = match args.what {
             DumpWhat::Message { guid } => cyr_backup::Dump::Message(guid),
             DumpWhat::Chunk { id } => cyr_backup::Dump::Chunk(id),
         };
-        let command = cyr_backup::Command::Dump(what);
-        let config = Some(args.config.config);
-        cyr_backup::Options { config, mode, ..cyr_backup::Options::new(args.backup, command) }
+        args.backup.options(cyr_backup::Command::Dump(what))
     }
 }
 

@@ -2,6 +2,7 @@
 //! the server that runs many of them over sockets and backups.
 
 pub mod auth;
+pub mod client;
 pub mod server;
 mod session;
 mod spool;

@@ -9,6 +9,7 @@ mod apply;
 mod audit;
 mod doubt;
 mod figures;
+mod moment;
 mod own;
 mod provenance;
 mod read;

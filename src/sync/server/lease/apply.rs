@@ -62,6 +62,7 @@ impl Lease {
                 self.end_others(at, &rename.to, &row.uniqueid)?;
             }
             Apply::Mailbox(mailbox) => {
+                self.claim_messages(at, mailbox)?;
                 self.check_state(at, mailbox)?;
                 self.end_others(at, &mailbox.mboxname, &mailbox.uniqueid)?;
                 self.append_line(at, name, value)?;
@@ -161,7 +162,7 @@ impl Lease {
             }
             Own::ActivateSieve(script) => names.userid_key(&script.userid),
             Own::UnactivateSieve(userid) => names.userid_key(userid),
-            Own::Incomplete(_) => return Err(Refusal::Protocol),
+            Own::Incomplete(_) | Own::Compacted(_) => return Err(Refusal::Protocol),
         };
         let at = self.open_patiently(&key)?;
         self.append_own(at, &own)

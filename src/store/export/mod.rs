@@ -1,7 +1,20 @@
 //! Many stored messages in one go: each chunk is inflated once, however many are
-//! wanted from it.
+//! wanted from it. Messages come in the order in which they are stored.
+//!
+//! [`gather`] says which messages of which mailboxes are wanted, a [`Sink`] is the form
+//! that they are given: [`mbox`], [`maildir`], [`eml`], [`tar`].
 
-use std::collections::{BTreeMap, HashSet};
+mod directory;
+pub mod eml;
+pub mod folder;
+pub mod item;
+pub mod maildir;
+pub mod mbox;
+pub mod tar;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -10,16 +23,64 @@ use tempfile::SpooledTempFile;
 
 use super::backup::Backup;
 use super::error::{Result, StoreError};
+use super::index::{ChunkRow, RestartPoint};
 use super::log::{BodySink, LogError, LogReader};
 use super::message::MessageError;
 use crate::wire::Guid;
 use crate::wire::dlist::FileHeader;
+pub use item::{Item, Selection, gather};
 
 /// The bodies of one line wait in memory up to this many octets, beyond it in a file.
 const MEMORY_MAX: usize = 4 << 20;
 
 /// Takes a message: its GUID, and its octets, which have been checked.
 pub type Taker<'t> = dyn FnMut(&Guid, &mut dyn Read) -> io::Result<()> + 't;
+/// The same; the number is how many octets there are.
+pub type SizedTaker<'t> = dyn FnMut(&Guid, u64, &mut dyn Read) -> io::Result<()> + 't;
+
+/// A form in which messages are written.
+pub trait Sink {
+    /// Writes one message of `size` octets, which have been checked.
+    fn message(&mut self, item: &Item, size: u64, octets: &mut dyn Read) -> io::Result<()>;
+
+    /// Makes sure that all is there.
+    fn finish(&mut self) -> io::Result<()>;
+}
+
+/// Writes items to `sink`. A message that cannot be had is told with its reason, the others
+/// are written. Memory does not grow with the messages, only with the number of items.
+pub fn write(
+    backup: &Backup,
+    items: &[Item],
+    staging: &Path,
+    sink: &mut dyn Sink,
+) -> std::result::Result<Vec<MessageError>, ExportError> {
+    let mut by_guid: HashMap<Guid, Vec<&Item>> = HashMap::new();
+    for item in items {
+        by_guid.entry(item.guid).or_default().push(item);
+    }
+    let guids = by_guid.keys().copied();
+    let failed = sized_messages(backup, guids, staging, &mut |guid, size, octets| match by_guid
+        .get(guid)
+        .map(Vec::as_slice)
+    {
+        None => Ok(()),
+        Some([item]) => sink.message(item, size, octets),
+        Some(items) => {
+            let mut copy = tempfile::spooled_tempfile_in(MEMORY_MAX, staging);
+            if size > MEMORY_MAX as u64 {
+                std::fs::create_dir_all(staging)?;
+            }
+            io::copy(octets, &mut copy)?;
+            items.iter().try_for_each(|item| {
+                copy.rewind()?;
+                sink.message(item, size, &mut copy)
+            })
+        }
+    })?;
+    sink.finish()?;
+    Ok(failed)
+}
 
 /// Why not all messages were exported.
 #[derive(Debug, thiserror::Error)]
@@ -41,12 +102,22 @@ pub fn messages(
     staging: &Path,
     take: &mut Taker<'_>,
 ) -> std::result::Result<Vec<MessageError>, ExportError> {
+    sized_messages(backup, guids, staging, &mut |guid, _, octets| take(guid, octets))
+}
+
+/// [`messages`], for those who must know the size first.
+pub fn sized_messages(
+    backup: &Backup,
+    guids: impl IntoIterator<Item = Guid>,
+    staging: &Path,
+    take: &mut SizedTaker<'_>,
+) -> std::result::Result<Vec<MessageError>, ExportError> {
     let mut failed = Vec::new();
     let chunks = by_place(backup, guids, &mut failed)?;
     for (chunk_id, mut due) in chunks {
         let chunk = backup.index().chunk(chunk_id).map_err(StoreError::index(backup.path()))?;
         let read = match &chunk {
-            Some(chunk) => chunk_messages(backup, chunk.offset, &mut due, staging, take),
+            Some(chunk) => chunk_messages(backup, chunk, &mut due, staging, take),
             None => Ok(()),
         };
         match read {
@@ -91,17 +162,37 @@ enum ChunkError {
     Io(io::Error),
 }
 
-/// Takes what is handed over out of `due`.
+/// Takes what is handed over out of `due`. A restart point in front of the first message is
+/// a hint: what is not found from there is looked for from the beginning of the chunk.
 fn chunk_messages(
     backup: &Backup,
-    offset_file: u64,
+    chunk: &ChunkRow,
     due: &mut Due,
     staging: &Path,
-    take: &mut Taker<'_>,
+    take: &mut SizedTaker<'_>,
+) -> std::result::Result<(), ChunkError> {
+    let first = due.keys().next().map_or(0, |(offset, _)| *offset);
+    if let Ok(Some(point)) = backup.index().restart_point(chunk.id, first) {
+        match read_messages(backup, chunk, Some(point), due, staging, take) {
+            Ok(()) | Err(ChunkError::Log(_)) if !due.is_empty() => {}
+            result => return result,
+        }
+    }
+    read_messages(backup, chunk, None, due, staging, take)
+}
+
+fn read_messages(
+    backup: &Backup,
+    chunk: &ChunkRow,
+    point: Option<RestartPoint>,
+    due: &mut Due,
+    staging: &Path,
+    take: &mut SizedTaker<'_>,
 ) -> std::result::Result<(), ChunkError> {
     let wanted = due.keys().map(|(_, guid)| *guid).collect();
     let mut spool = LineSpool::new(staging, wanted);
-    let mut reader = LogReader::open(backup.file(), offset_file).map_err(ChunkError::Log)?;
+    let mut reader =
+        LogReader::open_near(backup.file(), chunk.offset, point).map_err(ChunkError::Log)?;
     while !due.is_empty() {
         let Some(line) = reader.next_line(&mut spool).map_err(ChunkError::Log)? else { break };
         for body in spool.take_line().map_err(ChunkError::Io)? {
@@ -157,9 +248,9 @@ impl LineSpool {
         }
     }
 
-    fn hand_over(&mut self, body: &Spooled, take: &mut Taker<'_>) -> io::Result<()> {
+    fn hand_over(&mut self, body: &Spooled, take: &mut SizedTaker<'_>) -> io::Result<()> {
         self.octets.seek(SeekFrom::Start(body.start))?;
-        take(&body.guid, &mut (&mut self.octets).take(body.len))
+        take(&body.guid, body.len, &mut (&mut self.octets).take(body.len))
     }
 
     /// Room for the next line.
@@ -210,7 +301,7 @@ impl BodySink for LineSpool {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
+mod pass_tests {
     use super::*;
     use crate::lock::Wait;
 
