@@ -139,6 +139,11 @@ impl Framer {
         self.line.is_empty() && self.state == State::Start && self.poison.is_none()
     }
 
+    /// Why the line under way will be refused, for those who need not stay in step.
+    pub fn poisoned(&self) -> Option<Poison> {
+        self.poison
+    }
+
     /// The line that [`Event::Line`] announced, without its line end, bodies left
     /// out. The framer is then at the start of the next line.
     pub fn take_line(&mut self) -> Result<Vec<u8>, Poison> {

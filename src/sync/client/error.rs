@@ -60,6 +60,14 @@ pub enum ClientError {
     /// An IMAP server that does not replicate, or not for this user.
     #[error("the IMAP server offers no replication to this user")]
     NoReplication,
+    /// The connection broke before it was of use, or nothing came in time.
+    #[error("{during}: {source}")]
+    NotEstablished {
+        /// At which step.
+        during: String,
+        /// Why.
+        source: io::Error,
+    },
     /// Both protocols were tried.
     #[error("IMAP: {imap}; csync: {csync}")]
     Both {
@@ -140,6 +148,7 @@ impl ClientError {
         match self {
             ClientError::Lost { .. } | ClientError::Ended { .. } => true,
             ClientError::Lookup { .. } | ClientError::Connect { .. } => true,
+            ClientError::NotEstablished { .. } => true,
             ClientError::Both { imap, csync } => {
                 imap.is_worth_a_retry() || csync.is_worth_a_retry()
             }

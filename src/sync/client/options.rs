@@ -101,8 +101,6 @@ pub struct Login {
     /// Who to act as; for almost all purposes `None`: Cyrus denies every command to an
     /// administrator who acts as somebody else.
     pub authzid: Option<String>,
-    /// Put behind the name as `@realm`, unless it has one.
-    pub realm: Option<String>,
     /// The password.
     pub password: Password,
     /// Mechanisms that may be used, in any order; `None` for all that are known.

@@ -1,6 +1,9 @@
 //! What a server says that it has.
 
+use super::read;
 use crate::wire::Guid;
+use crate::wire::apply::{Record, Reject};
+use crate::wire::dlist::{List, Value, parse_item};
 
 /// The answer to `GET USER` and `GET META`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -110,4 +113,31 @@ pub struct AnnotationState {
     pub modseq: u64,
     /// The value.
     pub value: Vec<u8>,
+}
+
+/// A mailbox and its records, in the text in which they came.
+#[derive(Debug)]
+pub struct FullMailbox {
+    /// All but the records.
+    pub state: MailboxState,
+    text: Vec<u8>,
+}
+
+impl FullMailbox {
+    /// Reads `MAILBOX %(...)`.
+    pub(super) fn new(text: Vec<u8>) -> Result<FullMailbox, String> {
+        let (_, value) = parse_item(&text).map_err(|error| error.to_string())?;
+        let state = read::mailbox(&value)?;
+        Ok(FullMailbox { state, text })
+    }
+
+    /// The records in the order sent: ascending UIDs. Read one by one from the text.
+    pub fn records(&self) -> impl Iterator<Item = Result<Record, Reject>> {
+        self.list().into_iter().flat_map(|list| list.items()).map(|item| Record::read(&item))
+    }
+
+    fn list(&self) -> Option<List<'_>> {
+        let (_, Value::KvList(kv)) = parse_item(&self.text).ok()? else { return None };
+        kv.pairs().find(|(name, _)| &name[..] == b"RECORD").map(|(_, value)| value.as_list())
+    }
 }

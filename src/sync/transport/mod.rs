@@ -1,6 +1,6 @@
 //! What lies between a socket and a session: nothing, TLS, deflate, or both
 //! (compressed first, then encrypted). Octets in, octets out; no socket is
-//! touched here.
+//! touched here. A server's connection and a client's differ in who begins with TLS.
 //!
 //! Both directions work in steps of bounded size. Input is decoded only as far
 //! as somebody asks for it ([`Transport::decode`]), so a stream that inflates to a
@@ -15,7 +15,8 @@ pub(crate) use tls::TlsPeer;
 
 use std::sync::Arc;
 
-use rustls::ServerConfig;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ServerConfig};
 
 use deflate::{Deflater, Inflater};
 use tls::Tls;
@@ -31,8 +32,8 @@ pub(crate) enum TransportError {
     /// Of the handshake or of a record.
     #[error("TLS: {0}")]
     Tls(#[from] rustls::Error),
-    /// The client's octets are no deflate stream, or it has ended.
-    #[error("the client's compressed data is damaged")]
+    /// The other side's octets are no deflate stream, or it has ended.
+    #[error("the compressed data is damaged")]
     Inflate,
     /// The compressor failed.
     #[error("cannot compress")]
@@ -66,7 +67,18 @@ impl Transport {
     /// it is.
     pub(crate) fn start_tls(&mut self, config: Arc<ServerConfig>) -> Result<(), TransportError> {
         self.seal()?;
-        self.tls = Some(Box::new(Tls::new(config)?));
+        self.tls = Some(Box::new(Tls::server(config)?));
+        Ok(())
+    }
+
+    /// The same as the client of the server `name`: the handshake begins with the next output.
+    pub(crate) fn start_tls_client(
+        &mut self,
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+    ) -> Result<(), TransportError> {
+        self.seal()?;
+        self.tls = Some(Box::new(Tls::client(config, name, &mut self.wire)?));
         Ok(())
     }
 
@@ -81,7 +93,7 @@ impl Transport {
         Ok(())
     }
 
-    /// The client's side of a handshake that is complete; once.
+    /// The other side of a handshake that is complete; once.
     pub(crate) fn take_handshake(&mut self) -> Option<TlsPeer> {
         self.tls.as_mut().and_then(|tls| tls.take_handshake())
     }
@@ -120,7 +132,7 @@ impl Transport {
         }
     }
 
-    /// Whether the client has ended its stream in a way that only the filter saw.
+    /// Whether the other side has ended its stream in a way that only the filter saw.
     pub(crate) fn at_end(&self) -> bool {
         self.at_end
     }

@@ -1,10 +1,10 @@
-//! The server's side of one TLS connection, over buffers.
+//! Either side of one TLS connection, over buffers.
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
-use rustls::pki_types::CertificateDer;
-use rustls::{ServerConfig, ServerConnection};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
 
 use super::{Buffer, TransportError};
 
@@ -15,23 +15,37 @@ pub(crate) struct TlsPeer {
     pub(crate) version: String,
     /// As IANA spells it.
     pub(crate) cipher: String,
-    /// The client's certificate, which was verified.
+    /// The other side's certificate; a client's was verified.
     pub(crate) certificate: Option<CertificateDer<'static>>,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Tls {
-    connection: ServerConnection,
+    connection: Connection,
     is_reported: bool,
 }
 
 impl Tls {
-    pub(super) fn new(config: Arc<ServerConfig>) -> Result<Tls, rustls::Error> {
-        let mut connection = ServerConnection::new(config)?;
+    pub(super) fn server(config: Arc<ServerConfig>) -> Result<Tls, rustls::Error> {
+        Ok(Tls::new(ServerConnection::new(config)?.into()))
+    }
+
+    /// A client of the server of this name; its first words go to `wire`.
+    pub(super) fn client(
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+        wire: &mut Buffer,
+    ) -> Result<Tls, rustls::Error> {
+        let mut tls = Tls::new(ClientConnection::new(config, name)?.into());
+        tls.pull(wire);
+        Ok(tls)
+    }
+
+    fn new(mut connection: Connection) -> Tls {
         // All that is written is taken out at once.
         connection.set_buffer_limit(None);
-        Ok(Tls { connection, is_reported: false })
+        Tls { connection, is_reported: false }
     }
 
     pub(super) fn take_handshake(&mut self) -> Option<TlsPeer> {
