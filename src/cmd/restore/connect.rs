@@ -13,7 +13,6 @@ use crate::sync::client::{
 /// everybody can see that.
 const ENV_AUTHNAME: &str = "CYRBK_SYNC_AUTHNAME";
 const ENV_PASSWORD: &str = "CYRBK_SYNC_PASSWORD";
-const ENV_REALM: &str = "CYRBK_SYNC_REALM";
 
 /// Why it is not known how the mail server is reached.
 #[derive(Debug, thiserror::Error)]
@@ -78,16 +77,13 @@ fn verify(file: Option<PathBuf>, dir: Option<PathBuf>) -> Verify {
 }
 
 /// Who logs in: the environment goes before the configuration.
-fn login(
-    sync: &SyncClientSettings,
-    env: &dyn Fn(&str) -> Option<String>,
-) -> Option<Login> {
+fn login(sync: &SyncClientSettings, env: &dyn Fn(&str) -> Option<String>) -> Option<Login> {
     let password = env(ENV_PASSWORD)
         .or_else(|| sync.password.as_ref().map(|password| password.expose().to_owned()))?;
+    let name = env(ENV_AUTHNAME).or_else(|| sync.authname.clone())?;
     Some(Login {
-        authname: env(ENV_AUTHNAME).or_else(|| sync.authname.clone())?,
+        authname: name,
         authzid: None,
-        realm: env(ENV_REALM).or_else(|| sync.realm.clone()),
         password: Password::new(password),
         mechanisms: None,
     })

@@ -229,7 +229,7 @@ pub(super) fn parse(args: &[OsString]) -> Result<Options, Misuse> {
 }
 
 /// What `--only` and `--without` come to.
-pub(in crate::cmd) fn parts(
+pub(super) fn parts(
     only: Option<&str>,
     without: Option<&str>,
     what: &Words,
