@@ -15,7 +15,9 @@
 //! nor that those before are durable, and is to be dropped. What it acknowledged before
 //! is in the file, and is taken in at the next open.
 
-use std::io::{self, Write};
+mod entry;
+
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::aside;
@@ -24,12 +26,13 @@ use super::chunk::{CHUNK_HEADER, MemberWriter};
 use super::data_file::{self, DataFile};
 use super::disk::Disk;
 use super::error::{Result, StoreError};
-use super::index::{Index, Position, RestartPoint, State};
+use super::index::{Index, State};
 use super::recover::{self, Ready};
 use super::staging::Staging;
 use crate::lock::{LockError, Wait};
 use crate::wire::Body;
 use crate::wire::apply::Apply;
+use entry::Entry;
 
 /// A backup opened for appending, under its lock.
 pub struct Writer {
@@ -118,23 +121,19 @@ impl Writer {
     }
 
     /// Appends a line, its time stamp `now` (Unix time) or later, and enters it into
-    /// the index. It survives the death of the process when this returns `Ok`; after
-    /// an error it is taken back as far as possible.
+    /// the index; one of many messages as several lines of fewer. It survives the death of
+    /// the process when this returns `Ok`; after an error it is taken back as far as possible.
     pub fn append(&mut self, now: i64, line: &Line<'_>, staging: &Staging) -> Result<()> {
         let was_sound = !self.poisoned;
         let result = self.guarded(|this| {
             let ts = this.last_ts.max(now);
             this.last_ts = ts;
             this.start_chunk(ts)?;
-            let Some(chunk) = &mut this.chunk else { return Ok(()) };
-            let (offset, points) = write_line(&mut chunk.member, &mut this.data, ts, line, staging)
-                .map_err(StoreError::io(&this.path))?;
-            let at = Position { chunk_id: chunk.id, ts, offset };
-            points
-                .into_iter()
-                .try_for_each(|point| this.index.add_restart_point(chunk.id, point))
-                .and_then(|()| this.index.apply(at, line.apply))
-                .map_err(StoreError::index(&this.path))?;
+            let Some(OpenChunk { id, member }) = &mut this.chunk else { return Ok(()) };
+            let (path, data, index) = (this.path.as_path(), &mut this.data, &this.index);
+            let mut entry = Entry { path, data, index, chunk_id: *id, member, ts };
+            entry.enter(line, staging)?;
+            this.data.flush().map_err(StoreError::io(&this.path))?;
             this.data.acknowledge();
             this.has_unfinished = true;
             Ok(())
@@ -231,39 +230,4 @@ impl Writer {
                 "cannot put the damaged index aside"),
         }
     }
-}
-
-/// Returns the line's offset in the chunk, and the restart points in front of and behind
-/// it if there are any.
-fn write_line(
-    member: &mut MemberWriter,
-    data: &mut DataFile,
-    ts: i64,
-    line: &Line<'_>,
-    staging: &Staging,
-) -> io::Result<(u64, Vec<RestartPoint>)> {
-    let len = line.bodies.iter().map(Body::len).fold(line.text.len() as u64, u64::saturating_add);
-    let mut points = Vec::new();
-    let point = |member: &MemberWriter, data: &DataFile| RestartPoint {
-        offset_plain: member.len_plain(),
-        offset_file: data.len(),
-    };
-    if member.start_line(len, data)? {
-        points.push(point(member, data));
-    }
-    let offset = member.len_plain();
-    member.write(format!("{ts} APPLY ").as_bytes(), data)?;
-    let mut from = 0;
-    for (&at, body) in line.body_at.iter().zip(line.bodies) {
-        member.write(&line.text[from..at], data)?;
-        staging.read(body, |piece| member.write(piece, data))?;
-        from = at;
-    }
-    member.write(&line.text[from..], data)?;
-    member.write(b"\r\n", data)?;
-    if member.end_line(data)? {
-        points.push(point(member, data));
-    }
-    data.flush()?;
-    Ok((offset, points))
 }

@@ -18,6 +18,8 @@ pub struct Backup {
     path: PathBuf,
     file: File,
     index: Index,
+    /// Where it ends, if only its beginning is looked at.
+    end: Option<u64>,
 }
 
 /// The index of the backup at `path`.
@@ -61,7 +63,7 @@ impl Backup {
             tracing::warn!("{error}: data beyond the index are not shown");
             index = Index::open(&index_file, mode).map_err(StoreError::index(path))?;
         }
-        Ok(Backup { path: path.to_owned(), file, index })
+        Ok(Backup { path: path.to_owned(), file, index, end: None })
     }
 
     /// Opens the backup at `path` for reading, under a shared lock: others may read it
@@ -93,7 +95,7 @@ impl Backup {
         if recover::is_behind(&file, path, &index)? {
             return Ok(None);
         }
-        Ok(Some(Backup { path: path.to_owned(), file, index }))
+        Ok(Some(Backup { path: path.to_owned(), file, index, end: None }))
     }
 
     /// Makes a new, empty backup at `path`, under its lock. Errors: that of
@@ -105,7 +107,7 @@ impl Backup {
             .map_err(StoreError::lock(path))?;
         let index =
             Index::open(&index_path(path), Open::Create).map_err(StoreError::index(path))?;
-        Ok(Backup { path: path.to_owned(), file, index })
+        Ok(Backup { path: path.to_owned(), file, index, end: None })
     }
 
     /// The data file's path.
@@ -123,8 +125,23 @@ impl Backup {
         &self.index
     }
 
+    /// The same backup with another index, which knows the data in front of `end` only; see
+    /// [`super::moment`].
+    pub(super) fn looked_at_until(self, index: Index, end: u64) -> Backup {
+        Backup { index, end: Some(end), ..self }
+    }
+
+    /// Whether only the beginning of the data is looked at, see [`super::moment`]: the
+    /// last chunk may then go on behind what its row says.
+    pub fn is_partial(&self) -> bool {
+        self.end.is_some()
+    }
+
     /// Octets of the data file.
     pub fn len_file(&self) -> Result<u64> {
+        if let Some(end) = self.end {
+            return Ok(end);
+        }
         Ok(self.file.metadata().map_err(StoreError::io(&self.path))?.len())
     }
 }

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use super::Writer;
 use super::backup::{index_path, with_suffix};
-use lines::{Step, check, fast_dir, history};
+use lines::{Step, check, fast_dir, guid_of, history};
 use random::Random;
 use sim::{CutPoint, Failing, Image, Outcome, Promised, SimDisk};
 
@@ -128,6 +128,41 @@ fn a_power_cut_at_any_instant_loses_nothing_promised() {
             }
         }
     }
+}
+
+/// Of a line that becomes several, whole lines are there or none.
+#[test]
+fn a_cut_inside_of_a_divided_line_leaves_whole_lines() {
+    let mut random = Random::new(3);
+    let bodies: Vec<Vec<u8>> = (0..4).map(|_| random.octets(270_000)).collect();
+    let gone: Vec<_> = (1..9_000).map(|uid| (uid, 9, true, guid_of(&[uid as u8]))).collect();
+    let steps = vec![
+        Step::text("SUB %(USERID tom MBOXNAME user.tom)"),
+        Step::message(&bodies),
+        Step::mailbox("a", 9_000, &gone),
+        Step::message(&[random.octets(3_000)]),
+    ];
+    let dir = fast_dir();
+    let path = dir.path().join("data");
+    fs::write(&path, b"").unwrap();
+    let disk = SimDisk::over(Image::default(), path.clone());
+    disk.note_cuts();
+    let steps = live(&disk, &path, &[steps]);
+    assert_eq!(steps.len(), 4);
+    let cuts = disk.take_cuts();
+    let mut are_partial = 0;
+    for (number, cut) in cuts.iter().enumerate() {
+        for outcome in [Outcome::ProcessDies, Outcome::Scattered] {
+            let octets = cut.image.after(outcome, &mut random);
+            let mut cut = cut.clone();
+            if outcome == Outcome::ProcessDies {
+                cut.promised.durable = cut.promised.acknowledged;
+                are_partial += usize::from(octets.len() > 300_000 && cut.promised.durable == 1);
+            }
+            check_after(&octets, &cut, &steps, &format!("{number} {outcome:?}"));
+        }
+    }
+    assert!(are_partial > 2, "{are_partial} cuts in mid-line");
 }
 
 #[test]
