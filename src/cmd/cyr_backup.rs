@@ -19,7 +19,7 @@ pub use options::{Command, Dump, JsonWhat, List, MailboxForm, Options, Show, Sum
 
 use super::report::{VerifyReport, store_error, write_labelled};
 use super::select::{Selected, one};
-use super::{Exit, Stop, Streams, startup};
+use super::{Exit, Stop, Streams, moment, startup};
 use crate::config::Settings;
 use crate::lock::Wait;
 use crate::store::{Backup, verify};
@@ -55,8 +55,15 @@ pub(super) fn main(args: &[OsString], streams: &mut Streams<'_>) -> Result<Exit,
         Ok(options) => return run(&options, streams),
         Err(misuse) => misuse,
     };
-    if let (options::Misuse::Option(error), Some(name)) = (misuse, args.first()) {
-        write_labelled(streams.err, name.as_bytes(), &error.to_string())?;
+    match (misuse, args.first()) {
+        (options::Misuse::Option(error), Some(name)) => {
+            write_labelled(streams.err, name.as_bytes(), &error.to_string())?;
+        }
+        (options::Misuse::Moment(error), _) => {
+            write_labelled(streams.err, NAME.as_bytes(), &format!("--at: {error}"))?;
+            return Ok(Exit::Usage);
+        }
+        _ => {}
     }
     streams.err.write_all(options::USAGE.as_bytes())?;
     Ok(Exit::Usage)
@@ -102,5 +109,9 @@ fn open(
     let checked = verify::quick(&backup, &mut |event| report.event(event));
     let verdict = report.finish()?;
     checked.map_err(text)?;
-    verdict.map_or(Ok(backup), |verdict| Err(Failure::Text(verdict)))
+    if let Some(verdict) = verdict {
+        return Err(Failure::Text(verdict));
+    }
+    moment::look_back(backup, options.at, options.backup.as_bytes(), streams.err)?
+        .map_err(Failure::Text)
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use admin::{DeleteArgs, JobsArg, LockArgs, MoveArgs, ReconstructArgs, ReindexArgs, StatArgs};
 use clap::{Args, Parser, Subcommand};
-use look::{ExportArgs, ShowArgs};
+use look::{BackupArgs, ExportArgs, ShowArgs};
 
 use super::serve::{self, ServeArgs};
 use super::{Exit, Mode, Stop, Streams, ctl_backups, cyr_backup, passwd, site, startup};
@@ -167,16 +167,7 @@ struct CompactArgs {
 #[derive(Debug, Args)]
 struct DumpArgs {
     #[command(flatten)]
-    config: ConfigArg,
-    /// BACKUP is a data file
-    #[arg(long, group = "mode")]
-    file: bool,
-    /// BACKUP is a mailbox
-    #[arg(long, group = "mode")]
-    mailbox: bool,
-    /// A userid, unless an option says otherwise
-    #[arg(value_name = "BACKUP")]
-    backup: OsString,
+    backup: BackupArgs,
     #[command(subcommand)]
     what: DumpWhat,
 }
@@ -332,18 +323,11 @@ impl From<CompactArgs> for ctl_backups::Options {
 
 impl From<DumpArgs> for cyr_backup::Options {
     fn from(args: DumpArgs) -> cyr_backup::Options {
-        let mode = match (args.file, args.mailbox) {
-            (true, _) => Mode::Files,
-            (_, true) => Mode::Mailboxes,
-            _ => Mode::Userids,
-        };
         let what = match args.what {
             DumpWhat::Message { guid } => cyr_backup::Dump::Message(guid),
             DumpWhat::Chunk { id } => cyr_backup::Dump::Chunk(id),
         };
-        let command = cyr_backup::Command::Dump(what);
-        let config = Some(args.config.config);
-        cyr_backup::Options { config, mode, ..cyr_backup::Options::new(args.backup, command) }
+        args.backup.options(cyr_backup::Command::Dump(what))
     }
 }
 

@@ -25,6 +25,7 @@ mod inherited;
 mod json;
 mod log;
 mod mailbox_name;
+mod moment;
 pub mod passwd;
 mod people;
 mod report;

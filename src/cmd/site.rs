@@ -6,7 +6,10 @@ use crate::config::{PartitionMode, PwCheck, Settings, TlsClientCerts, Virtdomain
 use crate::store::Catalog;
 use crate::store::partition::SelectMode;
 use crate::store::placement::{Placement, Policy};
-use crate::sync::auth::{AuthConfig, DEFAULT_SASLAUTHD_PATH, NamePolicy, PasswordSource};
+use crate::sync::auth::{
+    AuthConfig, DEFAULT_SASLAUTHD_PATH, DEFAULT_SASLDB_PATH, NamePolicy, PasswordSources,
+    SasldbSource,
+};
 use crate::sync::server::{ClientCerts, TlsFiles};
 use crate::wire::mboxname::NameRules;
 
@@ -59,21 +62,38 @@ pub fn name_policy(settings: &Settings) -> NamePolicy {
 /// How clients authenticate.
 pub fn auth_config(settings: &Settings) -> AuthConfig {
     let sasl = &settings.sasl;
-    let source = if sasl.pwcheck_methods.contains(&PwCheck::Saslauthd) {
-        let path = sasl.saslauthd_path.clone();
-        PasswordSource::Saslauthd(path.unwrap_or_else(|| DEFAULT_SASLAUTHD_PATH.into()))
-    } else {
-        PasswordSource::File(settings.password_file.clone())
-    };
     AuthConfig {
         mechs: sasl.mech_list.clone(),
-        source,
+        sources: password_sources(settings),
         admins: settings.admins.clone(),
         allow_plaintext: settings.allowplaintext,
         minimum_layer: sasl.minimum_layer,
         names: name_policy(settings),
         service: "csync".into(),
         failed_login_pause: settings.failedloginpause,
+    }
+}
+
+/// Where passwords are. With saslauthd alone `sasldb2` still has the secrets for SCRAM, as in
+/// Cyrus, if the configuration names it: on many systems there is an empty one.
+fn password_sources(settings: &Settings) -> PasswordSources {
+    let sasl = &settings.sasl;
+    let has_saslauthd = sasl.pwcheck_methods.contains(&PwCheck::Saslauthd);
+    let has_auxprop = !has_saslauthd || sasl.pwcheck_methods.contains(&PwCheck::Auxprop);
+    let plugins = sasl.auxprop_plugins.as_deref();
+    let names_sasldb = plugins.is_some_and(|names| names.iter().any(|name| name == "sasldb"));
+    let may_have_sasldb = plugins.is_none() && (has_auxprop || sasl.sasldb_path.is_some());
+    let sasldb_path = || sasl.sasldb_path.clone().unwrap_or_else(|| DEFAULT_SASLDB_PATH.into());
+    let saslauthd_path =
+        || sasl.saslauthd_path.clone().unwrap_or_else(|| DEFAULT_SASLAUTHD_PATH.into());
+    PasswordSources {
+        file: has_auxprop.then(|| settings.password_file.clone()),
+        sasldb: (names_sasldb || may_have_sasldb).then(|| SasldbSource {
+            path: sasldb_path(),
+            server_name: settings.servername.clone(),
+        }),
+        stores_check_plain: has_auxprop,
+        saslauthd: has_saslauthd.then(saslauthd_path),
     }
 }
 
@@ -98,4 +118,51 @@ pub fn tls_files(settings: &Settings) -> Option<TlsFiles> {
         tls12: has("tls1_2"),
         tls13: has("tls1_3"),
     })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn sources(options: &str) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("imapd.conf");
+        let text = format!("configdirectory: /c\nservername: mail\n{options}");
+        std::fs::write(&path, text).unwrap();
+        let sources = password_sources(&Settings::load(&path, "backupd").unwrap());
+        let shown =
+            |path: Option<std::path::PathBuf>| path.map_or("-".into(), |p| p.display().to_string());
+        format!(
+            "{} {} {} {}",
+            shown(sources.file),
+            shown(sources.sasldb.map(|db| db.path)),
+            shown(sources.saslauthd),
+            sources.stores_check_plain
+        )
+    }
+
+    #[test]
+    fn passwords_are_where_cyrus_has_them() {
+        let saslauthd = "sasl_pwcheck_method: saslauthd\n";
+        for (options, expected) in [
+            ("", "/c/cyrbk.passwd /etc/sasldb2 - true"),
+            ("sasl_sasldb_path: /s\n", "/c/cyrbk.passwd /s - true"),
+            ("sasl_auxprop_plugin: sql sasldb\n", "/c/cyrbk.passwd /etc/sasldb2 - true"),
+            ("sasl_auxprop_plugin: sql\n", "/c/cyrbk.passwd - - true"),
+            ("sasl_pwcheck_method: saslauthd\n", "- - /run/saslauthd false"),
+            (&format!("{saslauthd}sasl_saslauthd_path: /m\n"), "- - /m false"),
+            (&format!("{saslauthd}sasl_sasldb_path: /s\n"), "- /s /run/saslauthd false"),
+            (
+                &format!("{saslauthd}sasl_auxprop_plugin: sasldb\n"),
+                "- /etc/sasldb2 /run/saslauthd false",
+            ),
+            (
+                "sasl_pwcheck_method: saslauthd auxprop\n",
+                "/c/cyrbk.passwd /etc/sasldb2 /run/saslauthd true",
+            ),
+        ] {
+            assert_eq!(sources(options), expected, "{options}");
+        }
+    }
 }

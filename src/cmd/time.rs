@@ -1,6 +1,7 @@
 //! Times as the tools print them: local, `YYYY-MM-DD HH:MM:SS`, no zone.
 
 use jiff::Timestamp;
+use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
 pub(super) use crate::store::clock::now;
@@ -42,10 +43,54 @@ impl LocalTime {
     }
 }
 
+/// A moment as people type it, to Unix time: `2026-11-20 12:00[:30]` in the local zone,
+/// `2026-11-20` (its beginning), RFC 3339 with an offset, or `@` and a Unix time.
+pub(super) fn moment(text: &str) -> Result<i64, String> {
+    moment_in(text, LocalTime::new().zone)
+}
+
+fn moment_in(text: &str, zone: TimeZone) -> Result<i64, String> {
+    let text = text.trim();
+    if let Some(Ok(unix)) = text.strip_prefix('@').map(str::parse::<i64>) {
+        return Ok(unix);
+    }
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Ok(time.as_second());
+    }
+    let local = text.parse::<DateTime>().ok().and_then(|local| local.to_zoned(zone).ok());
+    local.map(|zoned| zoned.timestamp().as_second()).ok_or_else(|| {
+        format!(
+            "`{text}` is no time; try `2026-11-20 12:00`, which is local, or \
+             `2026-11-20T12:00:00+01:00`"
+        )
+    })
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn moments() {
+        let zone = || TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+        for (text, unix) in [
+            ("2026-11-21 08:52:06", 1_795_247_526),
+            ("2026-11-21T08:52:06", 1_795_247_526),
+            (" 2026-11-21 08:52 ", 1_795_247_520),
+            ("2026-11-21", 1_795_215_600),
+            ("2026-11-21T07:52:06Z", 1_795_247_526),
+            ("2026-11-21 09:52:06+02:00", 1_795_247_526),
+            ("@17", 17),
+            ("2026-06-21 02:00", 1_782_000_000),
+        ] {
+            assert_eq!(moment_in(text, zone()), Ok(unix), "{text}");
+        }
+        for text in ["", "yesterday", "2026-13-01", "12:00", "20261121x", "@", "@x"] {
+            let error = moment_in(text, zone()).unwrap_err();
+            assert!(error.contains("is no time; try"), "{error}");
+        }
+    }
 
     #[test]
     fn zones_and_odd_times() {

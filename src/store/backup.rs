@@ -18,6 +18,8 @@ pub struct Backup {
     path: PathBuf,
     file: File,
     index: Index,
+    /// Where it ends, if only its beginning is looked at.
+    end: Option<u64>,
 }
 
 /// The index of the backup at `path`.
@@ -61,7 +63,39 @@ impl Backup {
             tracing::warn!("{error}: data beyond the index are not shown");
             index = Index::open(&index_file, mode).map_err(StoreError::index(path))?;
         }
-        Ok(Backup { path: path.to_owned(), file, index })
+        Ok(Backup { path: path.to_owned(), file, index, end: None })
+    }
+
+    /// Opens the backup at `path` for reading, under a shared lock: others may read it
+    /// meanwhile, nobody may write, and nothing is written here.
+    ///
+    /// Only if a crash has left something to be set right in it, it is first opened as by
+    /// [`Backup::open`], which does so.
+    pub fn open_shared(path: &Path, wait: Wait) -> Result<Backup> {
+        match Backup::open_as_it_is(path, wait)? {
+            Some(backup) => Ok(backup),
+            None => {
+                drop(Backup::open(path, wait)?);
+                let backup = Backup::open_as_it_is(path, wait)?;
+                // What could not be set right has been logged: the index is read as it is.
+                backup.map_or_else(|| Backup::open(path, wait), Ok)
+            }
+        }
+    }
+
+    /// `None` if there is something to be set right, or no index.
+    fn open_as_it_is(path: &Path, wait: Wait) -> Result<Option<Backup>> {
+        let file = data_file::open_shared(path, wait).map_err(StoreError::lock(path))?;
+        let index_file = index_path(path);
+        let is_there = std::fs::metadata(&index_file).is_ok_and(|meta| meta.len() > 0);
+        if !is_there || with_suffix(&index_file, ".new").exists() {
+            return Ok(None);
+        }
+        let index = Index::open(&index_file, Open::Read).map_err(StoreError::index(path))?;
+        if recover::is_behind(&file, path, &index)? {
+            return Ok(None);
+        }
+        Ok(Some(Backup { path: path.to_owned(), file, index, end: None }))
     }
 
     /// Makes a new, empty backup at `path`, under its lock. Errors: that of
@@ -73,7 +107,7 @@ impl Backup {
             .map_err(StoreError::lock(path))?;
         let index =
             Index::open(&index_path(path), Open::Create).map_err(StoreError::index(path))?;
-        Ok(Backup { path: path.to_owned(), file, index })
+        Ok(Backup { path: path.to_owned(), file, index, end: None })
     }
 
     /// The data file's path.
@@ -91,8 +125,58 @@ impl Backup {
         &self.index
     }
 
+    /// The same backup with another index, which knows the data in front of `end` only; see
+    /// [`super::moment`].
+    pub(super) fn looked_at_until(self, index: Index, end: u64) -> Backup {
+        Backup { index, end: Some(end), ..self }
+    }
+
+    /// Whether only the beginning of the data is looked at, see [`super::moment`]: the
+    /// last chunk may then go on behind what its row says.
+    pub fn is_partial(&self) -> bool {
+        self.end.is_some()
+    }
+
     /// Octets of the data file.
     pub fn len_file(&self) -> Result<u64> {
+        if let Some(end) = self.end {
+            return Ok(end);
+        }
         Ok(self.file.metadata().map_err(StoreError::io(&self.path))?.len())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readers_share_and_writers_wait() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = "tests/fixtures/backups/main/two/b/bob_5xHD5K";
+        let path = dir.path().join("data");
+        std::fs::copy(source, &path).unwrap();
+        std::fs::copy(format!("{source}.index"), index_path(&path)).unwrap();
+        let content = || (std::fs::read(&path).unwrap(), std::fs::read(index_path(&path)).unwrap());
+        let before = content();
+        let one = Backup::open_shared(&path, Wait::No).unwrap();
+        let other = Backup::open_shared(&path, Wait::No).unwrap();
+        let mailboxes = |backup: &Backup| backup.index().mailboxes().unwrap();
+        assert_eq!(mailboxes(&one), mailboxes(&other));
+        assert!(matches!(Backup::open(&path, Wait::No), Err(StoreError::Locked(_))));
+        drop((one, other));
+        assert_eq!(content(), before);
+        let _writer = Backup::open(&path, Wait::No).unwrap();
+        assert!(matches!(Backup::open_shared(&path, Wait::No), Err(StoreError::Locked(_))));
+    }
+
+    #[test]
+    fn without_an_index_nothing_can_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        assert!(matches!(Backup::open_shared(&path, Wait::No), Err(StoreError::Missing(_))));
+        std::fs::write(&path, "x").unwrap();
+        assert!(matches!(Backup::open_shared(&path, Wait::No), Err(StoreError::NoIndex(_))));
     }
 }

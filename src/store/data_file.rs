@@ -37,6 +37,11 @@ pub(super) fn open(path: &Path, create: bool, wait: Wait) -> Result<File, LockEr
     lock::open_locked(path, &options, Kind::Exclusive, wait)
 }
 
+/// Opens a data file that nobody writes while it is open, under a shared lock.
+pub(super) fn open_shared(path: &Path, wait: Wait) -> Result<File, LockError> {
+    lock::open_locked(path, OpenOptions::new().read(true), Kind::Shared, wait)
+}
+
 impl DataFile {
     /// Takes over a locked file whose octets `hash` has seen all.
     pub(super) fn new(disk: Box<dyn Disk>, path: PathBuf, hash: FileHash) -> DataFile {

@@ -31,10 +31,14 @@ pub fn write_chunk(
     let damaged = |error: MemberError| StoreError::log(backup.path())(error.into());
     let mut reader = MemberReader::open(backup.file(), chunk.offset).map_err(damaged)?;
     let mut buffer = vec![0; BUFFER];
-    loop {
-        match reader.read(&mut buffer).map_err(damaged)? {
-            0 => return Ok(()),
-            len => out.write_all(&buffer[..len]).map_err(DumpError::Output)?,
-        }
+    let mut left = if backup.is_partial() { chunk.length } else { u64::MAX };
+    while left > 0 {
+        let len = match reader.read(&mut buffer).map_err(damaged)? {
+            0 => break,
+            len => left.min(len as u64),
+        };
+        left -= len;
+        out.write_all(&buffer[..len as usize]).map_err(DumpError::Output)?;
     }
+    Ok(())
 }

@@ -13,15 +13,16 @@ use crate::wire::apply::Apply;
 /// The messages of a mailbox as the master has them, in the order of UIDs, expunged
 /// ones included.
 pub fn true_records(backup: &Backup, uniqueid: &[u8]) -> Result<Vec<RecordRow>> {
-    let fault = StoreError::index(backup.path());
-    let own = backup.index();
-    match own.knows_truth() {
-        Ok(true) => records(own, uniqueid).map_err(fault),
-        Ok(false) => {
-            let scratch = replay(backup)?;
-            records(&scratch, uniqueid).map_err(fault)
-        }
-        Err(error) => Err(fault(error)),
+    with_truth(backup, |index| records(index, uniqueid))
+}
+
+/// An index that says everything about the backup: `None` if its own does, else one that is
+/// made from its data and thrown away.
+pub fn whole_index(backup: &Backup) -> Result<Option<Index>> {
+    match backup.index().knows_truth() {
+        Ok(true) => Ok(None),
+        Ok(false) => replay(backup).map(Some),
+        Err(error) => Err(StoreError::index(backup.path())(error)),
     }
 }
 
@@ -30,6 +31,16 @@ fn records(index: &Index, uniqueid: &[u8]) -> super::index::Result<Vec<RecordRow
         Some(mailbox) => index.true_records(mailbox.id),
         None => Ok(Vec::new()),
     }
+}
+
+/// What is known after all lines, whoever has written the index: asked of the backup's own
+/// index if cyrbk wrote it, else of one made for the purpose.
+pub(super) fn with_truth<T>(
+    backup: &Backup,
+    ask: impl FnOnce(&Index) -> super::index::Result<T>,
+) -> Result<T> {
+    let whole = whole_index(backup)?;
+    ask(whole.as_ref().unwrap_or(backup.index())).map_err(StoreError::index(backup.path()))
 }
 
 /// A new index of all lines that the backup's index knows and that can be read.

@@ -10,6 +10,7 @@ use tempfile::SpooledTempFile;
 
 use super::backup::Backup;
 use super::error::{Result, StoreError};
+use super::index::{ChunkRow, RestartPoint};
 use super::log::{BodySink, LogError, LogReader};
 use super::message::MessageError;
 use crate::wire::Guid;
@@ -20,6 +21,8 @@ const MEMORY_MAX: usize = 4 << 20;
 
 /// Takes a message: its GUID, and its octets, which have been checked.
 pub type Taker<'t> = dyn FnMut(&Guid, &mut dyn Read) -> io::Result<()> + 't;
+/// The same; the number is how many octets there are.
+pub type SizedTaker<'t> = dyn FnMut(&Guid, u64, &mut dyn Read) -> io::Result<()> + 't;
 
 /// Why not all messages were exported.
 #[derive(Debug, thiserror::Error)]
@@ -41,12 +44,22 @@ pub fn messages(
     staging: &Path,
     take: &mut Taker<'_>,
 ) -> std::result::Result<Vec<MessageError>, ExportError> {
+    sized_messages(backup, guids, staging, &mut |guid, _, octets| take(guid, octets))
+}
+
+/// [`messages`], for those who must know the size first.
+pub fn sized_messages(
+    backup: &Backup,
+    guids: impl IntoIterator<Item = Guid>,
+    staging: &Path,
+    take: &mut SizedTaker<'_>,
+) -> std::result::Result<Vec<MessageError>, ExportError> {
     let mut failed = Vec::new();
     let chunks = by_place(backup, guids, &mut failed)?;
     for (chunk_id, mut due) in chunks {
         let chunk = backup.index().chunk(chunk_id).map_err(StoreError::index(backup.path()))?;
         let read = match &chunk {
-            Some(chunk) => chunk_messages(backup, chunk.offset, &mut due, staging, take),
+            Some(chunk) => chunk_messages(backup, chunk, &mut due, staging, take),
             None => Ok(()),
         };
         match read {
@@ -91,17 +104,37 @@ enum ChunkError {
     Io(io::Error),
 }
 
-/// Takes what is handed over out of `due`.
+/// Takes what is handed over out of `due`. A restart point in front of the first message is
+/// a hint: what is not found from there is looked for from the beginning of the chunk.
 fn chunk_messages(
     backup: &Backup,
-    offset_file: u64,
+    chunk: &ChunkRow,
     due: &mut Due,
     staging: &Path,
-    take: &mut Taker<'_>,
+    take: &mut SizedTaker<'_>,
+) -> std::result::Result<(), ChunkError> {
+    let first = due.keys().next().map_or(0, |(offset, _)| *offset);
+    if let Ok(Some(point)) = backup.index().restart_point(chunk.id, first) {
+        match read_messages(backup, chunk, Some(point), due, staging, take) {
+            Ok(()) | Err(ChunkError::Log(_)) if !due.is_empty() => {}
+            result => return result,
+        }
+    }
+    read_messages(backup, chunk, None, due, staging, take)
+}
+
+fn read_messages(
+    backup: &Backup,
+    chunk: &ChunkRow,
+    point: Option<RestartPoint>,
+    due: &mut Due,
+    staging: &Path,
+    take: &mut SizedTaker<'_>,
 ) -> std::result::Result<(), ChunkError> {
     let wanted = due.keys().map(|(_, guid)| *guid).collect();
     let mut spool = LineSpool::new(staging, wanted);
-    let mut reader = LogReader::open(backup.file(), offset_file).map_err(ChunkError::Log)?;
+    let mut reader =
+        LogReader::open_near(backup.file(), chunk.offset, point).map_err(ChunkError::Log)?;
     while !due.is_empty() {
         let Some(line) = reader.next_line(&mut spool).map_err(ChunkError::Log)? else { break };
         for body in spool.take_line().map_err(ChunkError::Io)? {
@@ -157,9 +190,9 @@ impl LineSpool {
         }
     }
 
-    fn hand_over(&mut self, body: &Spooled, take: &mut Taker<'_>) -> io::Result<()> {
+    fn hand_over(&mut self, body: &Spooled, take: &mut SizedTaker<'_>) -> io::Result<()> {
         self.octets.seek(SeekFrom::Start(body.start))?;
-        take(&body.guid, &mut (&mut self.octets).take(body.len))
+        take(&body.guid, body.len, &mut (&mut self.octets).take(body.len))
     }
 
     /// Room for the next line.

@@ -75,6 +75,14 @@ pub(super) fn take_in_for_reader(
     }
 }
 
+/// Whether an index that cyrbk wrote does not speak for all data, so that
+/// [`take_in_for_reader`] has something to do.
+pub(super) fn is_behind(disk: &dyn Disk, path: &Path, index: &Index) -> Result<bool> {
+    let len = disk.len_file().map_err(StoreError::io(path))?;
+    let known = known_to_ours(index).map_err(StoreError::index(path))?;
+    Ok(known.is_some_and(|known| known != len))
+}
+
 /// Octets that an index of cyrbk's own speaks for: none if its first session was never
 /// finished. `None` for an index of Cyrus's.
 fn known_to_ours(index: &Index) -> std::result::Result<Option<u64>, IndexError> {

@@ -119,7 +119,7 @@ impl Replay<'_> {
 
     /// A line that cannot be indexed was refused when it came in; Cyrus leaves
     /// such lines in the file.
-    fn enter_line(&self, line: &LogLine, at: Position) -> Result<()> {
+    pub(super) fn enter_line(&self, line: &LogLine, at: Position) -> Result<()> {
         let (name, value) = match line.item() {
             Ok(item) => item,
             Err(error) => {

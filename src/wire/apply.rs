@@ -5,12 +5,19 @@
 //! be makes every later compaction by Cyrus fail. Which fields are mandatory is
 //! what Cyrus's index demands; fields without a column there are skipped.
 
+mod fields;
+mod mailbox;
+mod record;
+mod user;
+
 use std::borrow::Cow;
 
-use super::Guid;
-use super::dlist::{FileHeader, KvList, List, Literals, Printer, Value};
+use self::fields::{Fields, fields};
+pub use self::mailbox::{Mailbox, Since};
+pub use self::record::Record;
+pub use self::user::{Script, Seen, Sieve, Subscription};
+use super::dlist::{FileHeader, List, Value};
 use super::own::Own;
-use super::sync_crc::CrcRecord;
 
 /// Why a payload is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,112 +60,6 @@ pub enum Apply<'a> {
     Own(Own),
 }
 
-/// `MAILBOX`: the whole state of one mailbox, and records of messages.
-#[derive(Debug)]
-pub struct Mailbox<'a> {
-    /// Identity over renames.
-    pub uniqueid: Vec<u8>,
-    /// Internal name.
-    pub mboxname: Vec<u8>,
-    /// Type letters; none for a plain mailbox.
-    pub mboxtype: Option<Vec<u8>>,
-    /// Highest UID ever used.
-    pub last_uid: u32,
-    /// Highest modification sequence.
-    pub highestmodseq: u64,
-    /// For `\Recent`.
-    pub recentuid: u32,
-    /// Unix time, seconds.
-    pub recenttime: i64,
-    /// Unix time, seconds.
-    pub last_appenddate: i64,
-    /// Unix time, seconds.
-    pub pop3_last_login: i64,
-    /// Unix time, seconds.
-    pub pop3_show_after: i64,
-    /// UIDVALIDITY.
-    pub uidvalidity: u32,
-    /// Partition on the mail server.
-    pub partition: Option<Vec<u8>>,
-    /// Access control list, internal form.
-    pub acl: Option<Vec<u8>>,
-    /// Option letters.
-    pub options: Option<Vec<u8>>,
-    /// CRC of the records, as sent.
-    pub sync_crc: u32,
-    /// CRC of the message annotations, as sent.
-    pub sync_crc_annot: u32,
-    /// Of conversations.
-    pub xconvmodseq: u64,
-    /// Canonical text of the mailbox annotations; empty if there are none.
-    pub annotations: Vec<u8>,
-    /// The state that the sender believes to be here, of which this line tells the changes.
-    pub since: Option<Since>,
-    records: List<'a>,
-    extra: Option<Vec<u8>>,
-}
-
-/// `SINCE_MODSEQ`, `SINCE_CRC`, `SINCE_CRC_ANNOT`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Since {
-    /// HIGHESTMODSEQ.
-    pub modseq: u64,
-    /// SYNC_CRC; 0 if it is not known.
-    pub crc: u32,
-    /// SYNC_CRC_ANNOT; 0 if it is not known.
-    pub crc_annot: u32,
-}
-
-/// Fields of MAILBOX that the index has columns for, and those that speak of the
-/// exchange and not of the mailbox.
-const KNOWN_FIELDS: [&[u8]; 22] = [
-    b"UNIQUEID",
-    b"MBOXNAME",
-    b"MBOXTYPE",
-    b"LAST_UID",
-    b"HIGHESTMODSEQ",
-    b"RECENTUID",
-    b"RECENTTIME",
-    b"LAST_APPENDDATE",
-    b"POP3_LAST_LOGIN",
-    b"POP3_SHOW_AFTER",
-    b"UIDVALIDITY",
-    b"PARTITION",
-    b"ACL",
-    b"OPTIONS",
-    b"SYNC_CRC",
-    b"SYNC_CRC_ANNOT",
-    b"XCONVMODSEQ",
-    b"ANNOTATIONS",
-    b"RECORD",
-    b"SINCE_MODSEQ",
-    b"SINCE_CRC",
-    b"SINCE_CRC_ANNOT",
-];
-
-/// One message of a mailbox.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Record {
-    /// UID in its mailbox.
-    pub uid: u32,
-    /// Modification sequence.
-    pub modseq: u64,
-    /// Unix time, seconds.
-    pub last_updated: i64,
-    /// Canonical text of the flags without `\Expunged`; empty if none were sent.
-    pub flags: Vec<u8>,
-    /// Whether `\Expunged` was among the flags.
-    pub expunged: bool,
-    /// Unix time, seconds.
-    pub internaldate: i64,
-    /// Octets, if sent.
-    pub size: Option<u64>,
-    /// The message.
-    pub guid: Guid,
-    /// Canonical text of the annotations; empty if there are none.
-    pub annotations: Vec<u8>,
-}
-
 /// `RENAME`
 #[derive(Debug)]
 pub struct Rename {
@@ -180,52 +81,6 @@ pub struct Expunge<'a> {
     /// Must be that mailbox's.
     pub uniqueid: Vec<u8>,
     uids: List<'a>,
-}
-
-/// `SEEN`
-#[derive(Debug)]
-pub struct Seen {
-    /// Whose state it is.
-    pub userid: Vec<u8>,
-    /// The mailbox.
-    pub uniqueid: Vec<u8>,
-    /// Unix time, seconds.
-    pub lastread: i64,
-    /// Last UID at that time.
-    pub lastuid: u32,
-    /// Unix time, seconds.
-    pub lastchange: i64,
-    /// IMAP sequence set.
-    pub seenuids: Vec<u8>,
-}
-
-/// `SUB`, `UNSUB`
-#[derive(Debug)]
-pub struct Subscription {
-    /// Who subscribes.
-    pub userid: Vec<u8>,
-    /// Internal name; need not exist.
-    pub mboxname: Vec<u8>,
-}
-
-/// `SIEVE`
-#[derive(Debug)]
-pub struct Sieve {
-    /// Whose script.
-    pub script: Script,
-    /// Unix time, seconds.
-    pub last_update: i64,
-    /// The script's text.
-    pub content: Vec<u8>,
-}
-
-/// A sieve script's name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Script {
-    /// Whose script.
-    pub userid: Vec<u8>,
-    /// File name.
-    pub filename: Vec<u8>,
 }
 
 impl<'a> Apply<'a> {
@@ -255,99 +110,6 @@ impl<'a> Apply<'a> {
     }
 }
 
-impl<'a> Mailbox<'a> {
-    fn read(fields: &Fields<'a>) -> Result<Mailbox<'a>, Reject> {
-        let mailbox = Mailbox {
-            mboxname: fields.text("MBOXNAME").map_err(|_| Reject::Protocol)?,
-            uniqueid: fields.text("UNIQUEID")?,
-            mboxtype: fields.nullable("MBOXTYPE").unwrap_or_default(),
-            last_uid: fields.u32("LAST_UID")?,
-            highestmodseq: fields.u64("HIGHESTMODSEQ")?,
-            recentuid: fields.u32("RECENTUID")?,
-            recenttime: fields.time("RECENTTIME")?,
-            last_appenddate: fields.time("LAST_APPENDDATE")?,
-            pop3_last_login: fields.time("POP3_LAST_LOGIN")?,
-            pop3_show_after: fields.time("POP3_SHOW_AFTER").unwrap_or_default(),
-            uidvalidity: fields.u32("UIDVALIDITY")?,
-            partition: fields.nullable("PARTITION")?,
-            acl: fields.nullable("ACL")?,
-            options: fields.nullable("OPTIONS")?,
-            sync_crc: fields.u32("SYNC_CRC").unwrap_or_default(),
-            sync_crc_annot: fields.u32("SYNC_CRC_ANNOT").unwrap_or_default(),
-            xconvmodseq: fields.u64("XCONVMODSEQ").unwrap_or_default(),
-            annotations: fields.list("ANNOTATIONS"),
-            since: fields.u64("SINCE_MODSEQ").ok().map(|modseq| Since {
-                modseq,
-                crc: fields.u32("SINCE_CRC").unwrap_or_default(),
-                crc_annot: fields.u32("SINCE_CRC_ANNOT").unwrap_or_default(),
-            }),
-            records: fields.get("RECORD").ok_or(Reject::BadParameters)?.as_list(),
-            extra: fields.others(&KNOWN_FIELDS),
-        };
-        mailbox.records().try_for_each(|record| record.map(drop))?;
-        Ok(mailbox)
-    }
-
-    /// The records in the order sent.
-    pub fn records(&self) -> impl Iterator<Item = Result<Record, Reject>> + use<'a> {
-        self.records.items().map(|value| Record::read(&value))
-    }
-
-    /// The fields without a column of their own, as canonical text of a kvlist.
-    pub fn extra_fields(&self) -> Option<Vec<u8>> {
-        self.extra.clone()
-    }
-
-    /// Whether `value` is a mailbox that exists in name only: an intermediate
-    /// (`i`) or a tombstone (`d`). It has no state to keep and may lack every
-    /// field but its name.
-    pub fn is_placeholder(value: &Value<'_>) -> bool {
-        let Value::KvList(kv) = value else { return false };
-        kv.pairs()
-            .find(|(key, _)| &key[..] == b"MBOXTYPE")
-            .and_then(|(_, value)| value.as_text().map(|t| t.iter().any(|c| b"id".contains(c))))
-            .unwrap_or(false)
-    }
-}
-
-impl Record {
-    /// What it adds to the SYNC_CRC of its mailbox, if it is not expunged.
-    pub fn crc(&self) -> u32 {
-        CrcRecord {
-            uid: self.uid,
-            modseq: self.modseq,
-            last_updated: self.last_updated,
-            flags: &self.flags,
-            internaldate: self.internaldate,
-            guid: &self.guid,
-        }
-        .crc()
-    }
-
-    /// Reads one element of `RECORD`.
-    pub fn read(value: &Value<'_>) -> Result<Record, Reject> {
-        let fields = fields(value).map_err(|_| Reject::BadRecord)?;
-        let read = || -> Result<Record, Reject> {
-            let (flags, expunged) = match fields.get("FLAGS") {
-                Some(value) => flags(value),
-                None => (Vec::new(), false),
-            };
-            Ok(Record {
-                uid: fields.u32("UID")?,
-                modseq: fields.u64("MODSEQ")?,
-                last_updated: fields.time("LAST_UPDATED")?,
-                flags,
-                expunged,
-                internaldate: fields.time("INTERNALDATE")?,
-                size: fields.u64("SIZE").ok(),
-                guid: fields.get("GUID").and_then(|v| v.as_guid()).ok_or(Reject::BadRecord)?,
-                annotations: fields.list("ANNOTATIONS"),
-            })
-        };
-        read().map_err(|_| Reject::BadRecord)
-    }
-}
-
 impl Rename {
     fn read(fields: &Fields<'_>) -> Result<Rename, Reject> {
         Ok(Rename {
@@ -374,109 +136,6 @@ impl<'a> Expunge<'a> {
     }
 }
 
-impl Seen {
-    fn read(fields: &Fields<'_>) -> Result<Seen, Reject> {
-        Ok(Seen {
-            userid: fields.text("USERID").map_err(|_| Reject::Protocol)?,
-            uniqueid: fields.text("UNIQUEID")?,
-            lastread: fields.time("LASTREAD")?,
-            lastuid: fields.u32("LASTUID")?,
-            lastchange: fields.time("LASTCHANGE")?,
-            seenuids: fields.text("SEENUIDS")?,
-        })
-    }
-}
-
-impl Subscription {
-    fn read(fields: &Fields<'_>) -> Result<Subscription, Reject> {
-        Ok(Subscription {
-            userid: fields.text("USERID").map_err(|_| Reject::Protocol)?,
-            mboxname: fields.text("MBOXNAME").map_err(|_| Reject::Protocol)?,
-        })
-    }
-}
-
-impl Sieve {
-    fn read(fields: &Fields<'_>) -> Result<Sieve, Reject> {
-        Ok(Sieve {
-            script: Script::read(fields)?,
-            last_update: fields.time("LAST_UPDATE")?,
-            content: fields.text("CONTENT")?,
-        })
-    }
-}
-
-impl Script {
-    fn read(fields: &Fields<'_>) -> Result<Script, Reject> {
-        Ok(Script {
-            userid: fields.text("USERID").map_err(|_| Reject::Protocol)?,
-            filename: fields.text("FILENAME")?,
-        })
-    }
-}
-
-/// The fields of a payload, with the protocol's notion of "missing".
-struct Fields<'a>(super::dlist::Fields<'a>);
-
-fn fields<'a>(value: &Value<'a>) -> Result<Fields<'a>, Reject> {
-    match value {
-        Value::KvList(kv) => Ok(Fields(KvList::fields(kv))),
-        _ => Err(Reject::Protocol),
-    }
-}
-
-impl<'a> Fields<'a> {
-    fn get(&self, name: &str) -> Option<&Value<'a>> {
-        self.0.get(name)
-    }
-
-    fn u64(&self, name: &str) -> Result<u64, Reject> {
-        self.0.number(name).ok_or(Reject::BadParameters)
-    }
-
-    /// 32-bit fields take the low 32 bits, as everywhere in this protocol.
-    fn u32(&self, name: &str) -> Result<u32, Reject> {
-        self.u64(name).map(|n| n as u32)
-    }
-
-    fn time(&self, name: &str) -> Result<i64, Reject> {
-        i64::try_from(self.u64(name)?).map_err(|_| Reject::BadParameters)
-    }
-
-    fn text(&self, name: &str) -> Result<Vec<u8>, Reject> {
-        self.0.text(name).map(<[u8]>::to_vec).ok_or(Reject::BadParameters)
-    }
-
-    fn nullable(&self, name: &str) -> Result<Option<Vec<u8>>, Reject> {
-        match self.get(name) {
-            Some(Value::Nil) => Ok(None),
-            _ => self.text(name).map(Some),
-        }
-    }
-
-    /// Canonical text of a kvlist of all fields but `known`; `None` if there are
-    /// no others.
-    fn others(&self, known: &[&[u8]]) -> Option<Vec<u8>> {
-        let mut printer = Printer::new(Literals::NonSync, b"%(".to_vec());
-        let others = self.0.pairs().filter(|(key, _)| !known.contains(key));
-        let mut count = 0;
-        for (key, value) in others {
-            printer.separator(count).item(key, value);
-            count += 1;
-        }
-        printer.raw(b")");
-        (count > 0).then(|| printer.into_text())
-    }
-
-    /// Canonical text of a list, as the index keeps it; empty if absent.
-    fn list(&self, name: &str) -> Vec<u8> {
-        match self.get(name) {
-            Some(value @ Value::List(_)) => canonical(value),
-            _ => Vec::new(),
-        }
-    }
-}
-
 fn messages<'a>(value: &Value<'a>) -> Result<Apply<'a>, Reject> {
     // A sender that cannot read one of its messages puts NIL in its place.
     let files = value.as_list().items().filter_map(|item| match item {
@@ -485,29 +144,6 @@ fn messages<'a>(value: &Value<'a>) -> Result<Apply<'a>, Reject> {
     });
     let files: Vec<FileHeader> = files.collect();
     if files.is_empty() { Err(Reject::Protocol) } else { Ok(Apply::Message(files)) }
-}
-
-/// Flags without `\Expunged`, in canonical text, and whether that was there.
-fn flags(value: &Value<'_>) -> (Vec<u8>, bool) {
-    let mut expunged = false;
-    let mut printer = Printer::new(Literals::NonSync, b"(".to_vec());
-    let mut count = 0;
-    for flag in value.as_list().items() {
-        if flag.as_text() == Some(b"\\Expunged") {
-            expunged = true;
-        } else {
-            printer.separator(count).value(&flag);
-            count += 1;
-        }
-    }
-    printer.raw(b")");
-    (printer.into_text(), expunged)
-}
-
-fn canonical(value: &Value<'_>) -> Vec<u8> {
-    let mut printer = Printer::new(Literals::NonSync, Vec::new());
-    printer.value(value);
-    printer.into_text()
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! What Cyrus's log cannot say: quota, the active sieve script, server annotations.
+//! What Cyrus's log cannot say: quota, the active sieve script, server annotations, what a
+//! compaction has dropped.
 //!
 //! Cyrus answers these commands OK and forgets them, and its tools stop at a line that they
 //! cannot index. RESERVE is the one line that they keep and index as nothing, so the command
@@ -33,6 +34,8 @@ use super::dlist::{Literals, Printer, Value, parse_value};
 pub const ANCHOR_PREFIX: &[u8] = b"cyrbk-";
 /// The key of a RESERVE line of ours.
 const KEY: &[u8] = b"CYRBK";
+/// Subject of `Compacted`.
+const COMPACTED: &[u8] = b"compacted";
 /// Octets in front of the encoding to base64; a part stays far below the length at which a
 /// string becomes a literal.
 const PART: usize = 600;
@@ -55,6 +58,18 @@ pub enum Own {
     /// The mailbox of this unique id is not known well enough to be shown to a client, until the
     /// client has sent it whole.
     Incomplete(Vec<u8>),
+    /// Lines in front of this one were dropped by a compaction.
+    Compacted(Compacted),
+}
+
+/// `COMPACTED`: how far back the log tells everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compacted {
+    /// Unix time of the compaction: from then on nothing was dropped.
+    pub at: i64,
+    /// Unix time: what was deleted or expunged then or before is gone. `None`: nothing of that
+    /// kind is.
+    pub since: Option<i64>,
 }
 
 /// `QUOTA`
@@ -78,7 +93,8 @@ pub struct Subject {
 }
 
 impl Own {
-    /// Whether `name` is such a command in APPLY. `Incomplete` is not: no client sends it.
+    /// Whether `name` is such a command in APPLY. `Incomplete` and `Compacted` are not: no client
+    /// sends them.
     pub fn is_command(name: &[u8]) -> bool {
         matches!(
             name,
@@ -109,6 +125,7 @@ impl Own {
             }
             b"UNACTIVATE_SIEVE" => Ok(Own::UnactivateSieve(field(value, "USERID")?)),
             b"INCOMPLETE" => Ok(Own::Incomplete(text(value)?)),
+            b"COMPACTED" => Ok(Own::Compacted(Compacted::read(value)?)),
             _ => Err(Reject::Protocol),
         }
     }
@@ -155,6 +172,10 @@ impl Own {
                 printer.raw(b")");
             }
             Own::Incomplete(uniqueid) => string(&mut printer, "INCOMPLETE ", uniqueid),
+            Own::Compacted(Compacted { at, since }) => {
+                let since = since.map_or_else(|| "NIL".to_owned(), |since| since.to_string());
+                printer.raw(format!("COMPACTED %(AT {at} SINCE {since})").as_bytes());
+            }
         }
         printer.raw(b"))");
         printer.into_text()
@@ -163,28 +184,50 @@ impl Own {
     /// Canonical text of the SEEN line that keeps the chunk of [`Own::line`] alive in Cyrus's
     /// compact, in the backup of `userid`.
     pub fn anchor(&self, userid: &[u8]) -> Vec<u8> {
-        let mut hash = Sha1::new();
-        let mut subject = |parts: &[&[u8]]| {
-            for part in parts {
-                hash.update((part.len() as u64).to_be_bytes());
-                hash.update(part);
-            }
-        };
-        match self {
+        let subject = match self {
             Own::Quota(Quota { root, .. }) | Own::Unquota(root) => subject(&[b"quota", root]),
             Own::Annotation(of, _) | Own::Unannotation(of) => {
-                subject(&[b"annotation", &of.mboxname, &of.entry, &of.userid]);
+                subject(&[b"annotation", &of.mboxname, &of.entry, &of.userid])
             }
             Own::ActivateSieve(_) | Own::UnactivateSieve(_) => subject(&[b"sieve"]),
             Own::Incomplete(uniqueid) => subject(&[b"incomplete", uniqueid]),
-        }
-        let subject = Guid::from(<[u8; 20]>::from(hash.finalize()));
+            Own::Compacted(_) => subject(&[COMPACTED]),
+        };
         let mut printer = Printer::new(Literals::NonSync, b"SEEN %(USERID ".to_vec());
         // Not needed in the log; a literal there would do harm (`%SHARED` would be one).
         let userid = if needs_literal(userid) { b"" } else { userid };
-        printer.string(userid).raw(b" UNIQUEID ").raw(ANCHOR_PREFIX).guid(&subject);
+        printer.string(userid).raw(b" UNIQUEID ").raw(&subject);
         printer.raw(b" LASTREAD 0 LASTUID 0 LASTCHANGE 0 SEENUIDS \"\")");
         printer.into_text()
+    }
+
+    /// The unique id in the anchor of `Compacted`.
+    pub fn compaction_anchor() -> Vec<u8> {
+        subject(&[COMPACTED])
+    }
+}
+
+/// The unique id of an anchor.
+fn subject(parts: &[&[u8]]) -> Vec<u8> {
+    let mut hash = Sha1::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    let hash = Guid::from(<[u8; 20]>::from(hash.finalize()));
+    [ANCHOR_PREFIX, hash.to_string().as_bytes()].concat()
+}
+
+impl Compacted {
+    fn read(value: &Value<'_>) -> Result<Compacted, Reject> {
+        let Value::KvList(kv) = value else { return Err(Reject::Protocol) };
+        let fields = kv.fields();
+        let time = |name| match fields.number(name).map(i64::try_from) {
+            Some(Ok(time)) => Some(time),
+            _ => None,
+        };
+        let at = time("AT").ok_or(Reject::BadParameters)?;
+        Ok(Compacted { at, since: time("SINCE") })
     }
 }
 
@@ -357,6 +400,8 @@ mod tests {
             ),
             ("UNACTIVATE_SIEVE %(USERID tom)", "UNACTIVATE_SIEVE %(USERID tom)"),
             ("INCOMPLETE u1", "INCOMPLETE u1"),
+            ("COMPACTED %(AT 70 SINCE 7)", "COMPACTED %(AT 70 SINCE 7)"),
+            ("COMPACTED %(AT 70 SINCE NIL)", "COMPACTED %(AT 70 SINCE NIL)"),
         ] {
             let own = own(command);
             let line = own.line();

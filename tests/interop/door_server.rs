@@ -48,10 +48,17 @@ impl DoorSetup {
         let lines = common.lines().filter(is_kept).chain(changes.iter().copied());
         let conf: String = lines.map(|line| line.replace("ROOT", &root) + "\n").collect();
         let imapd_conf = workspace.write("imapd.conf", &conf);
+        let setup = Self { workspace, imapd_conf };
         let mut command = clean_command(Path::new(CYRBK));
-        command.args(["passwd", "-C"]).arg(&imapd_conf).arg(ADMIN);
+        command.args(["passwd", "-C"]).arg(&setup.imapd_conf).arg(ADMIN);
         let _ = run_with(command, format!("{PASSWORD}\n").as_bytes(), PATIENCE).success();
-        Self { workspace, imapd_conf }
+        setup
+    }
+
+    /// Leaves the accounts to what `saslpasswd2` has made: no password file of ours.
+    pub(crate) fn without_password_file(self) -> Self {
+        fs::remove_file(self.workspace.path().join("conf/cyrbk.passwd")).unwrap();
+        self
     }
 
     /// A program of ours under the name `backupd`, where everybody can run it.
@@ -105,14 +112,18 @@ impl DoorSetup {
 
     /// Our `backupd` with these words, started by a real master.
     pub(crate) fn master(&self, cyrus: &Cyrus, options: &str) -> (Service, u16) {
+        self.master_of(cyrus, &self.backupd().display().to_string(), options)
+    }
+
+    /// Any `backupd`, such as Cyrus's own of that name.
+    pub(crate) fn master_of(&self, cyrus: &Cyrus, program: &str, options: &str) -> (Service, u16) {
         let port = free_port();
-        let (program, conf) = (self.backupd(), self.imapd_conf.display().to_string());
+        let conf = self.imapd_conf.display().to_string();
         let cyrus_conf = self.workspace.write(
             "cyrus.conf",
             &format!(
-                "START {{\n}}\nSERVICES {{\n  backupd cmd=\"{} -C {conf} {options}\" \
-                 listen=\"127.0.0.1:{port}\" prefork=0 maxchild=10 proto=tcp4\n}}\nEVENTS {{\n}}\n",
-                program.display()
+                "START {{\n}}\nSERVICES {{\n  backupd cmd=\"{program} -C {conf} {options}\" \
+                 listen=\"127.0.0.1:{port}\" prefork=0 maxchild=10 proto=tcp4\n}}\nEVENTS {{\n}}\n"
             ),
         );
         let service = start_master(cyrus, &self.workspace, &self.imapd_conf, &cyrus_conf);

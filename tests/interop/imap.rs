@@ -4,7 +4,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-const TIMEOUT: Duration = Duration::from_secs(60);
+/// Enough for a message of 2 GB.
+const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// One logged-in connection.
 pub(crate) struct Imap {

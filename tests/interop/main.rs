@@ -29,6 +29,7 @@ mod workspace;
 
 mod test_client_options;
 mod test_doors;
+mod test_large;
 mod test_limits;
 mod test_locks;
 mod test_login;
@@ -37,4 +38,5 @@ mod test_own_state;
 mod test_probe;
 mod test_replication;
 mod test_replies;
+mod test_sasldb;
 mod test_tls;

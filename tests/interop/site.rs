@@ -181,10 +181,15 @@ pub(crate) fn server_conf(root: &Path) -> String {
 
 /// Adds `user` to the workspace's own SASL data base.
 pub(crate) fn add_account(workspace: &Workspace, user: &str) {
+    add_account_of(workspace, user, REALM, PASSWORD);
+}
+
+/// [`add_account`] in any realm, with any password.
+pub(crate) fn add_account_of(workspace: &Workspace, user: &str, realm: &str, password: &str) {
     let path = workspace.path().join("sasldb2");
     let mut command = clean_command(Path::new("/usr/sbin/saslpasswd2"));
-    command.args(["-p", "-c", "-u", REALM, "-f"]).arg(&path).arg(user);
-    let _ = run_with(command, PASSWORD.as_bytes(), START_TIMEOUT).success();
+    command.args(["-p", "-c", "-u", realm, "-f"]).arg(&path).arg(user);
+    let _ = run_with(command, password.as_bytes(), START_TIMEOUT).success();
     workspace.give_away(&path);
 }
 

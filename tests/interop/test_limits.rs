@@ -116,10 +116,15 @@ fn lines_and_literals_have_an_end() {
 }
 
 /// A line of `/proc/PID/status`, in KiB.
-fn memory(pid: u32, name: &str) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = text.lines().find(|line| line.starts_with(name)).unwrap();
-    line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
+pub(crate) fn memory(pid: u32, name: &str) -> u64 {
+    try_memory(pid, name).unwrap()
+}
+
+/// [`memory`]; `None` of a process that has ended.
+pub(crate) fn try_memory(pid: u32, name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = text.lines().find(|line| line.starts_with(name))?;
+    line.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use cyrbk::store::Catalog;
 use cyrbk::store::placement::{Placement, Policy};
 use cyrbk::sync::SessionSettings;
-use cyrbk::sync::auth::{AuthConfig, Authenticator, NamePolicy, PasswordFile, PasswordSource};
+use cyrbk::sync::auth::{AuthConfig, Authenticator, NamePolicy, PasswordFile, PasswordSources};
 use cyrbk::sync::server::{
     Manager, Retirement, Server, ServerLimits, ServerSettings, Site as Store, TelemetryFolder, bind,
 };
@@ -52,18 +52,18 @@ impl Site {
     pub(crate) fn start(options: Options) -> Site {
         let root = tempfile::tempdir().unwrap();
         let passwords = root.path().join("passwd");
-        let source = match options.saslauthd {
-            Some(mux) => PasswordSource::Saslauthd(mux),
+        let sources = match options.saslauthd {
+            Some(mux) => PasswordSources::saslauthd(mux),
             None => {
                 for user in [ADMIN, USER] {
                     PasswordFile::new(&passwords).set(user, PASSWORD).unwrap();
                 }
-                PasswordSource::File(passwords)
+                PasswordSources::file(passwords)
             }
         };
         let authenticator = Authenticator::new(AuthConfig {
             mechs: None,
-            source,
+            sources,
             admins: vec![ADMIN.into()],
             allow_plaintext: true,
             names: NamePolicy {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use crate::cmd::Mode;
 use crate::cmd::getopt::{self, Argument, Long, OptionError, Spec};
+use crate::cmd::time;
 
 /// What to show.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,6 +102,8 @@ pub struct Options {
     pub verbosity: u32,
     /// Which backup.
     pub backup: OsString,
+    /// As it was then, Unix time.
+    pub at: Option<i64>,
     /// What to show of it.
     pub command: Command,
 }
@@ -108,7 +111,7 @@ pub struct Options {
 impl Options {
     /// A request without any option.
     pub fn new(backup: OsString, command: Command) -> Options {
-        Options { config: None, mode: Mode::Userids, verbosity: 0, backup, command }
+        Options { config: None, mode: Mode::Userids, verbosity: 0, backup, at: None, command }
     }
 }
 
@@ -117,6 +120,8 @@ impl Options {
 pub(super) enum Misuse {
     /// An option is none, which is said first.
     Option(OptionError),
+    /// `--at` is no time, which is all that is said.
+    Moment(String),
     Words,
 }
 
@@ -149,6 +154,7 @@ Commands:
 Options:
     -C file             # configuration file (default: /etc/imapd.conf)
     -v, --verbose       # tell how the last chunk is checked; twice: in detail
+    --at=time           # as it was then: \"2026-11-20 12:00\", or RFC 3339
 
 Options of dump mailbox:
     --eml=directory     # a file for each message, <uid>.eml, instead of an mbox
@@ -173,6 +179,7 @@ const fn flag(name: &'static str, short: u8) -> Long {
 const EML: u8 = 1;
 const EXPUNGED: u8 = 2;
 const SUMMARY: u8 = 3;
+const AT: u8 = 4;
 
 const SPEC: Spec = Spec {
     short: "C:fmuv",
@@ -184,6 +191,7 @@ const SPEC: Spec = Spec {
         Long { name: "eml", argument: Argument::Required, short: EML },
         flag("expunged", EXPUNGED),
         flag("summary", SUMMARY),
+        Long { name: "at", argument: Argument::Required, short: AT },
     ],
 };
 
@@ -193,7 +201,7 @@ pub(super) fn parse(args: &[OsString]) -> Result<Options, Misuse> {
     let words = getopt::sort(args, &SPEC, posixly_correct);
     let (mut config, mut mode, mut verbosity) = (None, None, 0);
     let (mut form, mut with_expunged) = (MailboxForm::Mbox, false);
-    let mut as_summary = false;
+    let (mut as_summary, mut at) = (false, None);
     for option in words.options {
         let option = option.map_err(Misuse::Option)?;
         let new_mode = match option.letter {
@@ -206,6 +214,11 @@ pub(super) fn parse(args: &[OsString]) -> Result<Options, Misuse> {
             }
             EML => {
                 form = MailboxForm::Eml(option.value.unwrap_or_default());
+                continue;
+            }
+            AT => {
+                let text = option.value.unwrap_or_default();
+                at = Some(time::moment(&text.to_string_lossy()).map_err(Misuse::Moment)?);
                 continue;
             }
             EXPUNGED => {
@@ -243,7 +256,7 @@ pub(super) fn parse(args: &[OsString]) -> Result<Options, Misuse> {
         _ => return Err(Misuse::Words),
     };
     let mode = mode.unwrap_or_default();
-    Ok(Options { config, mode, verbosity, backup: backup.clone(), command })
+    Ok(Options { config, mode, verbosity, backup: backup.clone(), at, command })
 }
 
 fn read_command(command: &OsStr, what: &OsStr, operands: &[OsString]) -> Option<Command> {
@@ -316,11 +329,13 @@ mod tests {
         ] {
             assert_eq!(parse_line(line), Err(Misuse::Words), "{line}");
         }
+        assert!(matches!(parse_line("--at=noon alice list all"), Err(Misuse::Moment(_))));
+        assert_eq!(parse_line("--at=@7 alice list all").map(|options| options.at), Ok(Some(7)));
         assert_eq!(parse_line("-C"), Err(Misuse::Option(OptionError::NoArgument(b'C'))));
         assert_eq!(
             parse_line("x list all -Z").map_err(|e| match e {
                 Misuse::Option(error) => error.to_string(),
-                Misuse::Words => String::new(),
+                Misuse::Moment(_) | Misuse::Words => String::new(),
             }),
             Err("invalid option -- 'Z'".to_owned())
         );

@@ -21,6 +21,9 @@ pub(super) struct BackupArgs {
     /// BACKUP is a mailbox
     #[arg(long, group = "mode")]
     mailbox: bool,
+    /// As it was then: "2026-11-20 12:00", which is local, or RFC 3339
+    #[arg(long, value_name = "TIME", value_parser = crate::cmd::time::moment)]
+    at: Option<i64>,
     /// A userid, unless an option says otherwise
     #[arg(value_name = "BACKUP")]
     backup: OsString,
@@ -79,14 +82,14 @@ pub(super) struct ExportArgs {
 }
 
 impl BackupArgs {
-    fn options(self, command: Command) -> Options {
+    pub(super) fn options(self, command: Command) -> Options {
         let mode = match (self.file, self.mailbox) {
             (true, _) => Mode::Files,
             (_, true) => Mode::Mailboxes,
             _ => Mode::Userids,
         };
         let config = Some(self.config.config);
-        Options { config, mode, ..Options::new(self.backup, command) }
+        Options { config, mode, at: self.at, ..Options::new(self.backup, command) }
     }
 }
 

@@ -13,6 +13,10 @@
 //! as Cyrus does ([`sizes`]). What stays is not: a message stays while a true record
 //! of it does, and a line stays as long as the state depends on it, whatever it is.
 //!
+//! What a compaction has dropped it says in the last lines of the log, with
+//! [`crate::wire::own::Own::Compacted`]: the state at an earlier moment is then no
+//! longer exactly known.
+//!
 //! Damage costs what cannot be read, and is told; the old pair is then kept.
 
 mod compare;
@@ -25,7 +29,7 @@ mod survey;
 mod write;
 
 #[cfg(test)]
-mod tests;
+pub(in crate::store) mod tests;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -187,7 +191,7 @@ pub fn run(
     }
     replace::check_space(path, figures.octets_after)?;
     let source = write::Source { path, file: &file, survey: &survey, plan: &plan };
-    let new = write_faithfully(source, policy, sink)?;
+    let new = write_faithfully(source, policy, now, sink)?;
     if !policy.force && survey.damages.is_empty() && new.is_same_as(&file).map_err(io)? {
         // Nothing but a chunk that ought to be split and holds one large message.
         return Ok(Outcome::Skipped);
@@ -202,6 +206,7 @@ pub fn run(
 fn write_faithfully(
     source: write::Source<'_>,
     policy: &Policy,
+    now: i64,
     sink: &mut Sink<'_>,
 ) -> Result<write::NewPair, CompactError> {
     let survey = source.survey;
@@ -209,12 +214,12 @@ fn write_faithfully(
     let differs = |new: &write::NewPair| {
         compare::check(&survey.scratch, &new.index).map_err(fault()).map(Result::err)
     };
-    let mut new = write::write(&source, policy, sink)?;
+    let mut new = write::write(&source, policy, now, sink)?;
     let mut difference = differs(&new)?;
     if difference.is_some() && !source.plan.restated.is_empty() {
         drop(new);
         let plan = &Plan::of(survey, policy.since).map_err(fault())?;
-        new = write::write(&write::Source { plan, ..source }, policy, sink)?;
+        new = write::write(&write::Source { plan, ..source }, policy, now, sink)?;
         difference = differs(&new)?;
     }
     match difference {

@@ -17,6 +17,8 @@ pub(super) struct Plan {
     pub(super) dropped: Vec<i64>,
     /// Lines that will say something else than they do.
     pub(super) restated: HashMap<i64, Restated>,
+    /// Something goes that a state between two lines depends on.
+    pub(super) loses: bool,
 }
 
 /// What a line says of a mailbox that was renamed after it, without another MAILBOX
@@ -82,16 +84,27 @@ impl Plan {
             restated.clear();
             keep_all_names(survey)?;
         }
-        Plan::of_chunks(survey, restated)
+        let plan = Plan::of_chunks(survey, restated)?;
+        if !plan.loses {
+            return Ok(plan);
+        }
+        // What a former compaction has dropped is less than what will be missing now.
+        for line in &survey.records_of_compaction {
+            scratch.drop_line(*line)?;
+        }
+        Ok(Plan { loses: true, ..Plan::of_chunks(survey, plan.restated)? })
     }
 
     fn of_chunks(survey: &Survey, restated: HashMap<i64, Restated>) -> Result<Plan, IndexError> {
         let scratch = &survey.scratch;
-        let mut plan = Plan { kept: Vec::new(), dropped: Vec::new(), restated };
+        let loses = !restated.is_empty();
+        let mut plan = Plan { kept: Vec::new(), dropped: Vec::new(), restated, loses };
         for (i, source) in survey.chunks.iter().enumerate() {
             let next = survey.chunks.get(i + 1).map_or(survey.len_file, |next| next.row.offset);
             let Range { start, end } = source.lines;
             let wanted = scratch.wanted(start, end)?;
+            let due = survey.with_effect(source).filter(|line| !wanted.lines.contains(line));
+            plan.loses |= wanted.items() != source.items || due.count() > 0;
             if wanted.lines.is_empty() {
                 plan.dropped.push(source.row.id);
                 continue;

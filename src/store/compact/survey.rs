@@ -1,6 +1,7 @@
 //! Reads the whole log once: which line does which part of the state come from, and
 //! what cannot be read.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
@@ -25,6 +26,10 @@ pub(super) struct Survey {
     pub(super) chunks: Vec<Source>,
     /// Lines that are needed or not depending on the state at the end.
     pub(super) notes: Vec<Note>,
+    /// Lines that change nothing, in order.
+    pub(super) without_effect: Vec<i64>,
+    /// Lines that say what a compaction has dropped, and their anchors.
+    pub(super) records_of_compaction: Vec<i64>,
     /// All MAILBOX lines, each with the row of its mailbox.
     pub(super) mailbox_lines: Vec<(i64, i64)>,
     pub(super) damages: Vec<Damage>,
@@ -74,7 +79,17 @@ impl Survey {
         let len_file = file.metadata().map_err(StoreError::io(path))?.len();
         let (chunks, notes, damages) = (Vec::new(), Vec::new(), Vec::new());
         let mailbox_lines = Vec::new();
-        let survey = Survey { scratch, chunks, notes, mailbox_lines, damages, len_file };
+        let (without_effect, records_of_compaction) = (Vec::new(), Vec::new());
+        let survey = Survey {
+            scratch,
+            chunks,
+            notes,
+            without_effect,
+            records_of_compaction,
+            mailbox_lines,
+            damages,
+            len_file,
+        };
         let mut reading = Reading { file, path, survey, next_line: 1, offset_plain: 0 };
         let mut end = 0;
         for row in rows {
@@ -86,6 +101,12 @@ impl Survey {
             survey.find_lost(index).map_err(fault())?;
         }
         Ok(survey)
+    }
+
+    /// The lines of a chunk that change something.
+    pub(super) fn with_effect(&self, source: &Source) -> impl Iterator<Item = i64> {
+        let is_idle = |line: &i64| self.without_effect.binary_search(line).is_ok();
+        source.lines.clone().filter(move |line| !is_idle(line))
     }
 
     /// Messages that the index knows and that are not there any more.
@@ -206,7 +227,16 @@ impl Reading<'_> {
         };
         let scratch = &self.survey.scratch;
         // What was refused when it came in has no effect, and stays out.
-        let Ok(apply) = Apply::read(&name, &value) else { return Ok(0) };
+        let Ok(apply) = Apply::read(&name, &value) else {
+            self.survey.without_effect.push(id);
+            return Ok(0);
+        };
+        if is_of_compaction(&apply) {
+            self.survey.records_of_compaction.push(id);
+        }
+        if is_of_compaction(&apply) || matches!(apply, Apply::Reserve) {
+            self.survey.without_effect.push(id);
+        }
         let mut items = 0;
         let kind = match &apply {
             Apply::Message(files) => {
@@ -214,7 +244,9 @@ impl Reading<'_> {
                 return Ok(files.len() as u64);
             }
             Apply::Mailbox(mailbox) => {
-                items = mailbox.records().count() as u64;
+                // Records of one UID stay or go together.
+                let uids = mailbox.records().filter_map(|record| Some(record.ok()?.uid));
+                items = uids.collect::<HashSet<u32>>().len() as u64;
                 None
             }
             Apply::Unmailbox(name) => {
@@ -267,6 +299,15 @@ impl Reading<'_> {
             self.damage(source, format!("message {guid} is damaged"));
         }
         Ok(())
+    }
+}
+
+/// Whether a line says what a compaction has dropped, or keeps such a line alive.
+fn is_of_compaction(apply: &Apply<'_>) -> bool {
+    match apply {
+        Apply::Own(own) => matches!(own, Own::Compacted(_)),
+        Apply::Seen(seen) => seen.uniqueid == Own::compaction_anchor(),
+        _ => false,
     }
 }
 

@@ -23,6 +23,7 @@ use crate::store::replay::Totals;
 use crate::store::restart;
 use crate::wire::apply::Apply;
 use crate::wire::dlist::parse_item;
+use crate::wire::own::{Compacted, Own};
 
 /// Octets gathered before they are handed to the kernel.
 const PENDING_MAX: usize = 256 * 1024;
@@ -71,6 +72,7 @@ impl NewPair {
 pub(super) fn write(
     source: &Source<'_>,
     policy: &Policy,
+    now: i64,
     sink: &mut Sink<'_>,
 ) -> Result<NewPair, CompactError> {
     let names = replace::NewNames::claim(source.path)?;
@@ -88,6 +90,10 @@ pub(super) fn write(
     };
     act.index.begin().map_err(act.fault())?;
     act.chunks(sink)?;
+    if source.plan.loses {
+        act.say_what_is_gone(now, policy.since)?;
+    }
+    act.end_chunk()?;
     fail_point()?;
     act.finish()?;
     fail_point()?;
@@ -137,10 +143,38 @@ impl<'a> Act<'a> {
                 Some(next) if combines(open.member.len_plain()) => {
                     sink(Event::Combining(chunk.id, next.id));
                 }
-                _ => self.end_chunk()?,
+                // The last one stays open for what may be said at the end.
+                None => {}
+                Some(_) => self.end_chunk()?,
             }
         }
         Ok(())
+    }
+
+    /// Who asks for the state at an earlier moment is to know what is missing in it.
+    fn say_what_is_gone(&mut self, now: i64, since: Option<i64>) -> Result<(), CompactError> {
+        let at = now.max(self.last_ts);
+        let since = since.map(|since| since.max(0));
+        let own = Own::Compacted(Compacted { at, since });
+        // The userid of an anchor means nothing.
+        self.add_line(at, &own.line())?;
+        self.add_line(at, &own.anchor(b""))
+    }
+
+    fn add_line(&mut self, ts: i64, text: &[u8]) -> Result<(), CompactError> {
+        self.last_ts = self.last_ts.max(ts);
+        let mut open = match self.open.take() {
+            Some(open) => open,
+            None => self.start_chunk(ts)?,
+        };
+        let position = Position { chunk_id: open.id, ts, offset: open.member.len_plain() };
+        open.write(format!("{ts} APPLY ").as_bytes(), &mut self.output).map_err(self.io())?;
+        open.write(text, &mut self.output).map_err(self.io())?;
+        if let Some(point) = open.end_line(&mut self.output).map_err(self.io())? {
+            self.index.add_restart_point(open.id, point).map_err(self.fault())?;
+        }
+        self.open = Some(open);
+        self.apply(position, text)
     }
 
     /// Takes a chunk over octet for octet.
@@ -263,7 +297,9 @@ impl<'a> Act<'a> {
     }
 
     fn end_chunk(&mut self) -> Result<(), CompactError> {
-        let Some(open) = self.open.take() else { return Ok(()) };
+        let Some(mut open) = self.open.take() else { return Ok(()) };
+        // A member of Cyrus's compact ends without a flush: see `moment::history`.
+        open.member.end_line(&mut self.output).map_err(self.io())?;
         let totals = open.member.finish(&mut self.output).map_err(self.io())?;
         let ended =
             self.index.end_chunk(open.id, self.last_ts, totals.len_plain, &totals.data_sha1);

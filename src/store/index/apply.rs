@@ -111,6 +111,19 @@ impl Index {
         self.conclude(at, id, &comparison, mailbox)
     }
 
+    /// Enters one record, as if a MAILBOX line had brought it.
+    pub(super) fn enter_record(
+        &self,
+        at: Position,
+        mailbox_id: i64,
+        record: &Record,
+    ) -> Result<()> {
+        let has_exceptions = self.has_exceptions(mailbox_id)?;
+        let known_uid = u32::MAX;
+        let mut target = Target { id: mailbox_id, known_uid, has_exceptions, lacks_message: false };
+        self.record(at, &mut target, record)
+    }
+
     /// Enters a record into Cyrus's table, and into ours if that cannot hold the
     /// truth about its UID. Cyrus leaves a record without its message out: expunged
     /// ones often come so, others only if the sender has lost the message.
@@ -284,7 +297,8 @@ const UPDATE_MAILBOX: &str = "UPDATE mailbox SET last_chunk_id = ?2, mboxname = 
     pop3_last_login = ?10, pop3_show_after = ?11, uidvalidity = ?12, partition = ?13, acl = ?14,
     options = ?15, sync_crc = ?16, sync_crc_annot = ?17, quotaroot = NULL, xconvmodseq = ?18,
     annotations = ?19, deleted = NULL WHERE uniqueid = ?1";
-const INSERT_MAILBOX: &str = "INSERT INTO mailbox (uniqueid, last_chunk_id, mboxname, mboxtype,
+pub(super) const INSERT_MAILBOX: &str =
+    "INSERT INTO mailbox (uniqueid, last_chunk_id, mboxname, mboxtype,
     last_uid, highestmodseq, recentuid, recenttime, last_appenddate, pop3_last_login,
     pop3_show_after, uidvalidity, partition, acl, options, sync_crc, sync_crc_annot, xconvmodseq,
     annotations) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16,

@@ -8,6 +8,7 @@
 mod apply;
 mod doubt;
 mod figures;
+mod moment;
 mod own;
 mod provenance;
 mod read;

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::doubt::Doubt;
 use super::schema::SchemaError;
 use super::{Index, Position, Result, Text, octets};
-use crate::wire::own::{Own, Subject};
+use crate::wire::own::{Compacted, Own, Subject};
 
 /// The script that runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +32,9 @@ pub(super) fn create(db: &Connection) -> std::result::Result<(), SchemaError> {
          filename TEXT NOT NULL, since INTEGER NOT NULL );
          CREATE TABLE IF NOT EXISTS cyrbk_annotation( mboxname TEXT NOT NULL, entry TEXT NOT \
          NULL, userid TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (mboxname, entry, userid) \
-         ) WITHOUT ROWID;",
+         ) WITHOUT ROWID;
+         CREATE TABLE IF NOT EXISTS cyrbk_compacted( id INTEGER PRIMARY KEY CHECK (id = 1), at \
+         INTEGER NOT NULL, since INTEGER );",
     )?)
 }
 
@@ -78,6 +80,10 @@ impl Index {
                 Some(row) => self.set_doubt(row.id, Doubt::Resend),
                 None => Ok(()),
             },
+            Own::Compacted(Compacted { at, since }) => self.run(
+                "INSERT OR REPLACE INTO cyrbk_compacted (id, at, since) VALUES (1, ?1, ?2)",
+                params![at, since],
+            ),
         }
     }
 
@@ -101,7 +107,20 @@ impl Index {
                 Some(row) => self.doubt(row.id)? == Doubt::Resend,
                 None => true,
             },
+            Own::Compacted(compacted) => self.compacted()? == Some(*compacted),
         })
+    }
+
+    /// What the last compaction by cyrbk has dropped, if one has dropped anything.
+    pub fn compacted(&self) -> Result<Option<Compacted>> {
+        if !self.db.table_exists(None, "cyrbk_compacted")? {
+            return Ok(None);
+        }
+        let mut statement = self.db.prepare_cached("SELECT at, since FROM cyrbk_compacted")?;
+        let row = statement
+            .query_row([], |row| Ok(Compacted { at: row.get(0)?, since: row.get(1)? }))
+            .optional()?;
+        Ok(row)
     }
 
     /// Canonical text of what QUOTA said of a root.
@@ -148,8 +167,12 @@ impl Index {
     pub(super) fn take_own_from(&self, other: &Index) -> Result<()> {
         self.db.execute_batch(
             "DELETE FROM cyrbk_quota; DELETE FROM cyrbk_active_sieve;
-             DELETE FROM cyrbk_annotation;",
+             DELETE FROM cyrbk_annotation; DELETE FROM cyrbk_compacted;",
         )?;
+        if let Some(compacted) = other.compacted()? {
+            let at = Position { chunk_id: 0, ts: 0, offset: 0 };
+            self.enter_own(at, &Own::Compacted(compacted))?;
+        }
         for (root, fields) in other.rows("SELECT root, fields FROM cyrbk_quota", [], |row| {
             Ok((octets(row, 0)?.unwrap_or_default(), octets(row, 1)?.unwrap_or_default()))
         })? {
@@ -212,10 +235,17 @@ mod tests {
         apply(&index, "ANNOTATION %(MBOXNAME \"\" ENTRY /a USERID \"\" VALUE 1)");
         apply(&index, "ANNOTATION %(MBOXNAME x ENTRY /a USERID \"\" VALUE 1)");
         apply(&index, "UNANNOTATION %(MBOXNAME x ENTRY /a USERID \"\")");
+        for (at, since) in [(9, Some(1)), (10, None)] {
+            let line = Own::Compacted(Compacted { at, since }).line();
+            let (name, value) = parse_item(&line).unwrap();
+            let at = Position { chunk_id: 1, ts: at, offset: 0 };
+            index.apply(at, &Apply::read(&name, &value).unwrap()).unwrap();
+        }
         let other = super::Index::scratch().unwrap();
         apply(&other, "QUOTA %(ROOT gone LIMIT 1)");
         other.take_own_from(&index).unwrap();
         for index in [&index, &other] {
+            assert_eq!(index.compacted().unwrap(), Some(Compacted { at: 10, since: None }));
             assert_eq!(index.quotas().unwrap(), [b"%(ROOT user.tom LIMIT 2 STORAGE 2)"]);
             let active = ActiveRow { filename: b"b.bc".to_vec(), since: 7 };
             assert_eq!(index.active_script().unwrap(), Some(active));

@@ -39,6 +39,21 @@ impl Index {
         Ok(())
     }
 
+    /// The points of a chunk, in the order of their offsets.
+    pub fn restart_points(&self, chunk_id: i64) -> Result<Vec<RestartPoint>> {
+        if !self.db.table_exists(None, "cyrbk_restart")? {
+            return Ok(Vec::new());
+        }
+        let query = "SELECT offset_plain, offset_file FROM cyrbk_restart WHERE chunk_id = ?1
+                     ORDER BY offset_plain";
+        self.rows(query, [chunk_id], |row| {
+            Ok(RestartPoint {
+                offset_plain: row.get::<_, i64>(0)? as u64,
+                offset_file: row.get::<_, i64>(1)? as u64,
+            })
+        })
+    }
+
     /// The last point of a chunk at or in front of a line, if there is any.
     pub fn restart_point(&self, chunk_id: i64, offset_plain: u64) -> Result<Option<RestartPoint>> {
         if !self.db.table_exists(None, "cyrbk_restart")? {

@@ -7,9 +7,9 @@
 use std::mem;
 use std::sync::Arc;
 
-use super::backend::IsKnown;
 use super::policy::{authorise, printable};
 use super::scram::{FinalError, ScramServer, is_client_final, parse_client_first};
+use super::stores::IsKnown;
 use super::verifier::ScramHash;
 use super::{AuthFailure, Identity, MAX_MESSAGE_LEN, Mech, Shared, Step};
 

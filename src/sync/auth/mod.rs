@@ -1,5 +1,5 @@
-//! Server-side authentication: SASL exchanges against cyrbk's password file or
-//! saslauthd, and what the user may do afterwards.
+//! Server-side authentication: SASL exchanges against cyrbk's password file, an existing
+//! `sasldb2` or saslauthd, and what the user may do afterwards.
 //!
 //! An [`Authenticator`] is made once from plain configuration values; each
 //! AUTHENTICATE starts an [`Exchange`]. Both block: a password check costs some
@@ -12,11 +12,15 @@
 //! What really happened is in the [`AuthFailure`], for the log.
 
 mod backend;
+mod cached_file;
 mod exchange;
 mod password_file;
 mod policy;
 mod saslauthd;
+mod sasldb;
 mod scram;
+mod stamp;
+mod stores;
 mod verifier;
 
 use std::path::PathBuf;
@@ -30,6 +34,7 @@ pub use self::exchange::Exchange;
 pub use self::password_file::{Accounts, PasswordFile, PasswordFileError};
 pub use self::policy::{MAX_NAME_LEN, NameError, NamePolicy};
 pub use self::saslauthd::DEFAULT_PATH as DEFAULT_SASLAUTHD_PATH;
+pub use self::sasldb::DEFAULT_PATH as DEFAULT_SASLDB_PATH;
 pub use self::verifier::{MAX_PASSWORD_LEN, PasswordError};
 
 pub(crate) use self::policy::printable;
@@ -47,8 +52,8 @@ pub const MAX_MESSAGE_LEN: usize = MAX_BASE64_LINE / 4 * 3;
 pub struct AuthConfig {
     /// `sasl_mech_list`, in words; without it, or empty, all that are possible.
     pub mechs: Option<Vec<String>>,
-    /// `sasl_pwcheck_method`, with the place that belongs to it.
-    pub source: PasswordSource,
+    /// `sasl_pwcheck_method`, with the places that belong to it.
+    pub sources: PasswordSources,
     /// `admins`, in words.
     pub admins: Vec<String>,
     /// `allowplaintext`: PLAIN and LOGIN also on a channel that is not private.
@@ -64,13 +69,43 @@ pub struct AuthConfig {
     pub failed_login_pause: Duration,
 }
 
-/// Who knows the passwords.
-#[derive(Clone, Debug)]
-pub enum PasswordSource {
+/// Who knows the passwords. All that are named are asked, in this order.
+#[derive(Clone, Debug, Default)]
+pub struct PasswordSources {
     /// cyrbk's own password file.
-    File(PathBuf),
+    pub file: Option<PathBuf>,
+    /// The data base of `saslpasswd2`.
+    pub sasldb: Option<SasldbSource>,
+    /// Whether these two also check the passwords of PLAIN and LOGIN: the word `auxprop` in
+    /// `sasl_pwcheck_method`. SCRAM takes its keys from them in any case.
+    pub stores_check_plain: bool,
     /// saslauthd, by its socket or the directory of its socket.
-    Saslauthd(PathBuf),
+    pub saslauthd: Option<PathBuf>,
+}
+
+/// Where `sasldb2` is, and whose users it holds.
+#[derive(Clone, Debug)]
+pub struct SasldbSource {
+    /// `sasl_sasldb_path`
+    pub path: PathBuf,
+    /// `servername`: the realm of users who are not `user@realm`.
+    pub server_name: String,
+}
+
+impl PasswordSources {
+    /// The password file alone.
+    pub fn file(path: impl Into<PathBuf>) -> PasswordSources {
+        PasswordSources {
+            file: Some(path.into()),
+            stores_check_plain: true,
+            ..PasswordSources::default()
+        }
+    }
+
+    /// saslauthd alone.
+    pub fn saslauthd(path: impl Into<PathBuf>) -> PasswordSources {
+        PasswordSources { saslauthd: Some(path.into()), ..PasswordSources::default() }
+    }
 }
 
 /// The SASL mechanisms of this server, the ones to prefer first.
@@ -131,8 +166,11 @@ impl Authenticator {
             Some(list) => list.iter().any(|w| w.eq_ignore_ascii_case(mech.name())),
             None => true,
         };
-        let has_verifiers = matches!(config.source, PasswordSource::File(_));
-        let is_possible = |mech: &Mech| has_verifiers || mech.is_plaintext();
+        let backend = Backend::new(config.sources, config.service);
+        let is_possible = |mech: &Mech| match mech.is_plaintext() {
+            true => backend.checks_passwords(),
+            false => backend.has_secrets(),
+        };
         let mechs: Vec<Mech> =
             Mech::ALL.into_iter().filter(|mech| is_wanted(mech) && is_possible(mech)).collect();
         // Only by name: whoever a certificate authority of the system has ever certified
@@ -143,7 +181,6 @@ impl Authenticator {
         for mech in wanted.iter().flatten().filter(|word| !has(word)) {
             tracing::warn!(%mech, "sasl_mech_list: this mechanism is not available");
         }
-        let backend = Backend::new(config.source, config.service);
         backend.warn_if_unusable();
         Authenticator {
             shared: Arc::new(Shared {

@@ -169,7 +169,7 @@ impl PasswordFile {
         let prepared = prepare_password(password.as_bytes())?;
         let derive = |hash| -> Result<Verifier, PasswordFileError> {
             let salt: [u8; SALT_LEN] = random().map_err(|e| self.io_error(e))?;
-            Ok(Verifier::derive(hash, &prepared, iterations, &salt))
+            Ok(Verifier::derive(hash, prepared.as_bytes(), iterations, &salt))
         };
         let account =
             Account { sha1: derive(ScramHash::Sha1)?, sha256: derive(ScramHash::Sha256)? };

@@ -25,10 +25,10 @@ fn program(candidates: &[&'static str]) -> Option<&'static str> {
     found
 }
 
-fn config(source: PasswordSource) -> AuthConfig {
+fn config(sources: PasswordSources) -> AuthConfig {
     AuthConfig {
         mechs: None,
-        source,
+        sources,
         admins: vec!["cyrus".into()],
         allow_plaintext: true,
         minimum_layer: 0,
@@ -100,8 +100,8 @@ fn real_saslauthd_checks_passwords() {
     let (port, reports) = imap_stub();
     let _daemon = start_saslauthd(program, dir.path(), port);
     let socket = dir.path().join("mux");
-    let by_dir = config(PasswordSource::Saslauthd(dir.path().to_owned()));
-    let by_socket = config(PasswordSource::Saslauthd(socket));
+    let by_dir = config(PasswordSources::saslauthd(dir.path().to_owned()));
+    let by_socket = config(PasswordSources::saslauthd(socket));
     for config in [by_dir, by_socket] {
         let authenticator = Authenticator::new(config);
         let plain = |message: &[u8]| authenticator.start("PLAIN", Some(message), false).1;
@@ -175,7 +175,7 @@ fn real_libsasl_client_logs_in() {
     file.set_with("cyrus", "pw", 4096).unwrap();
     file.set_with("tom", "pw", 4096).unwrap();
     file.set("a,b=c", "p,w=").unwrap();
-    let authenticator = Authenticator::new(config(PasswordSource::File(path)));
+    let authenticator = Authenticator::new(config(PasswordSources::file(path)));
     for mech in ["SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN", "LOGIN"] {
         for (user, password, is_right) in [
             ("cyrus", "pw", true),

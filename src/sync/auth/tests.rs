@@ -15,10 +15,10 @@ struct Site {
     _dir: tempfile::TempDir,
 }
 
-fn config(source: PasswordSource) -> AuthConfig {
+fn config(sources: PasswordSources) -> AuthConfig {
     AuthConfig {
         mechs: None,
-        source,
+        sources,
         admins: vec!["cyrus".into(), "a,b=c".into()],
         allow_plaintext: true,
         minimum_layer: 0,
@@ -35,7 +35,7 @@ fn site() -> Site {
     for (user, password) in [("cyrus", "pw"), ("tom", "pw"), ("a,b=c", "p,w=")] {
         file.set_with(user, password, 4096).unwrap();
     }
-    Site { authenticator: Authenticator::new(config(PasswordSource::File(path))), file, _dir: dir }
+    Site { authenticator: Authenticator::new(config(PasswordSources::file(path))), file, _dir: dir }
 }
 
 /// Plays rsasl's client against the server to the end.
@@ -238,8 +238,8 @@ fn scram_does_not_tell_who_exists() {
     assert_eq!(unknown, ask(&site.authenticator, "nobody"));
     assert_ne!(unknown, ask(&site.authenticator, "nobody2"));
     ask(&site.authenticator, "a?b");
-    let source = PasswordSource::File(site.file.path().to_owned());
-    let restarted = Authenticator::new(config(source));
+    let sources = PasswordSources::file(site.file.path().to_owned());
+    let restarted = Authenticator::new(config(sources));
     assert_eq!(unknown, ask(&restarted, "nobody"));
 }
 
@@ -282,7 +282,7 @@ fn scram_proofs_cannot_be_replayed() {
 
 #[test]
 fn the_offer_follows_the_configuration() {
-    let base = config(PasswordSource::File("/nonexistent/cyrbk.passwd".into()));
+    let base = config(PasswordSources::file("/nonexistent/cyrbk.passwd"));
     let hashed = ["SCRAM-SHA-256", "SCRAM-SHA-1"];
     let open = Authenticator::new(base.clone());
     assert_eq!(open.mechanisms(false), ["SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN", "LOGIN"]);
@@ -312,7 +312,7 @@ fn the_offer_follows_the_configuration() {
     }
 
     let daemon = Authenticator::new(AuthConfig {
-        source: PasswordSource::Saslauthd("/nonexistent".into()),
+        sources: PasswordSources::saslauthd("/nonexistent"),
         ..base
     });
     assert_eq!(daemon.mechanisms(false), ["PLAIN", "LOGIN"]);
@@ -322,8 +322,8 @@ fn the_offer_follows_the_configuration() {
 
 #[test]
 fn a_source_that_fails_is_named_in_the_log_only() {
-    let source = PasswordSource::File("/nonexistent/cyrbk.passwd".into());
-    let no_file = Authenticator::new(config(source));
+    let sources = PasswordSources::file("/nonexistent/cyrbk.passwd");
+    let no_file = Authenticator::new(config(sources));
     let scram = no_file.start("SCRAM-SHA-1", Some(b"n,,n=cyrus,r=abc"), false);
     let failures = [plain(&no_file, b"\0cyrus\0pw").unwrap_err(), failure(scram.1)];
     for failure in failures {
@@ -332,8 +332,8 @@ fn a_source_that_fails_is_named_in_the_log_only() {
         assert!(log.contains("cyrbk passwd USER"), "{log}");
         assert_eq!(failure.status_text(), "NO generic failure");
     }
-    let source = PasswordSource::Saslauthd("/nonexistent".into());
-    let no_daemon = Authenticator::new(config(source));
+    let sources = PasswordSources::saslauthd("/nonexistent");
+    let no_daemon = Authenticator::new(config(sources));
     let log = plain(&no_daemon, b"\0cyrus\0pw").unwrap_err().to_string();
     assert!(log.contains("saslauthd at /nonexistent"), "{log}");
 }

@@ -109,11 +109,12 @@ pub(super) fn prepare_password(password: &[u8]) -> Result<Cow<'_, str>, Password
 }
 
 impl Verifier {
-    /// Derives the verifier of a password that [`prepare_password`] returned.
-    pub(super) fn derive(hash: ScramHash, prepared: &str, iterations: u32, salt: &[u8]) -> Self {
+    /// Derives the verifier of a password: in the form that [`prepare_password`] returned,
+    /// or as it is, which is what libsasl does on either side.
+    pub(super) fn derive(hash: ScramHash, password: &[u8], iterations: u32, salt: &[u8]) -> Self {
         let (stored_key, server_key) = match hash {
-            ScramHash::Sha1 => keys_sha1(prepared.as_bytes(), iterations, salt),
-            ScramHash::Sha256 => keys_sha256(prepared.as_bytes(), iterations, salt),
+            ScramHash::Sha1 => keys_sha1(password, iterations, salt),
+            ScramHash::Sha256 => keys_sha256(password, iterations, salt),
         };
         Verifier { hash, iterations, salt: salt.to_vec(), stored_key, server_key }
     }
@@ -125,15 +126,15 @@ impl Verifier {
         Verifier {
             hash,
             iterations: DEFAULT_ITERATIONS,
-            salt: decoy_octets(secret, "salt", hash, name, SALT_LEN),
-            stored_key: decoy_octets(secret, "stored", hash, name, hash.len_key()),
-            server_key: decoy_octets(secret, "server", hash, name, hash.len_key()),
+            salt: secret_octets(secret, "salt", hash, name, SALT_LEN),
+            stored_key: secret_octets(secret, "stored", hash, name, hash.len_key()),
+            server_key: secret_octets(secret, "server", hash, name, hash.len_key()),
         }
     }
 
     /// Whether `prepared` is the password, in time that depends on neither.
     pub(super) fn matches(&self, prepared: &str) -> bool {
-        let tried = Verifier::derive(self.hash, prepared, self.iterations, &self.salt);
+        let tried = Verifier::derive(self.hash, prepared.as_bytes(), self.iterations, &self.salt);
         tried.stored_key.ct_eq(&self.stored_key).into()
     }
 
@@ -195,7 +196,13 @@ fn keys_sha256(password: &[u8], iterations: u32, salt: &[u8]) -> (Vec<u8>, Vec<u
 }
 
 /// One round of PBKDF2 is HMAC keyed with the secret: a pseudo-random function.
-fn decoy_octets(secret: &[u8], what: &str, hash: ScramHash, name: &str, len: usize) -> Vec<u8> {
+pub(super) fn secret_octets(
+    secret: &[u8],
+    what: &str,
+    hash: ScramHash,
+    name: &str,
+    len: usize,
+) -> Vec<u8> {
     let input = format!("{what}\0{}\0{name}", hash.mech_name());
     let mut out = Default::default();
     hash_password::<Sha256>(secret, 1, input.as_bytes(), &mut out);
@@ -212,11 +219,11 @@ mod tests {
     #[test]
     fn keys_of_the_rfc_examples() {
         let salt = STANDARD.decode("QSXCR+Q6sek8bf92").unwrap();
-        let sha1 = Verifier::derive(ScramHash::Sha1, "pencil", 4096, &salt);
+        let sha1 = Verifier::derive(ScramHash::Sha1, b"pencil", 4096, &salt);
         assert_eq!(STANDARD.encode(&sha1.stored_key), "6dlGYMOdZcOPutkcNY8U2g7vK9Y=");
         assert_eq!(STANDARD.encode(&sha1.server_key), "D+CSWLOshSulAsxiupA+qs2/fTE=");
         let salt = STANDARD.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
-        let sha256 = Verifier::derive(ScramHash::Sha256, "pencil", 4096, &salt);
+        let sha256 = Verifier::derive(ScramHash::Sha256, b"pencil", 4096, &salt);
         assert_eq!(
             STANDARD.encode(&sha256.stored_key),
             "WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY="
@@ -230,7 +237,7 @@ mod tests {
     #[test]
     fn text_form_round_trips_and_refuses_damage() {
         for hash in [ScramHash::Sha1, ScramHash::Sha256] {
-            let verifier = Verifier::derive(hash, "secret", 4096, &[7; SALT_LEN]);
+            let verifier = Verifier::derive(hash, b"secret", 4096, &[7; SALT_LEN]);
             let text = verifier.to_text();
             assert!(Verifier::parse(hash, &text).unwrap() == verifier);
             assert!(verifier.matches("secret"));

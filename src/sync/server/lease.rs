@@ -301,7 +301,7 @@ mod tests {
     use super::*;
     use crate::store::Catalog;
     use crate::store::placement::{Placement, Policy};
-    use crate::sync::auth::{AuthConfig, Authenticator, NamePolicy, PasswordSource};
+    use crate::sync::auth::{AuthConfig, Authenticator, NamePolicy, PasswordSources};
 
     fn lease(root: &Path) -> Lease {
         let partitions = [("one".to_owned(), root.join("one"))].into();
@@ -317,7 +317,7 @@ mod tests {
             names: Default::default(),
             authenticator: Authenticator::new(AuthConfig {
                 mechs: None,
-                source: PasswordSource::File(root.join("passwd")),
+                sources: PasswordSources::file(root.join("passwd")),
                 admins: Vec::new(),
                 allow_plaintext: true,
                 names,

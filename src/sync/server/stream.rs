@@ -41,77 +41,48 @@ impl ListenSocket {
     }
 }
 
-impl Source for ListenSocket {
-    fn register(&mut self, registry: &Registry, token: Token, wanted: Interest) -> io::Result<()> {
-        match self {
-            ListenSocket::Tcp(listener) => listener.register(registry, token, wanted),
-            ListenSocket::Unix(listener) => listener.register(registry, token, wanted),
+/// Does the same with the socket of whichever kind.
+macro_rules! either {
+    ($kind:ident, $self:expr, $socket:ident => $do:expr) => {
+        match $self {
+            $kind::Tcp($socket) => $do,
+            $kind::Unix($socket) => $do,
         }
-    }
-
-    fn reregister(
-        &mut self,
-        registry: &Registry,
-        token: Token,
-        wanted: Interest,
-    ) -> io::Result<()> {
-        match self {
-            ListenSocket::Tcp(listener) => listener.reregister(registry, token, wanted),
-            ListenSocket::Unix(listener) => listener.reregister(registry, token, wanted),
-        }
-    }
-
-    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        match self {
-            ListenSocket::Tcp(listener) => listener.deregister(registry),
-            ListenSocket::Unix(listener) => listener.deregister(registry),
-        }
-    }
+    };
 }
 
-impl Source for Stream {
-    fn register(&mut self, registry: &Registry, token: Token, wanted: Interest) -> io::Result<()> {
-        match self {
-            Stream::Tcp(stream) => stream.register(registry, token, wanted),
-            Stream::Unix(stream) => stream.register(registry, token, wanted),
-        }
-    }
+macro_rules! impl_source {
+    ($kind:ident) => {
+        impl Source for $kind {
+            fn register(&mut self, to: &Registry, id: Token, wanted: Interest) -> Outcome {
+                either!($kind, self, socket => socket.register(to, id, wanted))
+            }
 
-    fn reregister(
-        &mut self,
-        registry: &Registry,
-        token: Token,
-        wanted: Interest,
-    ) -> io::Result<()> {
-        match self {
-            Stream::Tcp(stream) => stream.reregister(registry, token, wanted),
-            Stream::Unix(stream) => stream.reregister(registry, token, wanted),
-        }
-    }
+            fn reregister(&mut self, to: &Registry, id: Token, wanted: Interest) -> Outcome {
+                either!($kind, self, socket => socket.reregister(to, id, wanted))
+            }
 
-    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        match self {
-            Stream::Tcp(stream) => stream.deregister(registry),
-            Stream::Unix(stream) => stream.deregister(registry),
+            fn deregister(&mut self, from: &Registry) -> Outcome {
+                either!($kind, self, socket => socket.deregister(from))
+            }
         }
-    }
+    };
 }
+
+type Outcome = io::Result<()>;
+
+impl_source!(ListenSocket);
+impl_source!(Stream);
 
 impl Read for Stream {
     fn read(&mut self, octets: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Stream::Tcp(stream) => stream.read(octets),
-            Stream::Unix(stream) => stream.read(octets),
-        }
+        either!(Stream, self, socket => socket.read(octets))
     }
 }
 
 impl Write for Stream {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        match self {
-            Stream::Tcp(stream) => stream.write(octets),
-            Stream::Unix(stream) => stream.write(octets),
-        }
+        either!(Stream, self, socket => socket.write(octets))
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -19,7 +19,7 @@ use crate::wire::{Body, Guid};
 
 /// One line, or the end of a chunk.
 #[derive(Clone, Debug)]
-pub(super) enum Op {
+pub(in crate::store) enum Op {
     Message(Vec<u32>),
     /// Identity, name, LAST_UID, and UID, message, whether expunged.
     Mailbox(u32, u32, u32, Vec<(u32, u32, bool)>),
@@ -36,7 +36,7 @@ pub(super) enum Op {
     EndChunk,
 }
 
-pub(super) fn ops() -> impl Strategy<Value = Vec<(u32, Op)>> {
+pub(in crate::store) fn ops() -> impl Strategy<Value = Vec<(u32, Op)>> {
     let record = (1u32..8, 0u32..6, prop::bool::weighted(0.3));
     let op = prop_oneof![
         3 => prop::collection::vec(0u32..6, 1..4).prop_map(Op::Message),
@@ -56,31 +56,31 @@ pub(super) fn ops() -> impl Strategy<Value = Vec<(u32, Op)>> {
     prop::collection::vec((0u32..20, op), 1..40)
 }
 
-pub(super) fn body(number: u32) -> Vec<u8> {
+pub(in crate::store) fn body(number: u32) -> Vec<u8> {
     format!("Subject: {number}\r\n\r\n{}", "text ".repeat(20 * number as usize)).into_bytes()
 }
 
-pub(super) fn guid(number: u32) -> Guid {
+pub(in crate::store) fn guid(number: u32) -> Guid {
     Guid::from(<[u8; 20]>::from(Sha1::digest(body(number))))
 }
 
 /// A backup in a directory of its own.
-pub(super) struct Site {
-    pub(super) dir: tempfile::TempDir,
-    pub(super) path: PathBuf,
+pub(in crate::store) struct Site {
+    pub(in crate::store) dir: tempfile::TempDir,
+    pub(in crate::store) path: PathBuf,
 }
 
-pub(super) const START: i64 = 1000;
+pub(in crate::store) const START: i64 = 1000;
 
 impl Site {
-    pub(super) fn new() -> Site {
+    pub(in crate::store) fn new() -> Site {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("data");
         Site { dir, path }
     }
 
     /// Writes a history; returns the time at its end.
-    pub(super) fn write(&self, ops: &[(u32, Op)]) -> i64 {
+    pub(in crate::store) fn write(&self, ops: &[(u32, Op)]) -> i64 {
         let mut now = START;
         let mut writer = Writer::open(&self.path, now).unwrap();
         for (seconds, op) in ops {
@@ -91,7 +91,7 @@ impl Site {
         now
     }
 
-    fn op(&self, writer: &mut Writer, now: i64, op: &Op) {
+    pub(in crate::store) fn op(&self, writer: &mut Writer, now: i64, op: &Op) {
         let name = |name: &u32| format!("user.a.{name}");
         let text = match op {
             Op::EndChunk => return writer.finish(now).unwrap(),
@@ -141,7 +141,7 @@ impl Site {
         self.append(writer, now, &text, &body_at, &bodies);
     }
 
-    pub(super) fn append(
+    pub(in crate::store) fn append(
         &self,
         writer: &mut Writer,
         now: i64,
@@ -155,7 +155,7 @@ impl Site {
         writer.append(now, &line, &Staging::new(self.dir.path().join("staging"))).unwrap();
     }
 
-    pub(super) fn policy(&self, since: Option<i64>) -> Policy {
+    pub(in crate::store) fn policy(&self, since: Option<i64>) -> Policy {
         Policy {
             since,
             sizes: Sizes { min: 0, max: 0, work_threshold: 1 },
@@ -167,7 +167,7 @@ impl Site {
     }
 
     /// Compacts; everything that is told, and how it ended.
-    pub(super) fn compact(&self, policy: &Policy) -> (Vec<String>, Outcome) {
+    pub(in crate::store) fn compact(&self, policy: &Policy) -> (Vec<String>, Outcome) {
         let mut events = Vec::new();
         let outcome = run(&self.path, policy, 1 << 32, Wait::No, &mut |event| {
             events.push(format!("{event:?}"));
@@ -175,13 +175,13 @@ impl Site {
         (events, outcome.unwrap())
     }
 
-    pub(super) fn seen(&self, since: Option<i64>) -> Seen {
+    pub(in crate::store) fn seen(&self, since: Option<i64>) -> Seen {
         let backup = Backup::open(&self.path, Wait::No).unwrap();
         Seen::of(&backup, since, self.dir.path())
     }
 
     /// Names of the files beside the data file.
-    pub(super) fn files(&self) -> BTreeSet<String> {
+    pub(in crate::store) fn files(&self) -> BTreeSet<String> {
         let entries = std::fs::read_dir(self.dir.path()).unwrap();
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
@@ -213,7 +213,7 @@ type MailboxSeen = (MailboxRow, Option<Vec<u8>>, Vec<RecordRow>);
 
 /// What GET and the tools can see, as far as it is not past its retention.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(in crate::store) struct Seen {
     mailboxes: Vec<MailboxSeen>,
     /// The identity of what a name leads to.
     names: BTreeMap<Vec<u8>, Vec<u8>>,
@@ -273,15 +273,15 @@ impl Seen {
         }
     }
 
-    pub(super) fn uids(&self) -> Vec<u32> {
+    pub(in crate::store) fn uids(&self) -> Vec<u32> {
         self.mailboxes.iter().flat_map(|(_, _, records)| records).map(|row| row.uid).collect()
     }
 
-    pub(super) fn message_count(&self) -> usize {
+    pub(in crate::store) fn message_count(&self) -> usize {
         self.messages.len()
     }
 
-    pub(super) fn mailbox_names(&self) -> Vec<String> {
+    pub(in crate::store) fn mailbox_names(&self) -> Vec<String> {
         let names = self.mailboxes.iter().map(|(row, ..)| row.mboxname.clone());
         names.map(|name| String::from_utf8(name).unwrap()).collect()
     }
@@ -301,7 +301,7 @@ fn names(index: &Index, mailboxes: &[MailboxSeen]) -> BTreeMap<Vec<u8>, Vec<u8>>
 
 /// All rows, to compare two indexes of the same data.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Rows {
+pub(in crate::store) struct Rows {
     chunks: Vec<ChunkRow>,
     mailboxes: Vec<(MailboxRow, Vec<RecordRow>, Vec<RecordRow>)>,
     messages: Vec<crate::store::index::MessageRow>,
@@ -309,7 +309,7 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    pub(super) fn of(index: &Index) -> Rows {
+    pub(in crate::store) fn of(index: &Index) -> Rows {
         let mailboxes = index.mailboxes().unwrap().into_iter();
         let mailboxes = mailboxes.map(|row| {
             let (cyrus, truth) = (index.records(row.id), index.true_records(row.id));

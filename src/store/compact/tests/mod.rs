@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod history;
+pub(in crate::store) mod history;
 
 use std::fs;
 
@@ -16,6 +16,7 @@ use crate::store::append::Writer;
 use crate::store::backup::Backup;
 use crate::store::data_file;
 use crate::store::verify;
+use crate::wire::own::{Compacted, Own};
 use history::{Op, Rows, START, Site};
 
 fn is_sound(site: &Site) -> bool {
@@ -160,7 +161,7 @@ fn renamed_mailboxes_get_lines_with_their_names() {
         text.lines().map(second).collect()
     };
     let boxes = |id: u32| format!("MAILBOX %(UNIQUEID u{id} MBOXNAME user.a.2");
-    assert_eq!(words(text(&site)), [boxes(0), "UNMAILBOX user.a.2".to_owned(), boxes(1)]);
+    assert_eq!(words(state(&site)), [boxes(0), "UNMAILBOX user.a.2".to_owned(), boxes(1)]);
     assert!(is_sound(&site));
     assert_eq!(site.seen(Some(end)).mailbox_names(), ["user.a.2"]);
 }
@@ -197,7 +198,59 @@ fn the_latest_word_on_a_quota_stays_and_reservations_go() {
     let (events, _) = site.compact(&site.policy(Some(end)));
     assert_eq!(events, ["Keeping([1])"]);
     let latest = "1000 APPLY RESERVE %(CYRBK %(QUOTA %(ROOT user.q1 LIMIT 7 STORAGE 7)))\r\n";
-    assert_eq!(text(&site), latest);
+    assert_eq!(state(&site), latest);
+}
+
+/// The same without what compaction says of itself.
+fn state(site: &Site) -> String {
+    let anchor = String::from_utf8(Own::compaction_anchor()).unwrap();
+    let of_compaction = |line: &str| line.contains(" %(COMPACTED ") || line.contains(&anchor);
+    text(site).split_inclusive('\n').filter(|line| !of_compaction(line)).collect()
+}
+
+/// What was dropped is said once, whatever is compacted afterwards, and only if something was.
+#[test]
+fn what_was_dropped_is_said_in_the_log() {
+    let site = Site::new();
+    let end = site.write(&simple_history());
+    let compacted = |site: &Site| {
+        assert_eq!(text(site).matches("COMPACTED").count(), 1);
+        let backup = Backup::open(&site.path, Wait::No).unwrap();
+        backup.index().compacted().unwrap().unwrap()
+    };
+    let policy = site.policy(Some(START + 10));
+    run(&site.path, &policy, end + 5, Wait::No, &mut |_| ()).unwrap();
+    let said = Compacted { at: end + 5, since: Some(START + 10) };
+    assert_eq!(compacted(&site), said);
+    // Nothing more to drop: what was said holds.
+    let policy = site.policy(Some(START + 10));
+    run(&site.path, &policy, end + 50, Wait::No, &mut |_| ()).unwrap();
+    assert_eq!(compacted(&site), said);
+    let policy = site.policy(Some(START + 20));
+    run(&site.path, &policy, end + 60, Wait::No, &mut |_| ()).unwrap();
+    assert_eq!(compacted(&site), Compacted { at: end + 60, since: Some(START + 20) });
+    // A rebuilt index knows too.
+    let other = Site::new();
+    fs::copy(&site.path, &other.path).unwrap();
+    drop(Writer::open(&other.path, end + 70).unwrap());
+    assert_eq!(compacted(&other), compacted(&site));
+}
+
+/// Reservations have no effect, joining none on what can be asked for.
+#[test]
+fn where_nothing_was_dropped_nothing_is_said() {
+    let site = Site::new();
+    let end = site.write(&[
+        (0, Op::Message(vec![1])),
+        (0, Op::Mailbox(0, 0, 5, vec![(1, 1, false)])),
+        (0, Op::EndChunk),
+        (0, Op::Reserve),
+        (0, Op::Sub(0, true)),
+    ]);
+    let mut policy = site.policy(Some(end));
+    policy.sizes = Sizes { min: 6000, max: 0, work_threshold: 1 };
+    assert!(matches!(site.compact(&policy).1, Outcome::Done { .. }));
+    assert!(!text(&site).contains("RESERVE"));
 }
 
 /// All lines of the data file, header lines left out.

@@ -161,7 +161,7 @@ impl Lease {
             }
             Own::ActivateSieve(script) => names.userid_key(&script.userid),
             Own::UnactivateSieve(userid) => names.userid_key(userid),
-            Own::Incomplete(_) => return Err(Refusal::Protocol),
+            Own::Incomplete(_) | Own::Compacted(_) => return Err(Refusal::Protocol),
         };
         let at = self.open_patiently(&key)?;
         self.append_own(at, &own)

@@ -16,7 +16,7 @@ use super::Lease;
 use crate::store::Catalog;
 use crate::store::partition::SelectMode;
 use crate::store::placement::{Placement, Policy};
-use crate::sync::auth::{AuthConfig, Authenticator, NamePolicy, PasswordSource};
+use crate::sync::auth::{AuthConfig, Authenticator, NamePolicy, PasswordSources};
 use crate::sync::{Done, Work};
 use crate::wire::Body;
 use crate::wire::frame::{Event, Framer, Limits};
@@ -49,7 +49,7 @@ impl Dialogue {
             },
             authenticator: Authenticator::new(AuthConfig {
                 mechs: None,
-                source: PasswordSource::Saslauthd("/nonexistent".into()),
+                sources: PasswordSources::saslauthd("/nonexistent"),
                 admins: Vec::new(),
                 allow_plaintext: true,
                 names: NamePolicy::default(),

@@ -11,11 +11,10 @@ use sha1::{Digest, Sha1};
 
 use super::super::request::Refusal;
 use super::{Held, read};
-use crate::store::StoreError;
 use crate::store::index::SieveRow;
-use crate::store::log::{BodySink, LogError, LogReader, NoBodies};
+use crate::store::log::{BodySink, LogError, LogReader};
 use crate::store::staging::Staging;
-use crate::wire::apply::Apply;
+use crate::store::{StoreError, script};
 use crate::wire::dlist::FileHeader;
 use crate::wire::{Body, Guid};
 
@@ -58,22 +57,9 @@ impl Held {
         let chunk = read(self, |index| index.chunk(row.chunk_id))?.ok_or(Refusal::Nonexistent)?;
         let path = self.writer.path();
         let file = File::open(path).map_err(StoreError::io(path))?;
-        let find = || -> Result<Option<Vec<u8>>, LogError> {
-            let mut reader = LogReader::open(&file, chunk.offset)?;
-            while let Some(line) = reader.next_line(&mut NoBodies)? {
-                if line.offset >= row.offset {
-                    let (name, value) = line.item()?;
-                    return Ok(match Apply::read(&name, &value) {
-                        Ok(Apply::Sieve(sieve)) if sieve.script.filename == row.filename => {
-                            Some(sieve.content)
-                        }
-                        _ => None,
-                    });
-                }
-            }
-            Ok(None)
-        };
-        find().map_err(StoreError::log(path))?.ok_or(Refusal::Nonexistent)
+        script::read(&file, chunk.offset, row)
+            .map_err(StoreError::log(path))?
+            .ok_or(Refusal::Nonexistent)
     }
 }
 
