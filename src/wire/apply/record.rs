@@ -43,7 +43,8 @@ impl Record {
         .crc()
     }
 
-    pub(super) fn read(value: &Value<'_>) -> Result<Record, Reject> {
+    /// Reads one element of `RECORD`.
+    pub fn read(value: &Value<'_>) -> Result<Record, Reject> {
         let fields = fields(value).map_err(|_| Reject::BadRecord)?;
         let read = || -> Result<Record, Reject> {
             let (flags, expunged) = match fields.get("FLAGS") {
