@@ -102,8 +102,11 @@ pub fn run(args: &[OsString], streams: &mut Streams<'_>) -> Result<Exit, Stop> {
         return personality.run(args, streams);
     }
     match args.get(1).and_then(|word| personality(word)) {
-        Some(personality) => personality.run(&args[1..], streams),
-        None => cyrbk::run(args, streams),
+        // cyrbk has a `restore` of its own.
+        Some(personality) if personality != Personality::Restore => {
+            personality.run(&args[1..], streams)
+        }
+        _ => cyrbk::run(args, streams),
     }
 }
 

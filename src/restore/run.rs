@@ -19,7 +19,7 @@ use super::upload::{UploadError, upload};
 use super::view::View;
 use crate::store::StoreError;
 use crate::store::index::RecordRow;
-use crate::sync::client::{Client, ClientError, MailboxState, Verb};
+use crate::sync::client::{Client, ClientError, MailboxState, RefusalCode, Verb};
 use crate::wire::dlist::{Literals, Printer, Value, lossy, parse_value};
 use crate::wire::mboxname::NameRules;
 
@@ -193,19 +193,21 @@ impl Mailbox<'_> {
 
     /// Creates the mailbox with a line that brings no message.
     fn create(&mut self, verb: Verb, line: &[u8]) -> Result<(), Failure> {
-        if let Err(error) = self.client.send(verb, line) {
-            let partition = self.target.partition.as_deref().map(lossy);
-            if error.refusal().is_none() || partition.is_none() {
-                return Err(error.into());
-            }
-            return Err(Failure::Text(format!(
-                "the server would not create it: {error}. Perhaps it has no partition `{}`: \
-                 then name another one",
-                partition.unwrap_or_default()
-            )));
-        }
+        self.client.send(verb, line).map_err(|error| self.not_created(error))?;
         self.report.created = true;
         Ok(())
+    }
+
+    /// Why the mailbox was not created; servers seldom say it.
+    fn not_created(&self, error: ClientError) -> Failure {
+        match (&self.target.partition, error.refusal()) {
+            (Some(partition), Some(RefusalCode::Other)) => Failure::Text(format!(
+                "the server would not create it: {error}. Perhaps it has no partition `{}`: \
+                 then name another one",
+                lossy(partition)
+            )),
+            _ => error.into(),
+        }
     }
 
     /// Leaves in `records` what has UIDs up to `above`: it may be there or not.
@@ -234,7 +236,7 @@ impl Mailbox<'_> {
             local_only: self.job.request.local_only,
         };
         if matches!(way, Way::Exact { .. }) {
-            self.create(Verb::Apply, &exact.line(&[]))?;
+            self.create_exactly(&mut exact)?;
         }
         let todo = records.split_off(records.partition_point(|record| record.uid <= above));
         let names = self.names(destination);
@@ -257,6 +259,25 @@ impl Mailbox<'_> {
             self.client.apply(&exact.line(&[]))?;
         }
         self.compare(&exact, &todo, records)
+    }
+
+    /// Servers remember the unique ids of mailboxes that are gone, and refuse these in APPLY. They
+    /// have been asked whether there is still a mailbox behind it; RESTORE takes their word for it.
+    /// It must not bring annotations, and knows fewer fields, so APPLY follows.
+    fn create_exactly(&mut self, exact: &mut Exact<'_>) -> Result<(), Failure> {
+        match self.client.apply(&exact.line(&[])) {
+            Err(error) if error.refusal() == Some(RefusalCode::MailboxMoved) => {
+                let wanted = std::mem::replace(&mut exact.with_annotations, false);
+                self.create(Verb::Restore, &exact.line(&[]))?;
+                exact.with_annotations = wanted;
+                Ok(self.client.apply(&exact.line(&[]))?)
+            }
+            Err(error) => Err(self.not_created(error)),
+            Ok(()) => {
+                self.report.created = true;
+                Ok(())
+            }
+        }
     }
 
     /// Says so if what came of an exact restore is something else.

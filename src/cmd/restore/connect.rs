@@ -59,7 +59,7 @@ pub(super) fn client_options(
         }),
     };
     client.login = login(sync, &|name| std::env::var(name).ok());
-    client.compress = if options.compression { Compress::Required } else { Compress::IfOffered };
+    client.compress = if options.compression { Compress::Required } else { Compress::Never };
     client.timeouts = Timeouts {
         login: settings.client_timeout,
         reply: settings.sync_timeout,
