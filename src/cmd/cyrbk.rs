@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use admin::{DeleteArgs, JobsArg, LockArgs, MoveArgs, ReconstructArgs, ReindexArgs, StatArgs};
 use clap::{Args, Parser, Subcommand};
-use look::{BackupArgs, ExportArgs, ShowArgs};
+use look::{BackupArgs, ExportArgs, SearchArgs, ShowArgs};
 use restore::RestoreArgs;
 
 use super::serve::{self, ServeArgs};
@@ -23,6 +23,7 @@ Examples:
   cyrbk list
   cyrbk verify --all
   cyrbk show alice messages in user/alice
+  cyrbk search alice --subject invoice --deleted-since 2026-11-01
   cyrbk export alice user/alice > alice.mbox
   cyrbk compact --all --dry-run
   cyrbk dump alice message 84976990f3bc08fb48037b36fcc15832f019d92d
@@ -70,7 +71,9 @@ enum Command {
     Reconstruct(ReconstructArgs),
     /// Look into a backup: chunks, mailboxes, messages
     Show(ShowArgs),
-    /// Write a mailbox as an mbox, or as a file for each message
+    /// Find messages by sender, subject, date, flags, or by when they went
+    Search(SearchArgs),
+    /// Write messages as mbox, Maildir, files or tar
     Export(ExportArgs),
     /// Drop what is past its retention, join small chunks and split large ones
     Compact(CompactArgs),
@@ -138,6 +141,16 @@ struct ListArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  cyrbk verify alice
+  cyrbk verify --all --jobs 4
+  cyrbk verify --all --quick
+  cyrbk verify --all --json
+
+Everything is read once: every checksum, every message, and the index against the log
+in both directions; with --all also backups.db against the partitions. Each finding
+says what it is about, and what mends it.")]
 #[command(group = clap::ArgGroup::new("which").args(["operands", "all"]).required(true))]
 struct VerifyArgs {
     #[command(flatten)]
@@ -146,6 +159,12 @@ struct VerifyArgs {
     select: SelectArgs,
     #[command(flatten)]
     jobs: JobsArg,
+    /// Only what can be said without reading the data
+    #[arg(long, group = "level")]
+    quick: bool,
+    /// Only what Cyrus's verify checks, up to the first fault
+    #[arg(long, group = "level")]
+    cyrus: bool,
     /// Tell which check is running; twice: in detail
     #[arg(short, long, action = clap::ArgAction::Count, conflicts_with = "json")]
     verbose: u8,
@@ -229,6 +248,7 @@ pub(super) fn run(args: &[OsString], streams: &mut Streams<'_>) -> Result<Exit, 
         Command::Delete(args) => look_after(args.into(), streams),
         Command::Reconstruct(args) => look_after(args.into(), streams),
         Command::Show(args) => cyr_backup::run(&args.into(), streams),
+        Command::Search(args) => cyr_backup::run(&args.into(), streams),
         Command::Export(args) => cyr_backup::run(&args.into(), streams),
         Command::Compact(args) => look_after(args.into(), streams),
         Command::Dump(args) => cyr_backup::run(&args.into(), streams),
@@ -313,6 +333,11 @@ impl From<VerifyArgs> for ctl_backups::Options {
         let mut options = args.select.options(ctl_backups::Command::Verify, args.config);
         options.jobs = args.jobs.jobs;
         options.verbosity = args.verbose.into();
+        options.level = match (args.quick, args.cyrus) {
+            (true, _) => ctl_backups::Level::Quick,
+            (_, true) => ctl_backups::Level::Cyrus,
+            _ => ctl_backups::Level::Deep,
+        };
         options
     }
 }

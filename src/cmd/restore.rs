@@ -23,7 +23,7 @@ use super::ctl_backups::{Outcome, bulk};
 use super::report::{store_error, write_labelled};
 use super::select::{Selected, Target, select};
 use super::startup::{self, DEFAULT_CONFIG};
-use super::{Exit, Mode, Stop, Streams, mailbox_name, site};
+use super::{Exit, Mode, Stop, Streams, mailbox_name, moment, site};
 use crate::config::Settings;
 use crate::lock::Wait;
 use crate::restore::{self, Job, Object, Plan, Report, Request, View, What};
@@ -215,6 +215,14 @@ impl Errand<'_> {
             Ok(backup) => backup,
             Err(error) => {
                 write_labelled(streams.err, label, &store_error(&error))?;
+                return Ok(Outcome::Failed);
+            }
+        };
+        let looked = moment::look_back(backup, self.options.at, label, streams.err)?;
+        let backup = match looked {
+            Ok(backup) => backup,
+            Err(text) => {
+                write_labelled(streams.err, label, &text)?;
                 return Ok(Outcome::Failed);
             }
         };

@@ -30,6 +30,7 @@ mod workspace;
 
 mod test_client_options;
 mod test_doors;
+mod test_groups;
 mod test_large;
 mod test_limits;
 mod test_locks;
@@ -40,5 +41,6 @@ mod test_probe;
 mod test_replication;
 mod test_replies;
 mod test_restore;
+mod test_restore_more;
 mod test_sasldb;
 mod test_tls;

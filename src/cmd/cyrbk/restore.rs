@@ -17,6 +17,7 @@ Examples:
   cyrbk restore mail.example.com alice --all --dry-run
   cyrbk restore mail.example.com alice user/alice/Work --only-expunged
   cyrbk restore mail.example.com alice 84976990f3bc08fb48037b36fcc15832f019d92d
+  cyrbk restore mail.example.com alice user/alice --at '2026-11-20 12:00'
   cyrbk restore mail.example.com --all-users --keep-ids --jobs 8
   cyrbk restore '[2001:db8::1]:2005' alice --all --only sieve,subscriptions
 
@@ -63,6 +64,9 @@ pub(super) struct RestoreArgs {
     /// Objects from a file, one on each line; `-`: standard input
     #[arg(long = "objects-from", value_name = "FILE", id = "file_of_objects")]
     objects_from: Option<OsString>,
+    /// As it was at that moment: `YYYY-MM-DD HH:MM[:SS]`, or Unix time
+    #[arg(long, value_name = "TIME", value_parser = crate::cmd::time::moment)]
+    at: Option<i64>,
     /// Mailboxes below those named, too
     #[arg(short, long)]
     recursive: bool,
@@ -163,6 +167,7 @@ impl From<RestoreArgs> for Options {
             channel: args.channel,
             wait: args.wait,
             jobs: args.jobs,
+            at: args.at,
             tell: !args.quiet,
             ..Options::new(args.server, args.backup.unwrap_or_default(), what)
         }

@@ -58,6 +58,8 @@ pub struct Options {
     pub wait: bool,
     /// So many backups at a time.
     pub jobs: Option<NonZero<usize>>,
+    /// `--at`: the state at that moment, Unix time.
+    pub at: Option<i64>,
     /// Tell what was done, and not only what was not.
     pub tell: bool,
 }
@@ -102,6 +104,7 @@ impl Options {
             channel: None,
             wait: false,
             jobs: None,
+            at: None,
             tell: false,
         }
     }
@@ -136,6 +139,7 @@ Modes:
     -u                  # specified backup interpreted as userid (default)
 
 More than Cyrus has:
+    --at=time           # restore what was there at that moment: 'YYYY-MM-DD HH:MM'
     --duplicates        # restore once more what is there already
     --only=words        # restore nothing but these
     --replace           # replace scripts, limits and annotations that are there
@@ -149,6 +153,7 @@ const DUPLICATES: u8 = 1;
 const ONLY: u8 = 2;
 const REPLACE: u8 = 3;
 const WITHOUT: u8 = 4;
+const AT: u8 = 5;
 
 const fn flag(name: &'static str, short: u8) -> Long {
     Long { name, argument: Argument::None, short }
@@ -179,6 +184,7 @@ const SPEC: Spec = Spec {
         valued("delayed-startup", b'w'),
         flag("only-expunged", b'x'),
         flag("require-compression", b'z'),
+        valued("at", AT),
         flag("duplicates", DUPLICATES),
         valued("only", ONLY),
         flag("replace", REPLACE),
@@ -298,6 +304,7 @@ impl Found {
                 options.delay = u64::try_from(seconds).map_err(|_| Misuse)?;
             }
             b'z' => options.compression = true,
+            AT => options.at = Some(crate::cmd::time::moment(&text()?).map_err(|_| Misuse)?),
             DUPLICATES => options.duplicates = true,
             ONLY => self.only = Some(text()?),
             REPLACE => options.replace = true,
@@ -346,7 +353,7 @@ mod tests {
         assert_eq!(parse_line("host alice -a -A").unwrap().acl, Some("".into()));
         assert_eq!(parse_line("host alice -a --override-acl").unwrap().acl, Some("".into()));
         assert_eq!(parse_line("host alice -a --override-acl=x").unwrap().acl, Some("x".into()));
-        assert_eq!(parse_line("-A host alice x").unwrap().server, "alice");
+        assert_eq!(parse_line("-A host alice x -a").unwrap().server, "alice");
     }
 
     #[test]

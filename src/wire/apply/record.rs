@@ -43,7 +43,7 @@ impl Record {
         .crc()
     }
 
-    /// Reads one element of `RECORD`.
+    /// Reads one item of a list of records.
     pub fn read(value: &Value<'_>) -> Result<Record, Reject> {
         let fields = fields(value).map_err(|_| Reject::BadRecord)?;
         let read = || -> Result<Record, Reject> {
