@@ -6,7 +6,7 @@ use super::request::{Expunged, Object, Request, What};
 use super::view::View;
 use crate::store::StoreError;
 use crate::store::error::Result;
-use crate::store::index::{IndexError, MailboxRow, RecordRow};
+use crate::store::index::{Index, IndexError, MailboxRow, RecordRow};
 use crate::wire::Guid;
 use crate::wire::mboxname::NameRules;
 
@@ -82,9 +82,10 @@ fn these(
     for object in objects {
         let mailbox = match object {
             Object::Uniqueid(id) => index.mailbox_with_uniqueid(id)?,
-            Object::Mailbox { name, .. } => match index.mailbox_named(name)? {
+            Object::Mailbox { name, typed } => match called(index, name)? {
                 Some(mailbox) => Some(mailbox),
-                None => index.latest_mailbox_named(name)?,
+                // People copy internal names from lists.
+                None => called(index, typed)?,
             },
             Object::Message(guid) => {
                 match message(view, rules, request, guid)? {
@@ -105,6 +106,14 @@ fn these(
         selection.entries.extend(chosen.map(|mailbox| Entry { mailbox, pick: Pick::All }));
     }
     Ok(selection)
+}
+
+/// The mailbox of that internal name: the one that lives, or the latest.
+fn called(index: &Index, name: &[u8]) -> std::result::Result<Option<MailboxRow>, IndexError> {
+    match index.mailbox_named(name)? {
+        Some(mailbox) => Ok(Some(mailbox)),
+        None => index.latest_mailbox_named(name),
+    }
 }
 
 /// Where a message is to be restored from: every mailbox in which it lives; if there is none, the

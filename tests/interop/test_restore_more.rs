@@ -83,7 +83,7 @@ fn expunged_messages_come_back_to_sight() {
     tom.select("INBOX");
     let fetched = tom.lines("UID FETCH 5 (FLAGS INTERNALDATE ANNOTATION (/comment value.shared))");
     let fetched = fetched.join("\n");
-    for part in ["\\Flagged", "Important", "09-Sep-2001 01:46:42 +0000", "a note"] {
+    for part in ["\\Flagged", "Important", " 9-Sep-2001 01:46:42 +0000", "a note"] {
         assert!(fetched.contains(part), "{part}: {fetched}");
     }
     assert!(!fetched.contains("\\Deleted"), "{fetched}");
@@ -102,9 +102,9 @@ fn single_messages() {
     // Into another mailbox, with flags and date.
     let words = ["-M", "user.tom.Rescue", "SERVER", "tom", &guid(1), &guid(5)];
     let _ = scene.restore(&words).success();
-    assert_eq!(notes(&scene, "INBOX.Rescue"), numbered(&[(1, 5), (2, 1)]));
+    assert_eq!(notes(&scene, "INBOX.Rescue"), numbered(&[(1, 1), (2, 5)]));
     let rescued = scene.site.imap("tom").snapshot("INBOX.Rescue").join("\n");
-    assert!(rescued.contains("09-Sep-2001 01:46:41 +0000"), "{rescued}");
+    assert!(rescued.contains(" 9-Sep-2001 01:46:41 +0000"), "{rescued}");
     assert!(rescued.contains("\\Flagged") && rescued.contains("\\Seen"), "{rescued}");
     let output = scene.restore(&["SERVER", "tom", &"1".repeat(40), &guid(6)]);
     assert_eq!(output.code(), 75, "{output}");
@@ -116,6 +116,11 @@ fn single_messages() {
 fn deleted_folders() {
     let Some(cyrus) = Cyrus::find_or_skip("deleted_folders") else { return };
     let scene = start(&cyrus);
+    let validity = |scene: &Scene| {
+        let lines = scene.site.imap("tom").lines("STATUS INBOX.Work (UIDVALIDITY)");
+        lines.into_iter().next().unwrap()
+    };
+    let before = validity(&scene);
     scene.site.imap("tom").ok("DELETE INBOX.Work");
     let _ = scene.sync(&["-u", "tom"]);
     let mailboxes = scene.site.imap(ADMIN).lines("LIST \"\" DELETED.*").join("\n");
@@ -123,10 +128,7 @@ fn deleted_folders() {
     assert!(deleted.starts_with("DELETED.user.tom.Work."), "{mailboxes}");
     let _ = scene.restore(&["-U", "SERVER", "tom", &deleted]).success();
     assert_eq!(notes(&scene, "INBOX.Work"), numbered(&[(1, 5), (2, 6)]));
-    // The deleted copy has kept its unique id, and its messages.
-    let ids = |name: &str| scene.site.imap(ADMIN).lines(&format!("STATUS {name} (UIDVALIDITY)"));
-    let validity = |name: &str| ids(name)[0].split("UIDVALIDITY").nth(1).unwrap().to_owned();
-    assert_eq!(validity("user.tom.Work"), validity(&deleted));
+    assert_eq!(validity(&scene), before);
     // And as it is.
     let output = scene.restore(&["-D", "-n", "SERVER", "tom", &deleted]).success();
     assert!(output.stdout_text().starts_with(&deleted), "{output}");

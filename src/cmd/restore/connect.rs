@@ -59,7 +59,7 @@ pub(super) fn client_options(
         }),
     };
     client.login = login(sync, &|name| std::env::var(name).ok());
-    client.compress = if options.compression { Compress::Required } else { Compress::Never };
+    client.compress = if options.compression { Compress::Required } else { Compress::IfOffered };
     client.timeouts = Timeouts {
         login: settings.client_timeout,
         reply: settings.sync_timeout,
@@ -112,7 +112,7 @@ mod tests {
                     sync_timeout: 60s\nclient_timeout: 5s\nfar_sync_authname: f\n";
         let client = options("mail", conf, None);
         assert_eq!(client.destination.to_string(), "mail:2005");
-        assert_eq!(client.protocol, Protocol::Csync);
+        assert_eq!((client.protocol, client.compress), (Protocol::Csync, Compress::IfOffered));
         assert_eq!(client.login.unwrap().authname, "a");
         assert_eq!(client.timeouts.login.as_secs(), 5);
         assert_eq!(client.timeouts.reply.as_secs(), 60);
