@@ -51,6 +51,16 @@ pub(crate) struct Site {
 impl Site {
     /// Starts a server with accounts for `users` (no mailboxes yet) that logs for `channels`.
     pub(crate) fn start(cyrus: &Cyrus, users: &[&str], channels: &[Channel]) -> Self {
+        Self::start_with(cyrus, users, channels, "")
+    }
+
+    /// [`Site::start`], with `more` in its `imapd.conf`.
+    pub(crate) fn start_with(
+        cyrus: &Cyrus,
+        users: &[&str],
+        channels: &[Channel],
+        more: &str,
+    ) -> Self {
         let workspace = Workspace::new(cyrus, "site");
         for dir in ["conf", "spool", "sieve", "tmp"] {
             workspace.make_dir(dir);
@@ -74,6 +84,7 @@ impl Site {
                 i32::from(*try_imap),
             );
         }
+        conf += more;
         let imapd_conf = workspace.write("imapd.conf", &conf);
         let conf_path = imapd_conf.display();
         let cyrus_conf = workspace.write(
@@ -99,6 +110,11 @@ impl Site {
     /// A new IMAP session of `user`.
     pub(crate) fn imap(&self, user: &str) -> Imap {
         Imap::login(self.imap_port, user, PASSWORD)
+    }
+
+    /// Where IMAP is spoken, on the loopback address.
+    pub(crate) fn imap_port(&self) -> u16 {
+        self.imap_port
     }
 
     /// Stores a Sieve script for `user`.
