@@ -24,7 +24,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-pub use options::{Command, LockAction, Options};
+pub use options::{Command, Level, LockAction, Options};
 use progress::{Progress, Tally};
 
 use super::json::Json;
@@ -173,13 +173,16 @@ fn write_outcome(
         }
         return write_labelled(out, target.label(), status);
     }
-    let object = Json::object([
-        ("command", Some(Json::Text(command.into()))),
+    outcome_json(options, target, status).write(out)
+}
+
+fn outcome_json(options: &Options, target: &Target, status: &str) -> Json {
+    Json::object([
+        ("command", Some(Json::Text(options.command.word().into()))),
         ("userid", target.userid.as_deref().and_then(Json::octets)),
         ("fname", Json::octets(target.path.as_os_str().as_bytes())),
         ("status", Some(Json::Text(status.into()))),
-    ]);
-    object.write(out)
+    ])
 }
 
 fn colour_of(status: &str) -> Colour {

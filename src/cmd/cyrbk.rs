@@ -136,6 +136,16 @@ struct ListArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  cyrbk verify alice
+  cyrbk verify --all --jobs 4
+  cyrbk verify --all --quick
+  cyrbk verify --all --json
+
+Everything is read once: every checksum, every message, and the index against the log
+in both directions; with --all also backups.db against the partitions. Each finding
+says what it is about, and what mends it.")]
 #[command(group = clap::ArgGroup::new("which").args(["operands", "all"]).required(true))]
 struct VerifyArgs {
     #[command(flatten)]
@@ -144,6 +154,12 @@ struct VerifyArgs {
     select: SelectArgs,
     #[command(flatten)]
     jobs: JobsArg,
+    /// Only what can be said without reading the data
+    #[arg(long, group = "level")]
+    quick: bool,
+    /// Only what Cyrus's verify checks, up to the first fault
+    #[arg(long, group = "level")]
+    cyrus: bool,
     /// Tell which check is running; twice: in detail
     #[arg(short, long, action = clap::ArgAction::Count, conflicts_with = "json")]
     verbose: u8,
@@ -311,6 +327,11 @@ impl From<VerifyArgs> for ctl_backups::Options {
         let mut options = args.select.options(ctl_backups::Command::Verify, args.config);
         options.jobs = args.jobs.jobs;
         options.verbosity = args.verbose.into();
+        options.level = match (args.quick, args.cyrus) {
+            (true, _) => ctl_backups::Level::Quick,
+            (_, true) => ctl_backups::Level::Cyrus,
+            _ => ctl_backups::Level::Deep,
+        };
         options
     }
 }

@@ -19,6 +19,7 @@ pub mod ctl_backups;
 pub mod cyr_backup;
 mod cyrbk;
 mod exit;
+mod findings;
 mod getopt;
 mod identity;
 mod inherited;

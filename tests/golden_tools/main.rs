@@ -14,3 +14,4 @@ mod many;
 mod more;
 mod recorded;
 mod site;
+mod speed;

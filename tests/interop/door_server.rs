@@ -74,6 +74,15 @@ impl DoorSetup {
         path
     }
 
+    /// Puts another file in the place of [`DoorSetup::backupd`], as package managers do.
+    pub(crate) fn replace_backupd(&self) {
+        let (path, next) = (self.backupd(), self.workspace.path().join("backupd.next"));
+        let mut copy = clean_command(Path::new("cp"));
+        copy.arg(CYRBK).arg(&next);
+        let _ = run_with(copy, b"", PATIENCE).success();
+        fs::rename(next, path).unwrap();
+    }
+
     /// `cyrbk serve` with more words.
     pub(crate) fn serve_command(&self, args: &[&str]) -> Command {
         let mut command = clean_command(Path::new(CYRBK));

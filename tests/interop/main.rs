@@ -30,6 +30,7 @@ mod workspace;
 mod test_client_options;
 mod test_doors;
 mod test_export;
+mod test_groups;
 mod test_large;
 mod test_limits;
 mod test_locks;

@@ -199,6 +199,7 @@ fn after_a_compaction_it_is_said_what_is_gone() {
     let _ = real.ctl_backups(&scene.server, &["reindex", "tom"]).success();
     let (_, again) = scene.exported("cyrus");
     assert_eq!(again.stderr_text(), said);
+    next_second();
     let _ = real.ctl_backups(&scene.server, &["compact", "-F", "tom"]).success();
     let (_, again) = scene.exported("cyrus-compact");
     let said = again.stderr_text();

@@ -6,6 +6,7 @@
 //! chunk are one transaction, committed after the data they speak of were synced.
 
 mod apply;
+mod audit;
 mod doubt;
 mod figures;
 mod moment;
@@ -23,6 +24,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, ToSql, params};
 
 pub use apply::Position;
+pub use audit::{Cell, Rows, Table, TableSum, UnsentRow};
 pub use figures::Place;
 pub use own::{ActiveRow, AnnotationRow};
 pub use provenance::Wanted;

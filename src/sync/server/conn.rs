@@ -16,6 +16,9 @@ use crate::sync::{Action, Done, Session, Work};
 
 /// Octets decoded from or written to one client before others get their turn.
 const TURN: usize = 1 << 20;
+/// The same for a client that has not logged in: what inflates to much is nobody's loss but its
+/// own, and no command of such a client is longer.
+const UNKNOWN_TURN: usize = 32 * 1024;
 /// Octets read from a socket at a time.
 const READ: usize = 256 * 1024;
 
@@ -197,7 +200,7 @@ impl Conn {
 
     /// Goes on as far as possible without blocking.
     pub(super) fn pump(&mut self, now: Instant, limits: &ServerLimits, scratch: &mut [u8]) -> Next {
-        let mut turn = TURN;
+        let mut turn = if self.session.is_unknown() { UNKNOWN_TURN } else { TURN };
         match self.advance(now, limits, scratch, &mut turn) {
             Ok(next) => next,
             Err(error) => {
@@ -416,3 +419,7 @@ enum Input {
     Turn,
     End,
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -11,11 +11,15 @@ mod get;
 mod golden;
 mod messages;
 mod moving;
+mod pending;
 mod read_back;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(super) mod tests;
 
-use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use self::pending::{Pending, Reserved};
 use super::answers::Answers;
 use super::login::Login;
 use super::request::Refusal;
@@ -25,7 +29,6 @@ use crate::store::index::Index;
 use crate::store::staging::Staging;
 use crate::store::{Line, StoreError, Writer};
 use crate::sync::{Done, Work};
-use crate::wire::Guid;
 use crate::wire::dlist::lossy;
 
 /// How long a command waits for a lock if a client makes no good use of the answer that there
@@ -47,6 +50,8 @@ pub(super) struct Lease {
     open: Vec<Held>,
     /// Backups that the latest GET spoke of: messages that nobody reserved are theirs.
     current: Vec<Vec<u8>>,
+    reserved: Reserved,
+    pending: Pending,
     /// A backup with acknowledged lines was let go of without being finished: the next
     /// RESTART or EXIT cannot promise that they survive a power cut.
     is_in_doubt: bool,
@@ -61,8 +66,15 @@ pub(super) struct Lease {
 struct Held {
     key: Vec<u8>,
     writer: Writer,
-    /// Messages that the client was told are missing here.
-    reserved: HashSet<Guid>,
+}
+
+/// Where the bodies of a line are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    /// They came with it.
+    Line,
+    /// They waited for it.
+    Pending,
 }
 
 type Reply = Result<Answers, Refusal>;
@@ -70,11 +82,14 @@ type Reply = Result<Answers, Refusal>;
 impl Lease {
     pub(super) fn new(site: SharedSite, peer: Peer) -> Lease {
         let staging = Staging::new(site.staging_path.clone());
+        let pending = Pending::new(site.staging_path.clone());
         Lease {
             site,
             peer,
             open: Vec::new(),
             current: Vec::new(),
+            reserved: Reserved::default(),
+            pending,
             is_in_doubt: false,
             staging,
             login: Login::default(),
@@ -120,9 +135,7 @@ impl Lease {
             Work::Release => {
                 // The client hears of it when it asks for a promise, and goes on with what
                 // it asked for.
-                let current = std::mem::take(&mut self.current);
                 self.is_in_doubt = self.finish_all().is_err();
-                self.current = current;
                 Done::Released
             }
         }
@@ -139,7 +152,15 @@ impl Lease {
     /// A backup that could not be written to is let go of: what it holds is found
     /// out at its next open.
     fn append(&mut self, at: usize, line: &Line<'_>) -> Result<(), Refusal> {
-        match self.open[at].writer.append(now(), line, &self.staging) {
+        self.append_from(at, line, Source::Line)
+    }
+
+    fn append_from(&mut self, at: usize, line: &Line<'_>, source: Source) -> Result<(), Refusal> {
+        let staging = match source {
+            Source::Line => &self.staging,
+            Source::Pending => self.pending.staging(),
+        };
+        match self.open[at].writer.append(now(), line, staging) {
             Ok(()) => Ok(()),
             Err(error) => {
                 self.is_in_doubt |= self.open.remove(at).writer.has_unfinished();
@@ -152,8 +173,18 @@ impl Lease {
     fn open_current(&mut self, userid: &[u8]) -> Result<usize, Refusal> {
         let key = self.site.names.userid_key(userid);
         let at = self.open(&key)?;
+        self.forget_group();
         self.current = vec![key];
         Ok(at)
+    }
+
+    /// What the latest GET spoke of is done with.
+    fn forget_group(&mut self) {
+        self.current.clear();
+        self.reserved = Reserved::default();
+        if let Err(error) = self.pending.clear() {
+            tracing::warn!(%error, "cannot empty the staging file");
+        }
     }
 
     /// Opens a backup, making it if there is none; returns its place.
@@ -169,7 +200,7 @@ impl Lease {
                 tracing::error!(backup = %lossy(key), "cannot open the backup");
             }
         })?;
-        self.open.push(Held { key: key.to_vec(), writer, reserved: HashSet::new() });
+        self.open.push(Held { key: key.to_vec(), writer });
         Ok(self.open.len() - 1)
     }
 
@@ -203,23 +234,19 @@ impl Lease {
         self.open.iter().position(|held| held.key == key).ok_or(Refusal::Internal)
     }
 
-    /// Finishes the backup unused for the longest, if there are too many. Those that
-    /// reserved messages stay open; one that is asked for again is opened again.
+    /// Finishes the backup unused for the longest, if there are too many; one that is asked for
+    /// again is opened again. A rename needs two.
     fn make_room(&mut self) -> Result<(), Refusal> {
-        if self.open.len() < self.site.open_backups_max {
+        if self.open.len() < self.site.open_backups_max.max(2) {
             return Ok(());
         }
-        match self.open.iter().position(|held| held.reserved.is_empty()) {
-            Some(at) => {
-                let finished = finish(self.open.remove(at));
-                self.is_in_doubt |= finished.is_err();
-                finished
-            }
-            None => Ok(()),
-        }
+        let finished = finish(self.open.remove(0));
+        self.is_in_doubt |= finished.is_err();
+        finished
     }
 
     fn finish_with(&mut self, status: &str) -> Vec<u8> {
+        self.forget_group();
         match self.finish_all() {
             Ok(()) => format!("{status}\r\n").into_bytes(),
             Err(_) => format!("{}\r\n", Refusal::Internal.status()).into_bytes(),
@@ -229,7 +256,6 @@ impl Lease {
     /// Makes everything durable that was acknowledged since the last time, and lets
     /// go of every backup. The first error is returned, after all have been tried.
     fn finish_all(&mut self) -> Result<(), Refusal> {
-        self.current.clear();
         self.asked = (Vec::new(), 0);
         let mut result = match std::mem::take(&mut self.is_in_doubt) {
             true => Err(Refusal::Internal),
@@ -288,96 +314,4 @@ fn reply(result: Reply) -> Done {
             format!("{}\r\n", refusal.status()).into_bytes()
         }
     })
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use std::path::Path;
-    use std::sync::Arc;
-    use std::time::Duration;
-
-    use super::super::Site;
-    use super::*;
-    use crate::store::Catalog;
-    use crate::store::placement::{Placement, Policy};
-    use crate::sync::auth::{AuthConfig, Authenticator, NamePolicy, PasswordSources};
-
-    fn lease(root: &Path) -> Lease {
-        let partitions = [("one".to_owned(), root.join("one"))].into();
-        let names = NamePolicy {
-            virtdomains: false,
-            defaultdomain: None,
-            loginrealms: Vec::new(),
-            username_tolower: true,
-        };
-        let site = Site {
-            catalog: Catalog::open(root.join("backups.db")),
-            placement: Placement::new(Policy { partitions, umask: 0o077, ..Policy::default() }),
-            names: Default::default(),
-            authenticator: Authenticator::new(AuthConfig {
-                mechs: None,
-                sources: PasswordSources::file(root.join("passwd")),
-                admins: Vec::new(),
-                allow_plaintext: true,
-                names,
-                service: "csync".into(),
-                failed_login_pause: Duration::ZERO,
-                minimum_layer: 0,
-            }),
-            staging_path: root.join("staging"),
-            open_backups_max: 2,
-        };
-        Lease::new(Arc::new(site), Peer::local())
-    }
-
-    fn ask(lease: &mut Lease, work: Work) -> String {
-        match lease.run(work) {
-            Done::Reply(reply) => String::from_utf8(reply).unwrap(),
-            _ => panic!("no reply"),
-        }
-    }
-
-    fn subscribe(lease: &mut Lease, user: &str, name: &str) -> String {
-        let text = format!("SUB %(USERID {user} MBOXNAME user.{name})");
-        ask(lease, Work::Apply(text.into_bytes(), Vec::new()))
-    }
-
-    /// Lines until the index is full.
-    fn fill(lease: &mut Lease, user: &str) {
-        lease.open[0].writer.index().limit_growth(0).unwrap();
-        let refused = (0..10_000).find(|number| {
-            let name = format!("{number}{}", "x".repeat(900));
-            !subscribe(lease, user, &name).starts_with("OK")
-        });
-        assert!(refused.is_some_and(|number| number > 0));
-    }
-
-    #[test]
-    fn restart_promises_nothing_after_a_backup_was_lost() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut lease = lease(dir.path());
-        assert!(subscribe(&mut lease, "tom", "first").starts_with("OK"));
-        fill(&mut lease, "tom");
-        assert!(lease.is_empty(), "let go of");
-        assert_eq!(ask(&mut lease, Work::Restart), "NO Unknown error\r\n");
-        // The next open takes in what was acknowledged, and makes it durable.
-        assert!(subscribe(&mut lease, "tom", "second").starts_with("OK"));
-        let held = &lease.open[0];
-        let names = held.writer.index().subscriptions().unwrap();
-        assert!(names.contains(&b"user.first".to_vec()));
-        assert!(names.contains(&b"user.second".to_vec()));
-        assert_eq!(ask(&mut lease, Work::Restart), "OK Restarting\r\n");
-    }
-
-    #[test]
-    fn nor_after_one_could_not_be_finished_unasked() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut lease = lease(dir.path());
-        assert!(subscribe(&mut lease, "tom", "first").starts_with("OK"));
-        lease.open[0].writer.index().rollback().unwrap();
-        assert!(matches!(lease.run(Work::Release), Done::Released));
-        assert_eq!(ask(&mut lease, Work::Exit), "NO Unknown error\r\n");
-        assert_eq!(ask(&mut lease, Work::Exit), "OK Finished\r\n");
-    }
 }

@@ -62,6 +62,7 @@ impl Lease {
                 self.end_others(at, &rename.to, &row.uniqueid)?;
             }
             Apply::Mailbox(mailbox) => {
+                self.claim_messages(at, mailbox)?;
                 self.check_state(at, mailbox)?;
                 self.end_others(at, &mailbox.mboxname, &mailbox.uniqueid)?;
                 self.append_line(at, name, value)?;
