@@ -32,6 +32,7 @@ pub mod relocate;
 mod replay;
 mod restart;
 pub mod script;
+pub mod search;
 pub mod staging;
 pub mod stat;
 pub mod survey;

@@ -46,6 +46,7 @@ pub(crate) struct Site {
     workspace: Workspace,
     imap_port: u16,
     sieve_port: u16,
+    csync_port: u16,
 }
 
 impl Site {
@@ -67,7 +68,7 @@ impl Site {
             workspace.make_dir(dir);
         }
         let root = workspace.path().display();
-        let (imap_port, sieve_port) = (free_port(), free_port());
+        let (imap_port, sieve_port, csync_port) = (free_port(), free_port(), free_port());
         let mut conf = server_conf(workspace.path());
         conf += &format!(
             "defaultpartition: default\npartition-default: {root}/spool\nsievedir: {root}/sieve\n\
@@ -94,6 +95,8 @@ impl Site {
                  imap cmd=\"imapd -C {conf_path}\" listen=\"127.0.0.1:{imap_port}\" prefork=0 \
                  proto=tcp4\n  \
                  sieve cmd=\"timsieved -C {conf_path}\" listen=\"127.0.0.1:{sieve_port}\" \
+                 prefork=0 proto=tcp4\n  \
+                 sync cmd=\"sync_server -C {conf_path}\" listen=\"127.0.0.1:{csync_port}\" \
                  prefork=0 proto=tcp4\n}}\nEVENTS {{\n}}\n"
             ),
         );
@@ -104,7 +107,7 @@ impl Site {
         wait_for("the mail server's greeting", START_TIMEOUT, || {
             std::net::TcpStream::connect(("127.0.0.1", imap_port)).ok()
         });
-        Self { cyrus: cyrus.clone(), _master: master, workspace, imap_port, sieve_port }
+        Self { cyrus: cyrus.clone(), _master: master, workspace, imap_port, sieve_port, csync_port }
     }
 
     /// A new IMAP session of `user`.
@@ -112,9 +115,24 @@ impl Site {
         Imap::login(self.imap_port, user, PASSWORD)
     }
 
+    /// Where its `sync_server` listens.
+    pub(crate) fn csync_port(&self) -> u16 {
+        self.csync_port
+    }
+
+    /// Where its IMAP server listens.
+    pub(crate) fn imap_port(&self) -> u16 {
+        self.imap_port
+    }
+
     /// Stores a Sieve script for `user`.
     pub(crate) fn put_script(&self, user: &str, name: &str, script: &str, active: bool) {
         crate::managesieve::put_script(self.sieve_port, user, PASSWORD, name, script, active);
+    }
+
+    /// The Sieve scripts of `user`, in lines.
+    pub(crate) fn scripts(&self, user: &str) -> Vec<String> {
+        crate::managesieve::scripts(self.sieve_port, user, PASSWORD)
     }
 
     /// Leaves `user` without an active Sieve script.
