@@ -42,7 +42,7 @@ fn the_client_comes_in_over_starttls() {
 }
 
 /// A client's configuration that trusts the server's certificate as it is on disk now.
-fn trusting(setup: &DoorSetup) -> Arc<ClientConfig> {
+pub(crate) fn trusting(setup: &DoorSetup) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     let cert = setup.workspace.path().join("cert.pem");
     roots.add(rustls::pki_types::CertificateDer::from_pem_file(cert).unwrap()).unwrap();
@@ -53,9 +53,9 @@ fn trusting(setup: &DoorSetup) -> Arc<ClientConfig> {
     Arc::new(config.with_root_certificates(roots).with_no_client_auth())
 }
 
-type TlsStream = StreamOwned<ClientConnection, std::net::TcpStream>;
+pub(crate) type TlsStream = StreamOwned<ClientConnection, std::net::TcpStream>;
 
-fn connect_tls(port: u16, config: &Arc<ClientConfig>) -> BufReader<TlsStream> {
+pub(crate) fn connect_tls(port: u16, config: &Arc<ClientConfig>) -> BufReader<TlsStream> {
     let stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let name = ServerName::try_from("localhost").unwrap();
