@@ -29,11 +29,18 @@ impl Scene {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let cert = certificates.write("cert.pem", &made.cert.pem());
         let key = certificates.write("key.pem", &made.signing_key.serialize_pem());
-        let tls =
-            format!("tls_server_cert: {}\ntls_server_key: {}\n", cert.display(), key.display());
+        let tls = [
+            format!("tls_server_cert: {}", cert.display()),
+            format!("tls_server_key: {}", key.display()),
+        ];
         let server = BackupServer::start(cyrus, Maker::Cyrbk, &["tom", "ann"]);
         let channel = Channel::new("tested", server.port, false);
-        let site = Site::start_with(cyrus, &["tom", "ann"], &[channel], &tls);
+        let site = Site::start_with(
+            cyrus,
+            &["tom", "ann"],
+            &[channel],
+            &tls.each_ref().map(String::as_str),
+        );
         let mut admin = site.imap(ADMIN);
         admin.create("user.tom");
         admin.create("user.ann");
