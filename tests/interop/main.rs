@@ -43,6 +43,8 @@ mod test_probe;
 mod test_replication;
 mod test_replies;
 mod test_restore;
+mod test_restore_cut;
 mod test_restore_more;
+mod test_restore_words;
 mod test_sasldb;
 mod test_tls;
