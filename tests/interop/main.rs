@@ -21,12 +21,14 @@ mod managesieve;
 mod pair;
 mod process;
 mod raw_csync;
+mod replica;
 mod requests;
 mod site;
 mod sync_client;
 mod tools;
 mod workspace;
 
+mod test_client;
 mod test_client_options;
 mod test_doors;
 mod test_large;
