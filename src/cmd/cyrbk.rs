@@ -2,6 +2,7 @@
 
 mod admin;
 mod look;
+mod restore;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 use admin::{DeleteArgs, JobsArg, LockArgs, MoveArgs, ReconstructArgs, ReindexArgs, StatArgs};
 use clap::{Args, Parser, Subcommand};
 use look::{BackupArgs, ExportArgs, SearchArgs, ShowArgs};
+use restore::RestoreArgs;
 
 use super::json::Json;
 use super::serve::{self, ServeArgs};
@@ -28,6 +30,7 @@ Examples:
   cyrbk dump alice message 84976990f3bc08fb48037b36fcc15832f019d92d
   cyrbk ctl_backups -v verify alice    the words of Cyrus's ctl_backups
   cyrbk cyr_backup alice list all      the words of Cyrus's cyr_backup
+  cyrbk restore mail.example.com alice --all --keep-ids
 
 Called by the name backupd, ctl_backups, cyr_backup or restore (a symbolic link),
 it takes the words of that tool alone.
@@ -77,6 +80,8 @@ enum Command {
     Compact(CompactArgs),
     /// Write the octets of a message or of a chunk to standard output
     Dump(DumpArgs),
+    /// Bring mail back to a mail server, and what belongs to it
+    Restore(Box<RestoreArgs>),
     /// Set the password of a user of the backup server
     Passwd(PasswdArgs),
 }
@@ -260,6 +265,7 @@ pub(super) fn run(args: &[OsString], streams: &mut Streams<'_>) -> Result<Exit, 
         Command::Export(args) => cyr_backup::run(&args.into(), streams),
         Command::Compact(args) => look_after(args.into(), streams),
         Command::Dump(args) => cyr_backup::run(&args.into(), streams),
+        Command::Restore(args) => super::restore::run(&(*args).into(), streams),
         Command::Passwd(args) => {
             // As the Cyrus user: the server has to read the file.
             let settings = startup::start("cyrbk", Some(&args.config.config), streams)?;
