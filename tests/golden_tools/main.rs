@@ -17,3 +17,4 @@ mod more;
 mod recorded;
 mod site;
 mod speed;
+mod syslog;
