@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod catalogue;
 mod compact;
 mod damage;
 mod live;

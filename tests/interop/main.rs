@@ -30,12 +30,14 @@ mod workspace;
 
 mod test_client_options;
 mod test_doors;
+mod test_export;
 mod test_groups;
 mod test_large;
 mod test_limits;
 mod test_locks;
 mod test_login;
 mod test_master_untouched;
+mod test_moment;
 mod test_own_state;
 mod test_probe;
 mod test_replication;

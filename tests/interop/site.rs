@@ -52,6 +52,17 @@ pub(crate) struct Site {
 impl Site {
     /// Starts a server with accounts for `users` (no mailboxes yet) that logs for `channels`.
     pub(crate) fn start(cyrus: &Cyrus, users: &[&str], channels: &[Channel]) -> Self {
+        Self::start_with(cyrus, users, channels, &[])
+    }
+
+    /// [`Site::start`]; `changes` replace or follow the options, one `name: value` each. Users
+    /// may be `user@realm`.
+    pub(crate) fn start_with(
+        cyrus: &Cyrus,
+        users: &[&str],
+        channels: &[Channel],
+        changes: &[&str],
+    ) -> Self {
         let workspace = Workspace::new(cyrus, "site");
         for dir in ["conf", "spool", "sieve", "tmp"] {
             workspace.make_dir(dir);
@@ -75,7 +86,7 @@ impl Site {
                 i32::from(*try_imap),
             );
         }
-        let imapd_conf = workspace.write("imapd.conf", &conf);
+        let imapd_conf = workspace.write("imapd.conf", &changed(&conf, changes));
         let conf_path = imapd_conf.display();
         let cyrus_conf = workspace.write(
             "cyrus.conf",
@@ -197,9 +208,17 @@ pub(crate) fn server_conf(root: &Path) -> String {
     )
 }
 
-/// Adds `user` to the workspace's own SASL data base.
+/// A configuration with some options replaced, and others added.
+pub(crate) fn changed(conf: &str, changes: &[&str]) -> String {
+    let name_of = |line: &str| line.split(':').next().unwrap().to_owned();
+    let is_kept = |line: &&str| !changes.iter().any(|change| name_of(change) == name_of(line));
+    conf.lines().filter(is_kept).chain(changes.iter().copied()).map(|l| format!("{l}\n")).collect()
+}
+
+/// Adds `user` (or `user@realm`) to the workspace's own SASL data base.
 pub(crate) fn add_account(workspace: &Workspace, user: &str) {
-    add_account_of(workspace, user, REALM, PASSWORD);
+    let (user, realm) = user.split_once('@').unwrap_or((user, REALM));
+    add_account_of(workspace, user, realm, PASSWORD);
 }
 
 /// [`add_account`] in any realm, with any password.

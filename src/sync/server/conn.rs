@@ -2,12 +2,12 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
 
 use super::certificate::common_name;
-use super::lease::Lease;
+use super::lease::{LINGER, Lease};
 use super::telemetry::Telemetry;
 use super::{NOTICE, Peer, ServerLimits, Stream};
 use crate::sync::auth::printable;
@@ -172,10 +172,16 @@ impl Conn {
             return self.accepted + limits.login_time;
         }
         let idle = self.last_command + limits.idle_time;
-        match self.holds_backups() {
-            true => idle.min(self.last_command + limits.lease_time),
-            false => idle,
+        match self.unused_after(limits) {
+            Some(time) => idle.min(self.last_command + time),
+            None => idle,
         }
+    }
+
+    /// How long after the last command the backups that it has open are taken from it.
+    fn unused_after(&self, limits: &ServerLimits) -> Option<Duration> {
+        let lease = self.lease.as_ref().filter(|lease| !lease.is_empty())?;
+        Some(if lease.is_lingering() { LINGER.min(limits.lease_time) } else { limits.lease_time })
     }
 
     /// A deadline may have passed.
@@ -194,8 +200,8 @@ impl Conn {
             self.shut_down(now);
             return None;
         }
-        let is_unused = self.last_command + limits.lease_time <= now;
-        (self.holds_backups() && is_unused).then_some(Work::Release)
+        let is_unused = |time| self.last_command + time <= now;
+        self.unused_after(limits).is_some_and(is_unused).then_some(Work::Release)
     }
 
     /// Goes on as far as possible without blocking.

@@ -60,32 +60,35 @@ impl Lease {
 
     /// Stores each message in the backup that lacks it, or keeps it until it is known in which
     /// of those that lack it; see [`super::pending`].
-    pub(super) fn messages(&mut self, value: &Value<'_>, bodies: &[Body]) -> Result<(), Refusal> {
+    pub(super) fn messages(&mut self, value: &Value<'_>, bodies: Vec<Body>) -> Result<(), Refusal> {
         let Apply::Message(files) = Apply::read(b"MESSAGE", value)? else {
             return Err(Refusal::Protocol);
         };
         if files.len() != bodies.len() {
             return Err(Refusal::Protocol);
         }
-        for (file, body) in files.iter().zip(bodies) {
+        for (file, body) in files.iter().zip(&bodies) {
             self.check_guid(file, body)?;
         }
         let mut known = HashSet::new();
         let mut stored: BTreeMap<Vec<u8>, (Vec<FileHeader>, Vec<Body>)> = BTreeMap::new();
         let mut waiting = Vec::new();
-        for (file, body) in files.iter().zip(bodies).filter(|(file, _)| known.insert(file.guid)) {
+        for (file, body) in files.into_iter().zip(bodies) {
+            if !known.insert(file.guid) {
+                continue;
+            }
             match self.lacking(&file.guid)? {
                 None => {}
                 Some(Lacking::Several) => waiting.push((file, body)),
                 Some(Lacking::One(key)) => {
                     let (files, bodies) = stored.entry(key).or_default();
-                    files.push(file.clone());
-                    bodies.push(body.clone());
+                    files.push(file);
+                    bodies.push(body);
                 }
             }
         }
         for (file, body) in waiting {
-            self.pending.add(file, body, &self.staging).map_err(|error| {
+            self.pending.add(&file, &body, &self.staging).map_err(|error| {
                 tracing::error!(%error, "cannot stage a message");
                 Refusal::Internal
             })?;

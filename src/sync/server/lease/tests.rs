@@ -81,6 +81,48 @@ fn restart_promises_nothing_after_a_backup_was_lost() {
 }
 
 #[test]
+fn a_backup_lingers_after_restart_for_the_same_session_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut lease = lease(dir.path());
+    assert!(subscribe(&mut lease, "tom", "first").starts_with("OK"));
+    let path = lease.open[0].writer.path().to_owned();
+    assert_eq!(ask(&mut lease, Work::Restart), "OK Restarting\r\n");
+    assert!(lease.is_lingering());
+    assert!(matches!(Writer::open(&path, 1), Err(StoreError::Locked(_))));
+    assert!(subscribe(&mut lease, "tom", "second").starts_with("OK"));
+    assert!(!lease.is_lingering());
+    assert_eq!(ask(&mut lease, Work::Restart), "OK Restarting\r\n");
+    // Another one is asked for: this one is let go of.
+    assert!(subscribe(&mut lease, "ann", "first").starts_with("OK"));
+    let names = Writer::open(&path, 1).unwrap().index().subscriptions().unwrap();
+    assert_eq!(names, [b"user.first".to_vec(), b"user.second".to_vec()]);
+    // The time that others wait is over.
+    assert_eq!(ask(&mut lease, Work::Restart), "OK Restarting\r\n");
+    assert!(matches!(lease.run(Work::Release), Done::Released));
+    assert!(lease.is_empty());
+    assert!(subscribe(&mut lease, "ann", "second").starts_with("OK"));
+    lease.open[0].since -= HOLD_MAX;
+    assert_eq!(ask(&mut lease, Work::Restart), "OK Restarting\r\n");
+    assert!(lease.is_empty());
+}
+
+#[test]
+fn a_session_waits_for_one_that_lingers() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut one = lease(dir.path());
+    assert!(subscribe(&mut one, "tom", "first").starts_with("OK"));
+    assert_eq!(ask(&mut one, Work::Restart), "OK Restarting\r\n");
+    let mut other = lease(dir.path());
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(LOCK_RETRY);
+            one.run(Work::Release);
+        });
+        assert!(subscribe(&mut other, "tom", "second").starts_with("OK"));
+    });
+}
+
+#[test]
 fn nor_after_one_could_not_be_finished_unasked() {
     let dir = tempfile::tempdir().unwrap();
     let mut lease = lease(dir.path());
