@@ -21,6 +21,7 @@ mod managesieve;
 mod pair;
 mod process;
 mod raw_csync;
+mod replica;
 mod requests;
 mod restore_scene;
 mod site;
@@ -28,6 +29,7 @@ mod sync_client;
 mod tools;
 mod workspace;
 
+mod test_client;
 mod test_client_options;
 mod test_doors;
 mod test_export;
