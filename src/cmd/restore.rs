@@ -260,7 +260,7 @@ impl Errand<'_> {
             }
         };
         if self.options.tell {
-            words::write_report(&report, streams.out)?;
+            words::write_report(&report, self.request.keep_ids, streams.out)?;
         }
         let failed = words::write_failures(label, &plan, &report, streams.err)?;
         Ok(if failed { Outcome::Failed } else { Outcome::Done })

@@ -29,9 +29,14 @@ pub(crate) struct Scene {
 impl Scene {
     /// A mail server with accounts for `users` (no mailboxes yet).
     pub(crate) fn start(cyrus: &Cyrus, users: &[&str]) -> Self {
+        Self::start_with(cyrus, users, &[])
+    }
+
+    /// [`Scene::start`] with changes of the mail server's options.
+    pub(crate) fn start_with(cyrus: &Cyrus, users: &[&str], changes: &[&str]) -> Self {
         let server = BackupServer::start(cyrus, Maker::Cyrbk, users);
         let channel = Channel::new(CHANNEL, server.port, false);
-        let site = Site::start(cyrus, users, &[channel]);
+        let site = Site::start_with(cyrus, users, &[channel], changes);
         let links = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink(CYRBK, links.path().join("restore")).unwrap();
         let conf = std::fs::read_to_string(server.imapd_conf()).unwrap()
