@@ -40,6 +40,7 @@ mod test_locks;
 mod test_login;
 mod test_master_untouched;
 mod test_moment;
+mod test_move;
 mod test_own_state;
 mod test_probe;
 mod test_replication;
