@@ -12,6 +12,7 @@
 pub mod cmd;
 pub mod config;
 pub mod lock;
+pub mod restore;
 pub mod store;
 pub mod sync;
 pub mod wire;

@@ -17,7 +17,7 @@ use super::{Exit, inherited, log, service};
 use crate::config::Settings;
 use crate::sync::Door;
 use crate::sync::server::{
-    Ended, Listener, Manager, Peer, Retirement, Server, ServerSettings, Stream,
+    Ended, Listener, Manager, Peer, Program, Retirement, Server, ServerSettings, Stream,
 };
 
 /// Where master's status pipe is.
@@ -82,6 +82,9 @@ pub(super) fn run(args: &[OsString]) -> Exit {
         return Exit::Config;
     }
     service::raise_descriptor_limit();
+    let program = Program::own().inspect_err(|error| {
+        tracing::warn!(%error, "a new program will not be noticed");
+    });
     // Master has done this already; by hand it may be root.
     if let Err(error) = become_cyrus(&settings) {
         eprintln!("fatal error: {error}");
@@ -91,7 +94,7 @@ pub(super) fn run(args: &[OsString]) -> Exit {
     let ended = if options.stdio {
         serve_stdio(&options, &settings, &ident)
     } else {
-        serve_master(&options, &settings, &ident)
+        serve_master(&options, &settings, &ident, program.ok())
     };
     match ended {
         Ok(Ended::Retired) => Exit::Ok,
@@ -121,7 +124,12 @@ fn wants_tls_first(options: &Options, server: &ServerSettings) -> bool {
 }
 
 /// Under master: its socket, its status pipe, its ways to be replaced.
-fn serve_master(options: &Options, settings: &Settings, ident: &str) -> anyhow::Result<Ended> {
+fn serve_master(
+    options: &Options,
+    settings: &Settings,
+    ident: &str,
+    program: Option<Program>,
+) -> anyhow::Result<Ended> {
     let take = |number| -> anyhow::Result<OwnedFd> {
         let copy = inherited::duplicate(number)
             .map_err(|e| anyhow::anyhow!("descriptor {number}, which master leaves open: {e}"))?;
@@ -138,6 +146,7 @@ fn serve_master(options: &Options, settings: &Settings, ident: &str) -> anyhow::
         idle_time: Some(Duration::from_secs(options.timeout)).filter(|time| !time.is_zero()),
         on_hangup: true,
         when_empty: false,
+        on_change: program,
     };
     let manager = Manager::Master(status.into());
     let server = Server::new(server_settings, vec![listener], manager, retirement)?;

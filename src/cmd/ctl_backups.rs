@@ -3,13 +3,13 @@
 //! Each command is a file in `ctl_backups/`. This one walks over the selected
 //! backups, opens each under its lock, and says what their outcomes mean together.
 
-mod bulk;
+pub(super) mod bulk;
 mod compact;
 mod delete;
 mod list;
 mod lock;
 mod options;
-mod progress;
+pub(super) mod progress;
 mod reconstruct;
 mod reindex;
 mod relocate;
@@ -24,7 +24,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-pub use options::{Command, LockAction, Options};
+pub use options::{Command, Level, LockAction, Options};
 use progress::{Progress, Tally};
 
 use super::json::Json;
@@ -45,7 +45,7 @@ const NAME: &str = "ctl_backups";
 
 /// How a command fared with one backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
+pub(super) enum Outcome {
     Done,
     Locked,
     Failed,
@@ -173,13 +173,16 @@ fn write_outcome(
         }
         return write_labelled(out, target.label(), status);
     }
-    let object = Json::object([
-        ("command", Some(Json::Text(command.into()))),
+    outcome_json(options, target, status).write(out)
+}
+
+fn outcome_json(options: &Options, target: &Target, status: &str) -> Json {
+    Json::object([
+        ("command", Some(Json::Text(options.command.word().into()))),
         ("userid", target.userid.as_deref().and_then(Json::octets)),
         ("fname", Json::octets(target.path.as_os_str().as_bytes())),
         ("status", Some(Json::Text(status.into()))),
-    ]);
-    object.write(out)
+    ])
 }
 
 fn colour_of(status: &str) -> Colour {

@@ -5,17 +5,23 @@
 
 mod dump;
 mod dump_mailbox;
+mod export;
+mod export_imap;
 mod headers;
 mod json;
 mod list;
 mod options;
+mod search;
 mod show;
 mod summary;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 
+pub use export::{Export, Form};
+pub use export_imap::Imap;
 pub use options::{Command, Dump, JsonWhat, List, MailboxForm, Options, Show, SummaryForm};
+pub use search::{Search, SearchForm};
 
 use super::report::{VerifyReport, store_error, write_labelled};
 use super::select::{Selected, one};
@@ -91,6 +97,8 @@ fn show(options: &Options, settings: &Settings, streams: &mut Streams<'_>) -> Re
         Command::Summary(what, form) => summary::run(what, *form, &look, streams),
         Command::Dump(what) => dump::run(what, &look, streams),
         Command::Json(what) => json::run(what, &look, streams.out),
+        Command::Export(what) => export::run(what, &look, streams),
+        Command::Search(what) => search::run(what, &look, streams),
     }
 }
 

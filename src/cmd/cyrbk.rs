@@ -2,6 +2,7 @@
 
 mod admin;
 mod look;
+mod restore;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -9,7 +10,8 @@ use std::path::PathBuf;
 
 use admin::{DeleteArgs, JobsArg, LockArgs, MoveArgs, ReconstructArgs, ReindexArgs, StatArgs};
 use clap::{Args, Parser, Subcommand};
-use look::{BackupArgs, ExportArgs, ShowArgs};
+use look::{BackupArgs, ExportArgs, SearchArgs, ShowArgs};
+use restore::RestoreArgs;
 
 use super::serve::{self, ServeArgs};
 use super::{Exit, Mode, Stop, Streams, ctl_backups, cyr_backup, passwd, site, startup};
@@ -21,11 +23,13 @@ Examples:
   cyrbk list
   cyrbk verify --all
   cyrbk show alice messages in user/alice
+  cyrbk search alice --subject invoice --deleted-since 2026-11-01
   cyrbk export alice user/alice > alice.mbox
   cyrbk compact --all --dry-run
   cyrbk dump alice message 84976990f3bc08fb48037b36fcc15832f019d92d
   cyrbk ctl_backups -v verify alice    the words of Cyrus's ctl_backups
   cyrbk cyr_backup alice list all      the words of Cyrus's cyr_backup
+  cyrbk restore mail.example.com alice --all --keep-ids
 
 Called by the name backupd, ctl_backups, cyr_backup or restore (a symbolic link),
 it takes the words of that tool alone.
@@ -67,12 +71,16 @@ enum Command {
     Reconstruct(ReconstructArgs),
     /// Look into a backup: chunks, mailboxes, messages
     Show(ShowArgs),
-    /// Write a mailbox as an mbox, or as a file for each message
+    /// Find messages by sender, subject, date, flags, or by when they went
+    Search(SearchArgs),
+    /// Write messages as mbox, Maildir, files or tar
     Export(ExportArgs),
     /// Drop what is past its retention, join small chunks and split large ones
     Compact(CompactArgs),
     /// Write the octets of a message or of a chunk to standard output
     Dump(DumpArgs),
+    /// Bring mail back to a mail server, and what belongs to it
+    Restore(Box<RestoreArgs>),
     /// Set the password of a user of the backup server
     Passwd(PasswdArgs),
 }
@@ -133,6 +141,16 @@ struct ListArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  cyrbk verify alice
+  cyrbk verify --all --jobs 4
+  cyrbk verify --all --quick
+  cyrbk verify --all --json
+
+Everything is read once: every checksum, every message, and the index against the log
+in both directions; with --all also backups.db against the partitions. Each finding
+says what it is about, and what mends it.")]
 #[command(group = clap::ArgGroup::new("which").args(["operands", "all"]).required(true))]
 struct VerifyArgs {
     #[command(flatten)]
@@ -141,6 +159,12 @@ struct VerifyArgs {
     select: SelectArgs,
     #[command(flatten)]
     jobs: JobsArg,
+    /// Only what can be said without reading the data
+    #[arg(long, group = "level")]
+    quick: bool,
+    /// Only what Cyrus's verify checks, up to the first fault
+    #[arg(long, group = "level")]
+    cyrus: bool,
     /// Tell which check is running; twice: in detail
     #[arg(short, long, action = clap::ArgAction::Count, conflicts_with = "json")]
     verbose: u8,
@@ -224,9 +248,11 @@ pub(super) fn run(args: &[OsString], streams: &mut Streams<'_>) -> Result<Exit, 
         Command::Delete(args) => look_after(args.into(), streams),
         Command::Reconstruct(args) => look_after(args.into(), streams),
         Command::Show(args) => cyr_backup::run(&args.into(), streams),
+        Command::Search(args) => cyr_backup::run(&args.into(), streams),
         Command::Export(args) => cyr_backup::run(&args.into(), streams),
         Command::Compact(args) => look_after(args.into(), streams),
         Command::Dump(args) => cyr_backup::run(&args.into(), streams),
+        Command::Restore(args) => super::restore::run(&(*args).into(), streams),
         Command::Passwd(args) => {
             // As the Cyrus user: the server has to read the file.
             let settings = startup::start("cyrbk", Some(&args.config.config), streams)?;
@@ -307,6 +333,11 @@ impl From<VerifyArgs> for ctl_backups::Options {
         let mut options = args.select.options(ctl_backups::Command::Verify, args.config);
         options.jobs = args.jobs.jobs;
         options.verbosity = args.verbose.into();
+        options.level = match (args.quick, args.cyrus) {
+            (true, _) => ctl_backups::Level::Quick,
+            (_, true) => ctl_backups::Level::Cyrus,
+            _ => ctl_backups::Level::Deep,
+        };
         options
     }
 }

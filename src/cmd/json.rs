@@ -34,6 +34,13 @@ impl Json {
         Json::Object(present.collect())
     }
 
+    /// Adds a field to an object; nothing to anything else.
+    pub(super) fn push(&mut self, key: &'static str, value: Json) {
+        if let Json::Object(fields) = self {
+            fields.push((key.into(), value));
+        }
+    }
+
     /// Writes the value and a line end.
     pub(super) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         self.write_at(0, out)?;

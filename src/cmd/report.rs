@@ -3,6 +3,7 @@
 
 use std::io::{self, Write};
 
+use super::findings;
 use crate::store::verify::{self, Check, Event, Fault, Finding, Step};
 use crate::store::{Backup, StoreError};
 use crate::wire::dlist::lossy;
@@ -48,7 +49,7 @@ pub(super) fn percent(ratio: f64) -> String {
 
 /// What is wrong with a backup that was checked, in short.
 pub(super) fn verdict(finding: &Finding) -> String {
-    let chunk = finding.chunk_id;
+    let chunk = finding.chunk_id.unwrap_or_default();
     match &finding.fault {
         Fault::FileChecksum { .. } => format!("file checksum mismatch for chunk {chunk}"),
         Fault::DataLength { .. } => format!("data length mismatch for chunk {chunk}"),
@@ -57,15 +58,19 @@ pub(super) fn verdict(finding: &Finding) -> String {
         Fault::NoMessage { message_id, .. } => {
             format!("message {message_id} is missing in chunk {chunk}")
         }
-        Fault::MessageContent { message_id } => format!("guid mismatch for message {message_id}"),
+        Fault::MessageContent { message_id, .. } => {
+            format!("guid mismatch for message {message_id}")
+        }
         Fault::NoMailbox { .. } => format!("chunk {chunk} is missing mailbox data"),
         Fault::NoRecord { .. } => format!("chunk {chunk} is missing mailbox_message data"),
+        // Cyrus's checks know no others.
+        other => findings::text(other),
     }
 }
 
-/// The line that tells of a finding.
+/// The line that tells of a finding, as Cyrus's verify does.
 fn line(finding: &Finding) -> Vec<u8> {
-    let chunk = finding.chunk_id;
+    let chunk = finding.chunk_id.unwrap_or_default();
     let text = match &finding.fault {
         Fault::FileChecksum { disk, index } => {
             format!("file checksum mismatch for chunk {chunk}: {disk} on disk, {index} in index")
@@ -80,10 +85,9 @@ fn line(finding: &Finding) -> Vec<u8> {
         Fault::Unreadable { offset_file, source } => {
             format!("error reading chunk {chunk} at offset {offset_file}: {source}")
         }
-        Fault::NoMessage { message_id, offset } => {
+        Fault::NoMessage { message_id, offset, .. } => {
             format!("error reading message {message_id} at offset {offset}: not in chunk {chunk}")
         }
-        Fault::MessageContent { message_id } => format!("guid mismatch for message {message_id}"),
         Fault::NoMailbox { uniqueid, mboxname } => {
             let prefix = format!("chunk {chunk} missing mailbox data for ");
             return [prefix.as_bytes(), uniqueid, b" (", mboxname, b")"].concat();
@@ -92,6 +96,7 @@ fn line(finding: &Finding) -> Vec<u8> {
             let uniqueid = lossy(uniqueid);
             format!("chunk {chunk} missing mailbox_message data for {uniqueid} uid {uid}")
         }
+        _ => verdict(finding),
     };
     text.into_bytes()
 }
@@ -129,21 +134,34 @@ impl<'a> VerifyReport<'a> {
 
     fn write(&mut self, event: Event<'_>) -> io::Result<()> {
         match event {
-            Event::Begin { chunk_id, check } if self.verbosity >= 1 => {
-                writeln!(self.out, "checking chunk {chunk_id} {}...", check_name(check))
-            }
-            Event::Step(step) if self.verbosity >= 2 => {
-                writeln!(self.out, "  checking {}", step_name(step))
-            }
-            Event::End { sound } if self.verbosity >= 1 => {
-                writeln!(self.out, "{}", if sound { "ok" } else { "error" })
-            }
             Event::Finding(finding) => {
                 self.out.write_all(&line(finding))?;
                 self.out.write_all(b"\n")
             }
-            _ => Ok(()),
+            event => write_progress(self.out, &event, self.verbosity),
         }
+    }
+}
+
+/// 0: nothing; 1: checks; 2: their steps too.
+pub(super) fn write_progress(
+    out: &mut dyn Write,
+    event: &Event<'_>,
+    verbosity: u32,
+) -> io::Result<()> {
+    match event {
+        Event::Begin { chunk_id, check } if verbosity >= 1 => {
+            let name = check_name(*check);
+            match chunk_id {
+                Some(chunk_id) => writeln!(out, "checking chunk {chunk_id} {name}..."),
+                None => writeln!(out, "checking {name}..."),
+            }
+        }
+        Event::Step(step) if verbosity >= 2 => writeln!(out, "  checking {}", step_name(*step)),
+        Event::End { sound } if verbosity >= 1 => {
+            writeln!(out, "{}", if *sound { "ok" } else { "error" })
+        }
+        _ => Ok(()),
     }
 }
 
@@ -152,6 +170,9 @@ fn check_name(check: Check) -> &'static str {
         Check::Checksums => "checksums",
         Check::Messages => "messages",
         Check::MailboxLinks => "mailbox links",
+        Check::Rows => "index against data",
+        Check::Structure => "structure",
+        Check::Beside => "files beside",
     }
 }
 

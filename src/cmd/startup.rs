@@ -21,15 +21,17 @@ pub(super) fn start(
     streams: &mut Streams<'_>,
 ) -> Result<Settings, Stop> {
     let config = config.unwrap_or(Path::new(DEFAULT_CONFIG));
+    // As Cyrus's tools spell it.
+    let fatal = if ident == "restore" { "Fatal" } else { "fatal" };
     let settings = match Settings::load(config, ident) {
         Ok(settings) => settings,
         Err(error) => {
-            writeln!(streams.err, "fatal error: {error}")?;
+            writeln!(streams.err, "{fatal} error: {error}")?;
             return Err(Stop::Exit(Exit::Config));
         }
     };
     if let Err(error) = become_cyrus(&settings) {
-        writeln!(streams.err, "fatal error: {error}")?;
+        writeln!(streams.err, "{fatal} error: {error}")?;
         return Err(Stop::Exit(Exit::Usage));
     }
     umask(Mode::from_bits_truncate(settings.umask));

@@ -23,14 +23,9 @@ impl LocalTime {
     }
 
     /// UTC, whatever the process's zone.
+    #[cfg(test)]
     pub(super) fn utc() -> LocalTime {
         LocalTime { zone: TimeZone::UTC }
-    }
-
-    /// As C's `asctime` has it, without the line end: `Thu Jan  1 00:00:00 1970`.
-    pub(super) fn asctime(&self, unix: i64) -> String {
-        let time = Timestamp::from_second(unix).unwrap_or(Timestamp::UNIX_EPOCH);
-        time.to_zoned(self.zone.clone()).strftime("%a %b %e %H:%M:%S %Y").to_string()
     }
 
     /// `unix`: Unix time, seconds. One outside of what calendars hold (years -9999
@@ -97,7 +92,6 @@ mod tests {
         let utc = LocalTime { zone: TimeZone::UTC };
         assert_eq!(utc.format(0), "1970-01-01 00:00:00");
         assert_eq!(utc.format(1_795_247_526), "2026-11-21 07:52:06");
-        assert_eq!(utc.asctime(0), "Thu Jan  1 00:00:00 1970");
         assert_eq!(utc.format(-1), "1969-12-31 23:59:59");
         assert_eq!(utc.format(i64::MAX), i64::MAX.to_string());
         let posix = LocalTime { zone: TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap() };

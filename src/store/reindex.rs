@@ -272,7 +272,7 @@ mod tests {
             }
         });
         assert!(!sound.unwrap());
-        assert_eq!(findings, [chunks[1].id]);
+        assert_eq!(findings, [Some(chunks[1].id)]);
         assert_eq!(fs::read(&path).unwrap(), octets);
         drop(dir);
     }

@@ -152,11 +152,9 @@ fn make_way(backup: &Backup, to: &Path) -> Result<()> {
             remove(&index_path(to))?;
             remove(to)
         }
-        // From an earlier move in the other direction.
-        Ok(meta) if meta.is_symlink() && leads_to(to, backup.path()) => {
-            remove(&index_path(to))?;
-            remove(to)
-        }
+        // From an earlier move in the other direction. The copy takes its place at once:
+        // whoever comes meanwhile finds the locked file, and not nothing.
+        Ok(meta) if meta.is_symlink() && leads_to(to, backup.path()) => Ok(()),
         Ok(_) => Err(MoveError::InTheWay(to.to_owned())),
         Err(e) if e.kind() == io::ErrorKind::NotFound => remove(&index_path(to)),
         Err(e) => Err(io_at(to)(e)),

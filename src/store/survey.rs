@@ -85,11 +85,24 @@ pub fn survey(
     Ok(found)
 }
 
-/// Does not follow symbolic links: what they lead to is found in its own place.
 fn walk(
     directory: &Path,
     depth: usize,
     paths: &mut BTreeMap<(u64, u64), PathBuf>,
+) -> io::Result<()> {
+    each_file(directory, depth, &mut |path, meta| {
+        if path.file_name().is_some_and(|name| !is_side_file(name)) {
+            paths.entry((meta.dev(), meta.ino())).or_insert(path);
+        }
+    })
+}
+
+/// The regular files below a directory. Does not follow symbolic links: what they lead to
+/// is found in its own place. A directory that does not exist holds none.
+fn each_file(
+    directory: &Path,
+    depth: usize,
+    take: &mut dyn FnMut(PathBuf, &fs::Metadata),
 ) -> io::Result<()> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
@@ -100,18 +113,34 @@ fn walk(
         let entry = entry?;
         let kind = entry.file_type()?;
         if kind.is_dir() && depth > 0 {
-            walk(&entry.path(), depth - 1, paths)?;
-        } else if kind.is_file() && !is_side_file(&entry.file_name()) {
-            let meta = entry.metadata()?;
-            paths.entry((meta.dev(), meta.ino())).or_insert_with(|| entry.path());
+            each_file(&entry.path(), depth - 1, take)?;
+        } else if kind.is_file() {
+            match entry.metadata() {
+                Ok(meta) => take(entry.path(), &meta),
+                // Gone meanwhile.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
+            }
         }
     }
     Ok(())
 }
 
+/// The regular files below the partitions, with their inodes, in the order of names.
+pub(super) fn files_below(directories: &[PathBuf]) -> io::Result<Vec<(PathBuf, (u64, u64))>> {
+    let mut found = Vec::new();
+    for directory in directories {
+        each_file(directory, DEPTH_MAX, &mut |path, meta| {
+            found.push((path, (meta.dev(), meta.ino())));
+        })?;
+    }
+    found.sort();
+    Ok(found)
+}
+
 /// Whether a file stands beside a data file: its index, what a compaction or a move is
 /// writing, copies of earlier times (`<name>.<unix time>`), what recovery cut.
-fn is_side_file(name: &OsStr) -> bool {
+pub(super) fn is_side_file(name: &OsStr) -> bool {
     let mut name = name.as_bytes();
     if [".index", ".new", "-journal", ".moving", ".forward"]
         .iter()

@@ -158,8 +158,8 @@ impl Session {
                     self.send("+ go ahead");
                     None
                 }
-                Event::BodyStart(_) => {
-                    self.spool.start();
+                Event::BodyStart(header) => {
+                    self.spool.start(header.size);
                     None
                 }
                 Event::Body(_) if self.staging_failed => None,

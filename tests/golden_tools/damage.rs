@@ -13,7 +13,7 @@ use sha1::{Digest, Sha1};
 
 use crate::site::{Site, wait};
 
-fn flip(path: &Path, at: u64) {
+pub(crate) fn flip(path: &Path, at: u64) {
     let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
     let mut octet = [0];
     file.read_exact_at(&mut octet, at).unwrap();
@@ -164,12 +164,14 @@ fn one_implementation_behind_all_faces() {
         command.args(words).arg("-C").arg(site.conf());
         wait(command)
     };
-    let same: [(&[&str], &str, &[&str]); 15] = [
+    let same: [(&[&str], &str, &[&str]); 17] = [
         (&["list"], "ctl_backups", &["list"]),
         (&["list", "--json", "bob", "nobody"], "ctl_backups", &["-j", "list", "bob", "nobody"]),
         (&["list", "--prefix", "b"], "ctl_backups", &["list", "-P", "b"]),
-        (&["verify", "-vv", "bob"], "ctl_backups", &["-vv", "verify", "bob"]),
-        (&["verify", "--json", "--all"], "ctl_backups", &["-j", "-A", "verify"]),
+        (&["verify", "-vv", "bob"], "ctl_backups", &["-vv", "verify", "--deep", "bob"]),
+        (&["verify", "--cyrus", "-vv", "bob"], "ctl_backups", &["-vv", "verify", "bob"]),
+        (&["verify", "--json", "--all"], "ctl_backups", &["-j", "-A", "--deep", "verify"]),
+        (&["verify", "--quick", "--all"], "ctl_backups", &["-A", "--quick", "verify"]),
         (&["ctl_backups", "verify", "nobody"], "ctl_backups", &["verify", "nobody"]),
         (&["cyr_backup", "carol", "list", "all"], "cyr_backup", &["carol", "list", "all"]),
         (&["stat", "--all"], "ctl_backups", &["-A", "stat"]),

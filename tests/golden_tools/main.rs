@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod catalogue;
 mod compact;
 mod damage;
 mod live;
@@ -14,3 +15,4 @@ mod many;
 mod more;
 mod recorded;
 mod site;
+mod speed;

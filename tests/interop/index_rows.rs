@@ -11,7 +11,13 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
 
 const QUERIES: [(&str, &str); 6] = [
-    ("message", "SELECT guid, partition, size FROM message"),
+    // The real backupd stores a message with every user that a request is about; of those who
+    // are not concerned no mailbox holds it.
+    (
+        "message",
+        "SELECT guid, partition, size FROM message \
+         WHERE id IN (SELECT message_id FROM mailbox_message)",
+    ),
     (
         "mailbox",
         "SELECT uniqueid, mboxname, mboxtype, last_uid, highestmodseq, recentuid, recenttime, \

@@ -102,6 +102,33 @@ fn the_real_master_starts_and_replaces_us() {
     });
 }
 
+/// As the services of Cyrus do when a package is upgraded.
+#[test]
+fn a_new_program_takes_over_from_an_old_one() {
+    let Some(cyrus) = Cyrus::find_or_skip("a_new_program_takes_over_from_an_old_one") else {
+        return;
+    };
+    let setup = DoorSetup::new(&cyrus, &[]);
+    let (mut master, port) = setup.master(&cyrus, "");
+    let mut old = RawCsync::login(port, ADMIN, PASSWORD);
+    let [first] = children(&master)[..] else { panic!("one process") };
+    setup.replace_backupd();
+    // The next client is served by the new program, the old one serves those it has.
+    let mut new = RawCsync::login(port, ADMIN, PASSWORD);
+    assert_eq!(children(&master).len(), 2);
+    assert_eq!(old.ask(b"GET USER tom\r\n"), "OK Success\r\n");
+    assert_eq!(new.ask(b"NOOP\r\n"), "OK Noop completed\r\n");
+    assert_eq!(old.ask(b"EXIT\r\n"), "OK Finished\r\n");
+    wait_for("the old one's leave", PATIENCE, || {
+        (!children(&master).contains(&first)).then_some(())
+    });
+    assert_eq!(new.ask(b"GET USER tom\r\n"), "OK Success\r\n");
+    let mut third = RawCsync::login(port, ADMIN, PASSWORD);
+    assert_eq!(third.ask(b"NOOP\r\n"), "OK Noop completed\r\n");
+    assert_eq!(children(&master).len(), 1);
+    assert!(master.terminate().success());
+}
+
 #[test]
 fn sigterm_ends_open_chunks() {
     let Some(cyrus) = Cyrus::find_or_skip("sigterm_ends_open_chunks") else { return };

@@ -23,7 +23,8 @@ const AHEAD: usize = 4;
 const INTERRUPTED: i32 = 130;
 
 /// What is done with one item.
-pub(super) type Visit<'v, T> = dyn Fn(&T, &mut Streams<'_>) -> Result<Outcome, Stop> + Sync + 'v;
+pub(in crate::cmd) type Visit<'v, T> =
+    dyn Fn(&T, &mut Streams<'_>) -> Result<Outcome, Stop> + Sync + 'v;
 
 /// What was written while one item was worked on.
 struct Told {
@@ -33,7 +34,7 @@ struct Told {
 }
 
 /// Set by Ctrl-C. The second one ends the process.
-pub(super) fn interruption() -> io::Result<Arc<AtomicBool>> {
+pub(in crate::cmd) fn interruption() -> io::Result<Arc<AtomicBool>> {
     let flag = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register_conditional_shutdown(SIGINT, INTERRUPTED, flag.clone())?;
     signal_hook::flag::register(SIGINT, flag.clone())?;
@@ -41,7 +42,7 @@ pub(super) fn interruption() -> io::Result<Arc<AtomicBool>> {
 }
 
 /// One item after the other, told as it happens. `done` says whether to go on.
-pub(super) fn in_turn<T>(
+pub(in crate::cmd) fn in_turn<T>(
     items: &[T],
     visit: &Visit<'_, T>,
     interrupted: &AtomicBool,
@@ -63,7 +64,7 @@ pub(super) fn in_turn<T>(
 }
 
 /// `jobs` items at a time, told in their order.
-pub(super) fn in_parallel<T: Sync>(
+pub(in crate::cmd) fn in_parallel<T: Sync>(
     items: &[T],
     jobs: usize,
     visit: &Visit<'_, T>,

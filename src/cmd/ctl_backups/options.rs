@@ -46,6 +46,29 @@ pub enum LockAction {
     Execute(OsString),
 }
 
+/// How much `verify` checks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Level {
+    /// What Cyrus's verify does, with its output.
+    #[default]
+    Cyrus,
+    /// `--quick`: what can be said without reading the data.
+    Quick,
+    /// `--deep`: everything, in both directions.
+    Deep,
+}
+
+impl Level {
+    /// The word for it in JSON.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Level::Cyrus => "cyrus",
+            Level::Quick => "quick",
+            Level::Deep => "deep",
+        }
+    }
+}
+
 /// A request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -81,6 +104,8 @@ pub struct Options {
     pub dry_run: bool,
     /// `--keep-files`: `delete` only forgets the backup.
     pub keep_files: bool,
+    /// `--quick`, `--deep`: how much `verify` checks.
+    pub level: Level,
     /// Output is for people: columns that line up, colour.
     pub for_people: bool,
 }
@@ -128,6 +153,11 @@ Options:
     --dry-run           # reconstruct, move: only say what would be done
     --keep-files        # delete: leave the files where they are
 
+Options of verify:
+    --quick             # only what can be said without reading the data
+    --deep              # everything: the index against the data in both directions,
+                        # with -A also backups.db against the partitions
+
 Options of list:
     -t [hours], --stale[=hours]
                         # only backups not updated for so long (default: 24)
@@ -158,6 +188,8 @@ const fn flag(name: &'static str, short: u8) -> Long {
 const JOBS: u8 = 1;
 const DRY_RUN: u8 = 2;
 const KEEP_FILES: u8 = 3;
+const QUICK: u8 = 4;
+const DEEP: u8 = 5;
 
 const SPEC: Spec = Spec {
     short: "AC:DFPSVcfjmpst:uvwx:",
@@ -182,6 +214,8 @@ const SPEC: Spec = Spec {
         Long { name: "jobs", argument: Argument::Required, short: JOBS },
         flag("dry-run", DRY_RUN),
         flag("keep-files", KEEP_FILES),
+        flag("quick", QUICK),
+        flag("deep", DEEP),
     ],
 };
 
@@ -214,6 +248,7 @@ impl Options {
             jobs: None,
             dry_run: false,
             keep_files: false,
+            level: Level::Cyrus,
             for_people: false,
         }
     }
@@ -242,6 +277,8 @@ impl Options {
             JOBS => self.jobs = Some(jobs(value)?),
             DRY_RUN => self.dry_run = true,
             KEEP_FILES => self.keep_files = true,
+            QUICK => self.set_level(Level::Quick)?,
+            DEEP => self.set_level(Level::Deep)?,
             _ => return Err(Misuse),
         }
         Ok(())
@@ -249,6 +286,14 @@ impl Options {
 
     fn set_mode(&mut self, mode: Mode) -> Result<(), Misuse> {
         self.mode.replace(mode).map_or(Ok(()), |_| Err(Misuse))
+    }
+
+    fn set_level(&mut self, level: Level) -> Result<(), Misuse> {
+        if self.level != Level::Cyrus && self.level != level {
+            return Err(Misuse);
+        }
+        self.level = level;
+        Ok(())
     }
 
     fn set_lock_action(&mut self, action: LockAction) -> Result<(), Misuse> {
@@ -260,6 +305,7 @@ impl Options {
         let many = matches!(self.mode, Some(Mode::All | Mode::Domains | Mode::Prefixes));
         let misuse = self.json && self.verbosity > 0
             || self.lock_action.is_some() && self.command != Command::Lock
+            || self.level != Level::Cyrus && self.command != Command::Verify
             || self.mode == Some(Mode::All) && !self.operands.is_empty()
             || match self.command {
                 Command::Lock | Command::Delete => many || self.operands.len() > 1,

@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use super::{Export, Search};
 use crate::cmd::Mode;
 use crate::cmd::getopt::{self, Argument, Long, OptionError, Spec};
 use crate::cmd::time;
@@ -21,6 +22,10 @@ pub enum Command {
     Dump(Dump),
     /// `json`
     Json(JsonWhat),
+    /// `cyrbk export`
+    Export(Export),
+    /// `cyrbk search`
+    Search(Search),
 }
 
 /// What `list` lists.

@@ -4,8 +4,6 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
 
-use mailparse::{MailHeaderMap, dateparse, parse_headers};
-
 use super::{Failure, Look, Show, SummaryForm};
 use crate::cmd::Streams;
 use crate::cmd::json::Json;
@@ -14,34 +12,24 @@ use crate::cmd::report::{store_error, write_labelled};
 use crate::cmd::time::LocalTime;
 use crate::store::exact;
 use crate::store::export::{self, ExportError};
+use crate::store::search::{HEADER_MAX, Summary};
 use crate::wire::Guid;
 use crate::wire::dlist::lossy;
 
-/// Octets of a message in which its header is looked for.
-const HEADER_MAX: u64 = 256 * 1024;
 /// Columns of the sender and of the subject.
 const FROM_WIDTH: usize = 28;
 const SUBJECT_WIDTH: usize = 48;
 
-/// What the header says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Summary {
-    /// Unix time.
-    date: Option<i64>,
-    from: String,
-    subject: String,
-}
-
 /// One line: a message, perhaps in a mailbox.
-struct Row {
+pub(super) struct Row {
     /// Internal name of the mailbox.
-    mailbox: Option<String>,
-    uid: Option<u32>,
+    pub(super) mailbox: Option<String>,
+    pub(super) uid: Option<u32>,
     /// Unix time.
-    expunged: Option<i64>,
+    pub(super) expunged: Option<i64>,
     /// When it came, if its header has no date.
-    internaldate: Option<i64>,
-    guid: Guid,
+    pub(super) internaldate: Option<i64>,
+    pub(super) guid: Guid,
 }
 
 /// Shows the messages named, or those of the mailboxes named, as the master has them.
@@ -118,21 +106,7 @@ fn of_messages(guids: &[OsString], look: &Look<'_>) -> Result<Vec<Row>, Failure>
     Ok(rows)
 }
 
-impl Summary {
-    fn of(head: &[u8]) -> Summary {
-        let Ok((headers, _)) = parse_headers(head) else { return Summary::default() };
-        let text = |name| headers.get_first_value(name).unwrap_or_default();
-        // The parser takes words that are no date for the epoch.
-        let date = headers.get_first_value("Date").and_then(|date| dateparse(&date).ok());
-        Summary {
-            date: date.filter(|date| *date != 0),
-            from: text("From"),
-            subject: text("Subject"),
-        }
-    }
-}
-
-fn write_text(
+pub(super) fn write_text(
     rows: &[Row],
     summaries: &HashMap<Guid, Summary>,
     out: &mut dyn Write,
@@ -162,7 +136,7 @@ fn write_text(
     Ok(())
 }
 
-fn write_json(
+pub(super) fn write_json(
     rows: &[Row],
     summaries: &HashMap<Guid, Summary>,
     out: &mut dyn Write,
@@ -185,27 +159,4 @@ fn write_json(
         ])
     };
     Json::Array(rows.iter().map(object).collect()).write(out)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_are_decoded() {
-        let head = b"From: =?utf-8?q?J=C3=BCrgen?= <j@example.org>\r\nSubject: \
-            =?iso-8859-1?Q?caf=E9?=\r\n folded\r\nDate: Sun, 1 Sep 2002 20:43:51 -0700\r\n\r\nx";
-        let summary = Summary::of(head);
-        assert_eq!(summary.from, "J\u{fc}rgen <j@example.org>");
-        assert_eq!(summary.subject, "caf\u{e9} folded");
-        assert_eq!(summary.date, Some(1_030_938_231));
-    }
-
-    #[test]
-    fn what_has_no_header_has_no_summary() {
-        for head in [&b""[..], b"\r\nbody", b"no header at all", b"\xff\xfe\0: \x80\r\n\r\n"] {
-            assert_eq!(Summary::of(head).subject, "", "{head:?}");
-        }
-        assert_eq!(Summary::of(b"Date: when it was\r\n\r\n").date, None);
-    }
 }

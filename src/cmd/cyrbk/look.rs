@@ -1,14 +1,16 @@
 //! The words that look into one backup: requests of `cyr_backup`.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
 use super::ConfigArg;
 use crate::cmd::Mode;
 use crate::cmd::cyr_backup::{
-    Command, Dump, JsonWhat, List, MailboxForm, Options, Show, SummaryForm,
+    Command, Export, Form, Imap, JsonWhat, List, Options, Search, SearchForm, Show, SummaryForm,
 };
+use crate::store::search::Query;
 
 /// Which backup.
 #[derive(Debug, Args)]
@@ -65,20 +67,128 @@ enum ShowWhat {
 #[command(after_help = "\
 Examples:
   cyrbk export alice user/alice/Work > work.mbox
-  cyrbk export alice user/alice/Work --eml /tmp/work
-  cyrbk export alice user/alice --expunged > everything.mbox")]
+  cyrbk export alice --maildir /tmp/alice
+  cyrbk export alice --imap imaps://mail.example.com --imap-user alice --password-file ~/pw
+  cyrbk export alice --at '2026-11-20 12:00' --tar | tar tv
+  cyrbk search alice --subject invoice --guids | cyrbk export alice --guids - --eml /tmp/found
+
+What is there already is never overwritten. Exit status 75: a message was damaged or
+missing; the others were written.")]
 pub(super) struct ExportArgs {
     #[command(flatten)]
     backup: BackupArgs,
-    /// Name or uniqueid
+    /// Names or uniqueids; the whole user without any
     #[arg(value_name = "MAILBOX")]
-    name: OsString,
-    /// A file for each message in this directory, instead of an mbox
-    #[arg(long, value_name = "DIRECTORY")]
+    mailboxes: Vec<OsString>,
+    /// An mbox for each mailbox in this directory, instead of one to standard output
+    #[arg(long, value_name = "DIRECTORY", group = "form")]
+    mbox: Option<OsString>,
+    /// A Maildir
+    #[arg(long, value_name = "DIRECTORY", group = "form")]
+    maildir: Option<OsString>,
+    /// A file for each message in this directory
+    #[arg(long, value_name = "DIRECTORY", group = "form")]
     eml: Option<OsString>,
+    /// A tar stream to standard output
+    #[arg(long, group = "form")]
+    tar: bool,
+    #[command(flatten)]
+    imap: ImapArgs,
+    /// Only messages whose GUIDs are in this file; - is standard input
+    #[arg(long, value_name = "FILE")]
+    guids: Option<OsString>,
     /// Expunged messages too
     #[arg(long)]
     expunged: bool,
+    /// Deleted mailboxes too
+    #[arg(long)]
+    deleted: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  cyrbk search alice --from bob --since 2026-11-01
+  cyrbk search alice --deleted-since '2026-11-20 09:00'
+  cyrbk search alice --header list-id=rust --flag flagged --json
+  cyrbk search alice --subject invoice --guids | cyrbk export alice --guids - --maildir /tmp/found
+
+All conditions must hold. Texts are found anywhere in what they are looked for in, decoded, in
+any case. Expunged messages and deleted mailboxes are searched too: an x stands for what is
+gone.")]
+pub(super) struct SearchArgs {
+    #[command(flatten)]
+    backup: BackupArgs,
+    /// Only in this mailbox, by name or uniqueid; may be repeated
+    #[arg(long = "in", value_name = "MAILBOX")]
+    mailboxes: Vec<OsString>,
+    /// Who sent it
+    #[arg(long, value_name = "TEXT")]
+    from: Vec<String>,
+    /// To whom
+    #[arg(long, value_name = "TEXT")]
+    to: Vec<String>,
+    /// What it is about
+    #[arg(long, value_name = "TEXT")]
+    subject: Vec<String>,
+    /// Any other header field
+    #[arg(long, value_name = "NAME=TEXT", value_parser = header)]
+    header: Vec<(String, String)>,
+    /// In the header or the text
+    #[arg(long, value_name = "TEXT")]
+    text: Option<String>,
+    /// Came then or later
+    #[arg(long, value_name = "TIME", value_parser = crate::cmd::time::moment)]
+    since: Option<i64>,
+    /// Came before
+    #[arg(long, value_name = "TIME", value_parser = crate::cmd::time::moment)]
+    before: Option<i64>,
+    /// Has this flag, such as seen, flagged or $Junk; may be repeated
+    #[arg(long, value_name = "FLAG")]
+    flag: Vec<String>,
+    /// Was expunged, or deleted with its mailbox, then or later
+    #[arg(long, value_name = "TIME", value_parser = crate::cmd::time::moment)]
+    deleted_since: Option<i64>,
+    /// JSON instead of text
+    #[arg(long, group = "form")]
+    json: bool,
+    /// GUIDs only, one a line
+    #[arg(long, group = "form")]
+    guids: bool,
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, text) = text.split_once('=').ok_or("write it NAME=TEXT")?;
+    Ok((name.to_owned(), text.to_owned()))
+}
+
+impl From<SearchArgs> for Options {
+    fn from(args: SearchArgs) -> Options {
+        let named = |name: &'static str, texts: Vec<String>| {
+            texts.into_iter().map(move |text| (name.to_owned(), text))
+        };
+        let headers = named("From", args.from)
+            .chain(named("To", args.to))
+            .chain(named("Subject", args.subject))
+            .chain(args.header)
+            .collect();
+        let query = Query {
+            mailboxes: None,
+            headers,
+            text: args.text,
+            since: args.since,
+            before: args.before,
+            flags: args.flag,
+            deleted_since: args.deleted_since,
+        };
+        let form = match (args.json, args.guids) {
+            (true, _) => SearchForm::Json,
+            (_, true) => SearchForm::Guids,
+            _ => SearchForm::Text,
+        };
+        let search = Search { mailboxes: args.mailboxes, query, form };
+        args.backup.options(Command::Search(search))
+    }
 }
 
 impl BackupArgs {
@@ -113,10 +223,58 @@ impl From<ShowArgs> for Options {
     }
 }
 
+/// Any IMAP server.
+#[derive(Debug, Args)]
+struct ImapArgs {
+    /// Mailboxes of this IMAP server: host[:port], by STARTTLS, or imaps://host[:port]
+    #[arg(long, value_name = "SERVER", group = "form")]
+    imap: Option<String>,
+    /// Who logs in there; else in CYRBK_IMAP_USER
+    #[arg(long, value_name = "USER", requires = "imap")]
+    imap_user: Option<String>,
+    /// Its first line is the password; else in CYRBK_IMAP_PASSWORD
+    #[arg(long, value_name = "FILE", requires = "imap")]
+    password_file: Option<PathBuf>,
+    /// Root certificates, in PEM, instead of the system's
+    #[arg(long, value_name = "FILE", requires = "imap")]
+    ca_file: Option<PathBuf>,
+    /// Password and mail in the clear
+    #[arg(long, requires = "imap")]
+    no_tls: bool,
+    /// Everything into this folder there, such as Restored/2026
+    #[arg(long, value_name = "FOLDER", requires = "imap")]
+    under: Option<String>,
+}
+
+impl ImapArgs {
+    fn form(&self) -> Option<Form> {
+        let server = self.imap.clone()?;
+        Some(Form::Imap(Imap {
+            server,
+            user: self.imap_user.clone(),
+            password_file: self.password_file.clone(),
+            ca_file: self.ca_file.clone(),
+            no_tls: self.no_tls,
+            under: self.under.clone(),
+        }))
+    }
+}
+
+impl ExportArgs {
+    fn form(&self) -> Form {
+        let place = |form: fn(OsString) -> Form, place: &Option<OsString>| place.clone().map(form);
+        place(Form::MboxFiles, &self.mbox)
+            .or(place(Form::Maildir, &self.maildir))
+            .or(place(Form::Eml, &self.eml))
+            .or_else(|| self.imap.form())
+            .unwrap_or(if self.tar { Form::Tar } else { Form::Mbox })
+    }
+}
+
 impl From<ExportArgs> for Options {
     fn from(args: ExportArgs) -> Options {
-        let form = args.eml.map_or(MailboxForm::Mbox, MailboxForm::Eml);
-        let dump = Dump::Mailbox { name: args.name, form, expunged: args.expunged };
-        args.backup.options(Command::Dump(dump))
+        let form = args.form();
+        let ExportArgs { backup, mailboxes, guids, expunged, deleted, .. } = args;
+        backup.options(Command::Export(Export { mailboxes, guids, form, expunged, deleted }))
     }
 }

@@ -4,9 +4,11 @@
 //! anything in between; each holds one chunk of the log.
 
 mod reader;
+mod segment;
 mod writer;
 
 pub use reader::{MemberError, MemberReader};
+pub use segment::{Packer, Segment};
 pub(super) use writer::hex;
 pub use writer::{MemberTotals, MemberWriter, RESTART_EVERY};
 

@@ -5,10 +5,10 @@ use std::io::{self, Write};
 use flate2::{Compress, Compression, FlushCompress, Status};
 use sha1::{Digest, Sha1};
 
-use super::MEMBER_HEADER;
+use super::{MEMBER_HEADER, Segment};
 
 /// Level 6: on real mail level 9 saves half a percent for twice the time.
-const LEVEL: Compression = Compression::new(6);
+pub(super) const LEVEL: Compression = Compression::new(6);
 /// Octets of output gathered before they are handed on.
 const BUFFER: usize = 64 * 1024;
 /// A full flush, at which reading can begin, after so many plain octets.
@@ -65,15 +65,27 @@ impl MemberWriter {
         self.deflate(plain, FlushCompress::None, out)
     }
 
-    /// Prepares for a line of `len` octets: a large one begins at a place where
-    /// reading can begin. Returns whether such a place was made.
-    pub fn start_line(&mut self, len: u64, out: &mut impl Write) -> io::Result<bool> {
-        let is_due = len >= RESTART_EVERY && self.since_restart > 0;
+    /// Makes a place where reading can begin, as in front of a large line. Returns whether
+    /// there was none here.
+    pub fn restart(&mut self, out: &mut impl Write) -> io::Result<bool> {
+        let is_due = self.since_restart > 0;
         if is_due {
             self.since_restart = 0;
             self.deflate(&[], FlushCompress::Full, out)?;
         }
         Ok(is_due)
+    }
+
+    /// Adds lines that were packed elsewhere. Reading can begin behind them; there must be a
+    /// place in front of them where it can, too: see [`MemberWriter::restart`].
+    pub fn add_segment(&mut self, segment: &Segment, out: &mut impl Write) -> io::Result<()> {
+        if self.since_restart > 0 {
+            return Err(io::Error::other("no full flush in front of a segment"));
+        }
+        self.crc.update(segment.plain());
+        self.sha1.update(segment.plain());
+        self.len_plain += segment.plain().len() as u64;
+        out.write_all(segment.packed())
     }
 
     /// Pushes everything added so far through to `out`: a reader can inflate it

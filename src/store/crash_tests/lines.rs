@@ -8,6 +8,7 @@ use rusqlite::types::Value as Sql;
 use sha1::{Digest, Sha1};
 
 use super::super::backup::index_path;
+use super::super::chunk::RESTART_EVERY;
 use super::super::index::{Index, Open};
 use super::super::log::{BodySink, LogReader};
 use super::super::staging::Staging;
@@ -27,6 +28,15 @@ pub(super) struct Step {
     files: Vec<FileHeader>,
 }
 
+fn message_line(files: &[FileHeader]) -> (Vec<u8>, Vec<usize>) {
+    let mut printer = Printer::new(Literals::NonSync, b"MESSAGE (".to_vec());
+    for (i, file) in files.iter().enumerate() {
+        printer.separator(i).file(file);
+    }
+    printer.raw(b")");
+    printer.into_parts()
+}
+
 pub(super) fn guid_of(octets: &[u8]) -> Guid {
     Guid::from(<[u8; 20]>::from(Sha1::digest(octets)))
 }
@@ -37,16 +47,13 @@ impl Step {
     }
 
     pub(super) fn message(bodies: &[Vec<u8>]) -> Step {
-        let mut printer = Printer::new(Literals::NonSync, b"MESSAGE (".to_vec());
-        let mut files = Vec::new();
-        for (i, body) in bodies.iter().enumerate() {
-            let (partition, guid) = (b"default".to_vec(), guid_of(body));
-            let file = FileHeader { partition, guid, size: body.len() as u64 };
-            printer.separator(i).file(&file);
-            files.push(file);
-        }
-        printer.raw(b")");
-        let (text, body_at) = printer.into_parts();
+        let header = |body: &Vec<u8>| FileHeader {
+            partition: b"default".to_vec(),
+            guid: guid_of(body),
+            size: body.len() as u64,
+        };
+        let files: Vec<FileHeader> = bodies.iter().map(header).collect();
+        let (text, body_at) = message_line(&files);
         let bodies = bodies.iter().cloned().map(Body::Memory).collect();
         Step { text, body_at, bodies, files }
     }
@@ -93,8 +100,22 @@ impl Step {
         writer.append(now, &line, &Staging::new("/nonexistent".into()))
     }
 
-    pub(super) fn shown(&self) -> String {
-        format!("{:?}", parse_item(&self.text).unwrap())
+    /// The lines that it becomes.
+    pub(super) fn shown(&self) -> Vec<String> {
+        if self.files.is_empty() || self.bodies.iter().map(Body::len).sum::<u64>() < RESTART_EVERY {
+            return vec![format!("{:?}", parse_item(&self.text).unwrap())];
+        }
+        let mut lines = Vec::new();
+        let mut part: Vec<FileHeader> = Vec::new();
+        for (number, file) in self.files.iter().enumerate() {
+            part.push(file.clone());
+            let len: u64 = part.iter().map(|file| file.size).sum();
+            if len >= RESTART_EVERY || number + 1 == self.files.len() {
+                lines.push(message_line(&part).0);
+                part.clear();
+            }
+        }
+        lines.iter().map(|text| format!("{:?}", parse_item(text).unwrap())).collect()
     }
 }
 
@@ -139,7 +160,8 @@ pub(super) fn history(random: &mut Random) -> Vec<Vec<Step>> {
 
 /// Opens the backup as the server does and checks all of it: every row fits the data,
 /// every message has its GUID, the index is what the data say, and one can go on. Returns how
-/// many lines of `steps` are there; they must be the first ones.
+/// many of `steps` are there; they must be the first ones. Of the next one some lines may be
+/// there, if it becomes several.
 pub(super) fn check(path: &Path, steps: &[Step]) -> usize {
     drop(Writer::open(path, 2_000).unwrap());
     let found = check_closed(path, steps);
@@ -174,12 +196,20 @@ fn check_closed(path: &Path, steps: &[Step]) -> usize {
         assert!(stored.is_empty(), "messages where the index says: {stored:?}");
     }
     assert_eq!(end, len, "the index accounts for the whole file");
-    assert!(lines.len() <= steps.len(), "nothing came from nowhere");
-    for (found, step) in lines.iter().zip(steps) {
-        assert_eq!(*found, step.shown());
-    }
     assert_eq!(dump(&index_path(path)), dump_of_rebuilt(path));
-    lines.len()
+    let mut left = &lines[..];
+    for (number, step) in steps.iter().enumerate() {
+        let shown = step.shown();
+        let here = shown.len().min(left.len());
+        assert_eq!(left[..here], shown[..here]);
+        left = &left[here..];
+        if here < shown.len() {
+            assert!(left.is_empty());
+            return number;
+        }
+    }
+    assert!(left.is_empty(), "nothing came from nowhere");
+    steps.len()
 }
 
 #[derive(Default)]

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use super::Writer;
 use super::backup::{index_path, with_suffix};
-use lines::{Step, check, fast_dir, history};
+use lines::{Step, check, fast_dir, guid_of, history};
 use random::Random;
 use sim::{CutPoint, Failing, Image, Outcome, Promised, SimDisk};
 
@@ -32,15 +32,16 @@ const OUTCOMES: [Outcome; 7] = [
 ];
 
 /// Runs the history over a disk; calls that fail are answered as the server does it:
-/// the writer is dropped, the line or the promise is not given.
+/// the writer is dropped, the line or the promise is not given. After each second session
+/// the writer is only synced, and goes on.
 fn live(disk: &SimDisk, path: &Path, sessions: &[Vec<Step>]) -> Vec<Step> {
     let mut now = 1_000;
     let mut stored = Vec::new();
     let mut promised = Promised::default();
     // Lines acknowledged through a writer that failed, until the next one takes them in.
     let mut are_unsettled = false;
-    for session in sessions {
-        let mut writer = None;
+    let mut writer: Option<Writer> = None;
+    for (number, session) in sessions.iter().enumerate() {
         let mut is_in_doubt = false;
         for step in session {
             now += 1;
@@ -56,7 +57,7 @@ fn live(disk: &SimDisk, path: &Path, sessions: &[Vec<Step>]) -> Vec<Step> {
                     disk.promise(promised);
                 }
                 Err(_) => {
-                    is_in_doubt |= open.has_unfinished();
+                    is_in_doubt |= open.has_unsynced();
                     are_unsettled = true;
                     assert!(open.finish(now).is_err() && open.finish(now).is_err());
                     assert!(step.append_to(open, now).is_err(), "failed once, failed for good");
@@ -64,7 +65,15 @@ fn live(disk: &SimDisk, path: &Path, sessions: &[Vec<Step>]) -> Vec<Step> {
                 }
             }
         }
-        let finished = writer.map_or(Ok(()), |mut writer| writer.finish(now));
+        let goes_on = number % 2 == 0 && number + 1 < sessions.len();
+        let finished = match &mut writer {
+            Some(writer) if goes_on => writer.sync(now),
+            Some(writer) => writer.finish(now),
+            None => Ok(()),
+        };
+        if !goes_on || finished.is_err() {
+            writer = None;
+        }
         are_unsettled |= finished.is_err();
         if finished.is_ok() && !is_in_doubt && !are_unsettled {
             promised.durable = stored.len();
@@ -128,6 +137,41 @@ fn a_power_cut_at_any_instant_loses_nothing_promised() {
             }
         }
     }
+}
+
+/// Of a line that becomes several, whole lines are there or none.
+#[test]
+fn a_cut_inside_of_a_divided_line_leaves_whole_lines() {
+    let mut random = Random::new(3);
+    let bodies: Vec<Vec<u8>> = (0..4).map(|_| random.octets(270_000)).collect();
+    let gone: Vec<_> = (1..9_000).map(|uid| (uid, 9, true, guid_of(&[uid as u8]))).collect();
+    let steps = vec![
+        Step::text("SUB %(USERID tom MBOXNAME user.tom)"),
+        Step::message(&bodies),
+        Step::mailbox("a", 9_000, &gone),
+        Step::message(&[random.octets(3_000)]),
+    ];
+    let dir = fast_dir();
+    let path = dir.path().join("data");
+    fs::write(&path, b"").unwrap();
+    let disk = SimDisk::over(Image::default(), path.clone());
+    disk.note_cuts();
+    let steps = live(&disk, &path, &[steps]);
+    assert_eq!(steps.len(), 4);
+    let cuts = disk.take_cuts();
+    let mut are_partial = 0;
+    for (number, cut) in cuts.iter().enumerate() {
+        for outcome in [Outcome::ProcessDies, Outcome::Scattered] {
+            let octets = cut.image.after(outcome, &mut random);
+            let mut cut = cut.clone();
+            if outcome == Outcome::ProcessDies {
+                cut.promised.durable = cut.promised.acknowledged;
+                are_partial += usize::from(octets.len() > 300_000 && cut.promised.durable == 1);
+            }
+            check_after(&octets, &cut, &steps, &format!("{number} {outcome:?}"));
+        }
+    }
+    assert!(are_partial > 2, "{are_partial} cuts in mid-line");
 }
 
 #[test]

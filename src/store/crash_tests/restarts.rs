@@ -8,7 +8,7 @@ use super::super::Writer;
 use super::super::backup::index_path;
 use super::super::index::{Index, Open, RestartPoint};
 use super::super::log::{LogReader, NoBodies};
-use super::lines::{Step, fast_dir};
+use super::lines::{Step, fast_dir, guid_of};
 use super::random::Random;
 
 /// Text that refers back to what came before, wherever that is allowed.
@@ -95,4 +95,35 @@ fn check_points(path: &std::path::Path) -> Vec<RestartPoint> {
     while last.next_line(&mut NoBodies).unwrap().is_some() {}
     assert_eq!(last.offset_plain(), chunk.length);
     all
+}
+
+/// What a client sends as one line is read as if it had come in many.
+#[test]
+fn messages_of_one_line_are_read_apart() {
+    let dir = fast_dir();
+    let path = dir.path().join("data");
+    let mut random = Random::new(8);
+    let sizes = (0..200).map(|n| if n == 100 { 5_000_000 } else { 7_000 + n });
+    let bodies: Vec<Vec<u8>> = sizes.map(|size| prose(&mut random, size)).collect();
+    let mut writer = Writer::open(&path, 1_000).unwrap();
+    Step::message(&bodies).append_to(&mut writer, 1_000).unwrap();
+    writer.finish(1_000).unwrap();
+    let index = writer.index();
+    for body in &bodies {
+        let row = index.message(&guid_of(body)).unwrap().unwrap();
+        let point = index.restart_point(row.chunk_id, row.offset).unwrap();
+        let at = point.map_or(0, |point| point.offset_plain);
+        let is_first = row.offset < 300_000;
+        assert!(is_first || at == row.offset, "{at} for {}", row.offset);
+    }
+    drop(writer);
+    let recorded = check_points(&path);
+    assert!((7..10).contains(&recorded.len()), "{recorded:?}");
+
+    fs::remove_file(index_path(&path)).unwrap();
+    drop(Writer::open(&path, 2_000).unwrap());
+    let found = check_points(&path);
+    assert!(found.iter().all(|point| recorded.contains(point)), "{found:?} of {recorded:?}");
+    // Not those that a large message only just made due.
+    assert!(found.len() + 3 > recorded.len(), "{found:?} of {recorded:?}");
 }

@@ -23,10 +23,10 @@ pub struct Position {
 }
 
 impl Index {
-    /// Enters the effect of a line. A line whose entry fails leaves no trace.
+    /// Enters the effect of a line. After an error some of it may be entered: the
+    /// transaction is to be rolled back.
     pub fn apply(&self, at: Position, line: &Apply<'_>) -> Result<()> {
-        self.db.execute_batch("SAVEPOINT line")?;
-        let result = match line {
+        match line {
             Apply::Message(files) => files.iter().try_for_each(|file| self.enter_message(at, file)),
             Apply::Mailbox(mailbox) => self.mailbox(at, mailbox),
             Apply::Unmailbox(name) => self.unmailbox(at, name),
@@ -38,31 +38,19 @@ impl Index {
             Apply::Unsieve(script) => self.unsieve(at, script),
             Apply::Own(own) => self.enter_own(at, own),
             Apply::Reserve => Ok(()),
-        };
-        let undo = if result.is_err() { "ROLLBACK TO line; RELEASE line" } else { "RELEASE line" };
-        self.db.execute_batch(undo)?;
-        result
+        }
     }
 
     fn enter_message(&self, at: Position, file: &FileHeader) -> Result<()> {
         let guid = file.guid.to_string();
         let (partition, offset, size) = (Text(&file.partition), at.offset as i64, file.size as i64);
-        let row = params![guid, partition, at.chunk_id, offset, size];
-        let known = self
-            .db
+        self.db
             .prepare_cached(
-                "UPDATE message SET partition = ?2, chunk_id = ?3, offset = ?4, size = ?5
-                 WHERE guid = ?1",
+                "INSERT INTO message (guid, partition, chunk_id, offset, size)
+                 VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (guid) DO UPDATE SET
+                 partition = ?2, chunk_id = ?3, offset = ?4, size = ?5",
             )?
-            .execute(row)?;
-        if known == 0 {
-            self.db
-                .prepare_cached(
-                    "INSERT INTO message (guid, partition, chunk_id, offset, size)
-                     VALUES (?1, ?2, ?3, ?4, ?5)",
-                )?
-                .execute(row)?;
-        }
+            .execute(params![guid, partition, at.chunk_id, offset, size])?;
         Ok(())
     }
 

@@ -54,7 +54,7 @@ pub struct RecordRow {
 
 impl RecordRow {
     /// What it adds to the SYNC_CRC of its mailbox, if it lives.
-    pub(super) fn crc(&self) -> u32 {
+    pub fn crc(&self) -> u32 {
         self.guid.as_ref().map_or(0, |guid| {
             CrcRecord {
                 uid: self.uid,
@@ -116,11 +116,11 @@ const MAILBOX: &str = "SELECT id, last_chunk_id, uniqueid, mboxname, mboxtype, l
     highestmodseq, recentuid, recenttime, last_appenddate, pop3_last_login, pop3_show_after,
     uidvalidity, partition, acl, options, sync_crc, sync_crc_annot, quotaroot, xconvmodseq,
     annotations, deleted FROM mailbox";
-const RECORD: &str = "SELECT r.last_chunk_id, r.uid, r.modseq, r.last_updated, r.flags,
+pub(super) const RECORD: &str = "SELECT r.last_chunk_id, r.uid, r.modseq, r.last_updated, r.flags,
     r.internaldate, r.annotations, r.expunged, m.guid, m.size,
     b.uniqueid FROM mailbox_message r JOIN message m ON m.id = r.message_id
     JOIN mailbox b ON b.id = r.mailbox_id";
-const MESSAGE: &str = "SELECT id, guid, partition, chunk_id, offset, size FROM message";
+pub(super) const MESSAGE: &str = "SELECT id, guid, partition, chunk_id, offset, size FROM message";
 
 impl Index {
     /// All mailboxes in the order of their first appearance.
@@ -291,7 +291,7 @@ pub(super) fn record_row(row: &Row<'_>) -> rusqlite::Result<RecordRow> {
     })
 }
 
-fn message_row(row: &Row<'_>) -> rusqlite::Result<MessageRow> {
+pub(super) fn message_row(row: &Row<'_>) -> rusqlite::Result<MessageRow> {
     Ok(MessageRow {
         id: row.get(0)?,
         guid: octets(row, 1)?.and_then(|text| Guid::from_hex(&text)),

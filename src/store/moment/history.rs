@@ -73,7 +73,8 @@ pub fn of(backup: &Backup, chunks: &[ChunkRow]) -> Result<History> {
     });
     let theirs = of_cyrus(backup, chunks)?;
     Ok(match (ours, theirs) {
-        (Some(ours), Some(at)) if ours.is_complete_at(at) => ours,
+        // The later one counts.
+        (Some(ours), Some(theirs)) if !ours.is_complete_at(theirs - 1) => ours,
         (_, Some(complete)) => History::Since { complete, gone: None, by: By::Cyrus },
         (Some(ours), None) => ours,
         (None, None) => History::Complete,

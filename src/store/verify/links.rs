@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::Fault;
+use super::finding::Fault;
 use crate::store::index::{Index, IndexError, MailboxRow, RecordRow};
 use crate::wire::Guid;
 use crate::wire::apply::{Mailbox, Record};
@@ -18,9 +18,10 @@ pub(super) struct Links {
 }
 
 impl Links {
+    /// After [`Index::sort_by_chunk`].
     pub(super) fn of_chunk(index: &Index, chunk_id: i64) -> Result<Links, IndexError> {
         let mailboxes = index.mailboxes_of_chunk(chunk_id)?;
-        let records = index.records_of_chunk(chunk_id)?;
+        let records = index.sorted_records(chunk_id)?;
         let due = |(i, row): (usize, &MailboxRow)| (row.uniqueid.clone(), i);
         let mailboxes_due = mailboxes.iter().enumerate().map(due).collect();
         let mut records_due: HashMap<Vec<u8>, HashMap<Guid, usize>> = HashMap::new();

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use super::*;
 use crate::lock::Wait;
+use crate::store::Backup;
+use crate::store::error::Result;
 
 struct Copy {
     _dir: tempfile::TempDir,
@@ -30,7 +32,7 @@ fn run(check: fn(&Backup, &mut Sink<'_>) -> Result<bool>, backup: &Backup) -> (b
     let mut said = Vec::new();
     let sound = check(backup, &mut |event| {
         said.push(match event {
-            Event::Begin { chunk_id, check } => format!("{chunk_id} {check:?}"),
+            Event::Begin { chunk_id, check } => format!("{} {check:?}", chunk_id.unwrap()),
             Event::Step(step) => format!("{step:?}"),
             Event::Finding(finding) => {
                 let fault = format!("{:?}", finding.fault);

@@ -23,6 +23,17 @@ const CSYNC_PORT: u16 = 2005;
 /// Most lines of a greeting.
 const GREETING_MAX: usize = 100;
 
+/// A connection to any IMAP server, logged in, and what it offers.
+pub(super) fn connect_imap(options: &Options) -> Result<(Talk, Peer, Offer), ClientError> {
+    let port = match &options.destination.place {
+        Place::Host { port: Some(port), .. } => Some(port_number(port)?),
+        Place::Host { port: None, .. } if options.tls == TlsMode::OnConnect => Some(IMAPS_PORT),
+        Place::Host { port: None, .. } => Some(IMAP_PORT),
+        Place::Socket(_) => None,
+    };
+    SetUp::new(options, port)?.run_imap()
+}
+
 /// A connection, logged in.
 pub(super) fn connect(options: &Options) -> Result<(Talk, Peer), ClientError> {
     let port = match &options.destination.place {
@@ -114,7 +125,12 @@ impl<'a> SetUp<'a> {
         })
     }
 
-    fn run(mut self) -> Result<(Talk, Peer), ClientError> {
+    fn run_imap(mut self) -> Result<(Talk, Peer, Offer), ClientError> {
+        self.log_in()?;
+        Ok((self.talk, self.peer, self.offer))
+    }
+
+    fn log_in(&mut self) -> Result<(), ClientError> {
         self.allow();
         if self.options.tls == TlsMode::OnConnect {
             self.handshake()?;
@@ -122,7 +138,11 @@ impl<'a> SetUp<'a> {
         self.allow();
         self.greeting()?;
         self.encrypt()?;
-        self.authenticate()?;
+        self.authenticate()
+    }
+
+    fn run(mut self) -> Result<(Talk, Peer), ClientError> {
+        self.log_in()?;
         if self.peer.is_imap && !self.offer.replication {
             return Err(ClientError::NoReplication);
         }

@@ -18,6 +18,7 @@ mod address;
 mod connect;
 mod error;
 mod exchange;
+pub mod imap;
 mod login;
 mod messages;
 mod offer;

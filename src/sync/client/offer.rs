@@ -18,6 +18,10 @@ pub(super) struct Offer {
     pub(super) replication: bool,
     /// Whether AUTHENTICATE may carry the first response; IMAP only.
     pub(super) sasl_ir: bool,
+    /// Whether literals need not wait; IMAP only.
+    pub(super) literal_plus: bool,
+    /// RFC 2342; IMAP only.
+    pub(super) namespace: bool,
 }
 
 impl Offer {
@@ -48,6 +52,8 @@ impl Offer {
                 "STARTTLS" => offer.starttls = true,
                 "COMPRESS=DEFLATE" => offer.compress = true,
                 "SASL-IR" => offer.sasl_ir = true,
+                "LITERAL+" => offer.literal_plus = true,
+                "NAMESPACE" => offer.namespace = true,
                 "X-REPLICATION" => offer.replication = true,
                 "X-SIEVE-MAILBOX" => offer.sieve_mailbox = true,
                 _ => offer.mechanisms.extend(word.strip_prefix("AUTH=").map(str::to_owned)),

@@ -2,12 +2,12 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
 
 use super::certificate::common_name;
-use super::lease::Lease;
+use super::lease::{LINGER, Lease};
 use super::telemetry::Telemetry;
 use super::{NOTICE, Peer, ServerLimits, Stream};
 use crate::sync::auth::printable;
@@ -16,6 +16,9 @@ use crate::sync::{Action, Done, Session, Work};
 
 /// Octets decoded from or written to one client before others get their turn.
 const TURN: usize = 1 << 20;
+/// The same for a client that has not logged in: what inflates to much is nobody's loss but its
+/// own, and no command of such a client is longer.
+const UNKNOWN_TURN: usize = 32 * 1024;
 /// Octets read from a socket at a time.
 const READ: usize = 256 * 1024;
 
@@ -169,10 +172,16 @@ impl Conn {
             return self.accepted + limits.login_time;
         }
         let idle = self.last_command + limits.idle_time;
-        match self.holds_backups() {
-            true => idle.min(self.last_command + limits.lease_time),
-            false => idle,
+        match self.unused_after(limits) {
+            Some(time) => idle.min(self.last_command + time),
+            None => idle,
         }
+    }
+
+    /// How long after the last command the backups that it has open are taken from it.
+    fn unused_after(&self, limits: &ServerLimits) -> Option<Duration> {
+        let lease = self.lease.as_ref().filter(|lease| !lease.is_empty())?;
+        Some(if lease.is_lingering() { LINGER.min(limits.lease_time) } else { limits.lease_time })
     }
 
     /// A deadline may have passed.
@@ -191,13 +200,13 @@ impl Conn {
             self.shut_down(now);
             return None;
         }
-        let is_unused = self.last_command + limits.lease_time <= now;
-        (self.holds_backups() && is_unused).then_some(Work::Release)
+        let is_unused = |time| self.last_command + time <= now;
+        self.unused_after(limits).is_some_and(is_unused).then_some(Work::Release)
     }
 
     /// Goes on as far as possible without blocking.
     pub(super) fn pump(&mut self, now: Instant, limits: &ServerLimits, scratch: &mut [u8]) -> Next {
-        let mut turn = TURN;
+        let mut turn = if self.session.is_unknown() { UNKNOWN_TURN } else { TURN };
         match self.advance(now, limits, scratch, &mut turn) {
             Ok(next) => next,
             Err(error) => {
@@ -416,3 +425,7 @@ enum Input {
     Turn,
     End,
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -1,6 +1,6 @@
 //! The event loop: one thread that owns all sockets and sessions.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,10 +16,11 @@ use super::lease::Lease;
 use super::listen::Listener;
 use super::manager::{Manager, Retirement};
 use super::origins::Origins;
+use super::ready::Ready;
 use super::workers::{Finished, Job, Workers};
 use super::{
-    NOTICE, Peer, ServerLimits, ServerSettings, SharedSite, Stream, TelemetryFolder, TlsError,
-    TlsFiles,
+    NOTICE, Peer, Program, ServerLimits, ServerSettings, SharedSite, Stream, TelemetryFolder,
+    TlsError, TlsFiles,
 };
 use crate::sync::{Door, Session, SessionSettings, Work};
 
@@ -79,7 +80,7 @@ pub struct Server {
     /// Since when there is no connection.
     idle_since: Option<Instant>,
     /// Connections that can go on without an event.
-    ready: VecDeque<usize>,
+    ready: Ready,
     /// When to look at which connection; entries may be out of date.
     timers: BTreeSet<(Instant, usize)>,
     accept_again: Option<Instant>,
@@ -130,7 +131,7 @@ impl Server {
             conns: HashMap::new(),
             accepted: 0,
             idle_since: None,
-            ready: VecDeque::new(),
+            ready: Ready::default(),
             timers: BTreeSet::new(),
             accept_again: None,
             alive_at: None,
@@ -176,7 +177,7 @@ impl Server {
                     Token(token) => {
                         if let Some(conn) = self.conns.get_mut(&token) {
                             conn.set_readable();
-                            self.ready.push_back(token);
+                            self.ready.push(token);
                         }
                     }
                 }
@@ -184,7 +185,7 @@ impl Server {
             self.take_finished();
             self.take_timers();
             for _ in 0..self.ready.len() {
-                if let Some(token) = self.ready.pop_front() {
+                if let Some(token) = self.ready.pop() {
                     self.pump(token);
                 }
             }
@@ -269,11 +270,15 @@ impl Server {
         let now = Instant::now();
         for (token, conn) in &mut self.conns {
             conn.shut_down(now + self.limits.drain_time);
-            self.ready.push_back(*token);
+            self.ready.push(*token);
         }
     }
 
     fn accept(&mut self, listener: usize) {
+        if self.retirement.on_change.as_ref().is_some_and(Program::has_changed) {
+            tracing::info!("the program was replaced: leaving");
+            return self.close_listeners();
+        }
         while let Some(door) = self.listeners.get(listener) {
             let accepted = door.socket.accept();
             let door = door.door(self.tls.is_some());
@@ -314,7 +319,7 @@ impl Server {
             conn.shut_down(now);
         }
         self.conns.insert(token, conn);
-        self.ready.push_back(token);
+        self.ready.push(token);
         Ok(())
     }
 
@@ -324,7 +329,7 @@ impl Server {
             // A connection is kept until its job is done.
             if let Some(conn) = self.conns.get_mut(&token) {
                 conn.done(Instant::now(), lease, done);
-                self.ready.push_back(token);
+                self.ready.push(token);
             }
         }
     }
@@ -349,7 +354,7 @@ impl Server {
             if let Some(work) = conn.timeout(now, &self.limits) {
                 self.submit(token, work);
             } else {
-                self.ready.push_back(token);
+                self.ready.push(token);
             }
             self.set_timer(token, now);
         }
@@ -372,11 +377,11 @@ impl Server {
         let Some(conn) = self.conns.get_mut(&token) else { return };
         match conn.pump(now, &self.limits, &mut self.scratch) {
             Next::Wait => {}
-            Next::Again => self.ready.push_back(token),
+            Next::Again => self.ready.push(token),
             Next::Job(work) => self.submit(token, work),
             Next::LoggedIn(user) => {
                 conn.watch(self.telemetry.open(&user, token));
-                self.ready.push_back(token);
+                self.ready.push(token);
             }
             Next::Close => return self.close(token),
         }

@@ -1,8 +1,11 @@
 //! The backups that one session has open, and what its commands do to them.
 //!
 //! A lease moves into each job of its session and back: it is never shared. Every
-//! backup in it is locked against other sessions and Cyrus's tools until RESTART,
-//! EXIT, the end of the connection, or a time without use.
+//! backup in it is locked against other sessions and Cyrus's tools until EXIT, the
+//! end of the connection, or a time without use. RESTART makes all of them durable; they then
+//! linger for a moment ([`LINGER`]), in case that the same ones are asked for again: a client
+//! that follows its mail server sends one RESTART after another, and opening a backup and
+//! committing its index cost more than a message does.
 
 mod apply;
 mod get;
@@ -11,11 +14,15 @@ mod get;
 mod golden;
 mod messages;
 mod moving;
+mod pending;
 mod read_back;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(super) mod tests;
 
-use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use self::pending::{Pending, Reserved};
 use super::answers::Answers;
 use super::login::Login;
 use super::request::Refusal;
@@ -25,7 +32,6 @@ use crate::store::index::Index;
 use crate::store::staging::Staging;
 use crate::store::{Line, StoreError, Writer};
 use crate::sync::{Done, Work};
-use crate::wire::Guid;
 use crate::wire::dlist::lossy;
 
 /// How long a command waits for a lock if a client makes no good use of the answer that there
@@ -35,6 +41,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const SLOW_DOWN: Duration = Duration::from_secs(2);
 /// How often the lock is tried meanwhile.
 const LOCK_RETRY: Duration = Duration::from_millis(100);
+
+/// How long a backup stays open after RESTART if nothing else is asked for.
+pub(super) const LINGER: Duration = Duration::from_secs(1);
+/// How long it may stay open over any number of them: others want to see it too.
+const HOLD_MAX: Duration = Duration::from_secs(5);
+/// How long a command waits for a lock that another session is about to give back.
+const LINGERING: Duration = Duration::from_millis(1_500);
 
 /// How often a backup is looked for that is being moved.
 const OPEN_TRIES: usize = 5;
@@ -47,6 +60,8 @@ pub(super) struct Lease {
     open: Vec<Held>,
     /// Backups that the latest GET spoke of: messages that nobody reserved are theirs.
     current: Vec<Vec<u8>>,
+    reserved: Reserved,
+    pending: Pending,
     /// A backup with acknowledged lines was let go of without being finished: the next
     /// RESTART or EXIT cannot promise that they survive a power cut.
     is_in_doubt: bool,
@@ -56,13 +71,29 @@ pub(super) struct Lease {
     is_forced: bool,
     /// The user that the latest GET USER was about, and how often in a row.
     asked: (Vec<u8>, usize),
+    /// Those that were open at the latest RESTART; nothing knows them until they are opened.
+    lingering: Vec<Held>,
 }
 
 struct Held {
     key: Vec<u8>,
     writer: Writer,
-    /// Messages that the client was told are missing here.
-    reserved: HashSet<Guid>,
+    since: Instant,
+}
+
+impl Held {
+    fn new(key: &[u8], writer: Writer) -> Held {
+        Held { key: key.to_vec(), writer, since: Instant::now() }
+    }
+}
+
+/// Where the bodies of a line are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    /// They came with it.
+    Line,
+    /// They waited for it.
+    Pending,
 }
 
 type Reply = Result<Answers, Refusal>;
@@ -70,22 +101,31 @@ type Reply = Result<Answers, Refusal>;
 impl Lease {
     pub(super) fn new(site: SharedSite, peer: Peer) -> Lease {
         let staging = Staging::new(site.staging_path.clone());
+        let pending = Pending::new(site.staging_path.clone());
         Lease {
             site,
             peer,
             open: Vec::new(),
             current: Vec::new(),
+            reserved: Reserved::default(),
+            pending,
             is_in_doubt: false,
             staging,
             login: Login::default(),
             is_forced: false,
             asked: (Vec::new(), 0),
+            lingering: Vec::new(),
         }
     }
 
     /// Whether any backup is held open.
     pub(super) fn is_empty(&self) -> bool {
-        self.open.is_empty()
+        self.open.is_empty() && self.lingering.is_empty()
+    }
+
+    /// Whether backups are held only because they may be wanted again.
+    pub(super) fn is_lingering(&self) -> bool {
+        self.open.is_empty() && !self.lingering.is_empty()
     }
 
     /// Does a job. May block.
@@ -109,20 +149,24 @@ impl Lease {
             }),
             Work::Get(text) => reply(self.get(&text)),
             Work::Apply(text, bodies) => {
-                let result = self.apply(&text, &bodies);
+                let result = self.apply(&text, bodies);
                 if let Err(error) = self.staging.clear() {
                     tracing::warn!(%error, "cannot empty the staging file");
                 }
                 reply(result)
             }
-            Work::Restart => Done::Reply(self.finish_with("OK Restarting")),
-            Work::Exit => Done::Reply(self.finish_with("OK Finished")),
+            Work::Restart => {
+                self.forget_group();
+                Done::Reply(promise(self.restart(), "OK Restarting"))
+            }
+            Work::Exit => {
+                self.forget_group();
+                Done::Reply(promise(self.finish_all(), "OK Finished"))
+            }
             Work::Release => {
                 // The client hears of it when it asks for a promise, and goes on with what
                 // it asked for.
-                let current = std::mem::take(&mut self.current);
                 self.is_in_doubt = self.finish_all().is_err();
-                self.current = current;
                 Done::Released
             }
         }
@@ -139,10 +183,18 @@ impl Lease {
     /// A backup that could not be written to is let go of: what it holds is found
     /// out at its next open.
     fn append(&mut self, at: usize, line: &Line<'_>) -> Result<(), Refusal> {
-        match self.open[at].writer.append(now(), line, &self.staging) {
+        self.append_from(at, line, Source::Line)
+    }
+
+    fn append_from(&mut self, at: usize, line: &Line<'_>, source: Source) -> Result<(), Refusal> {
+        let staging = match source {
+            Source::Line => &self.staging,
+            Source::Pending => self.pending.staging(),
+        };
+        match self.open[at].writer.append(now(), line, staging) {
             Ok(()) => Ok(()),
             Err(error) => {
-                self.is_in_doubt |= self.open.remove(at).writer.has_unfinished();
+                self.is_in_doubt |= self.open.remove(at).writer.has_unsynced();
                 Err(error.into())
             }
         }
@@ -152,8 +204,18 @@ impl Lease {
     fn open_current(&mut self, userid: &[u8]) -> Result<usize, Refusal> {
         let key = self.site.names.userid_key(userid);
         let at = self.open(&key)?;
+        self.forget_group();
         self.current = vec![key];
         Ok(at)
+    }
+
+    /// What the latest GET spoke of is done with.
+    fn forget_group(&mut self) {
+        self.current.clear();
+        self.reserved = Reserved::default();
+        if let Err(error) = self.pending.clear() {
+            tracing::warn!(%error, "cannot empty the staging file");
+        }
     }
 
     /// Opens a backup, making it if there is none; returns its place.
@@ -163,13 +225,18 @@ impl Lease {
             self.open.push(held);
             return Ok(self.open.len() - 1);
         }
+        if let Some(at) = self.lingering.iter().position(|held| held.key == key) {
+            self.open.push(self.lingering.remove(at));
+            return Ok(self.open.len() - 1);
+        }
+        self.finish_lingering();
         self.make_room()?;
-        let writer = self.open_writer(key).inspect_err(|refusal| {
+        let writer = patiently(LINGERING, || self.open_writer(key)).inspect_err(|refusal| {
             if !matches!(refusal, Refusal::Locked) {
                 tracing::error!(backup = %lossy(key), "cannot open the backup");
             }
         })?;
-        self.open.push(Held { key: key.to_vec(), writer, reserved: HashSet::new() });
+        self.open.push(Held::new(key, writer));
         Ok(self.open.len() - 1)
     }
 
@@ -189,13 +256,7 @@ impl Lease {
     /// [`Lease::open`] for commands that had better not be answered LOCKED: a client repeats its
     /// whole round at once, for as long as the lock is held.
     fn open_patiently(&mut self, key: &[u8]) -> Result<usize, Refusal> {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            match self.open(key) {
-                Err(Refusal::Locked) if Instant::now() < until => std::thread::sleep(LOCK_RETRY),
-                other => return other,
-            }
-        }
+        patiently(PATIENCE, || self.open(key))
     }
 
     /// Where an open backup is.
@@ -203,45 +264,59 @@ impl Lease {
         self.open.iter().position(|held| held.key == key).ok_or(Refusal::Internal)
     }
 
-    /// Finishes the backup unused for the longest, if there are too many. Those that
-    /// reserved messages stay open; one that is asked for again is opened again.
+    /// Finishes the backup unused for the longest, if there are too many; one that is asked for
+    /// again is opened again. A rename needs two.
     fn make_room(&mut self) -> Result<(), Refusal> {
-        if self.open.len() < self.site.open_backups_max {
+        if self.open.len() < self.site.open_backups_max.max(2) {
             return Ok(());
         }
-        match self.open.iter().position(|held| held.reserved.is_empty()) {
-            Some(at) => {
-                let finished = finish(self.open.remove(at));
-                self.is_in_doubt |= finished.is_err();
-                finished
-            }
-            None => Ok(()),
-        }
+        let finished = finish(self.open.remove(0));
+        self.is_in_doubt |= finished.is_err();
+        finished
     }
 
-    fn finish_with(&mut self, status: &str) -> Vec<u8> {
-        match self.finish_all() {
-            Ok(()) => format!("{status}\r\n").into_bytes(),
-            Err(_) => format!("{}\r\n", Refusal::Internal.status()).into_bytes(),
-        }
-    }
-
-    /// Makes everything durable that was acknowledged since the last time, and lets
-    /// go of every backup. The first error is returned, after all have been tried.
-    fn finish_all(&mut self) -> Result<(), Refusal> {
-        self.current.clear();
-        self.asked = (Vec::new(), 0);
-        let mut result = match std::mem::take(&mut self.is_in_doubt) {
-            true => Err(Refusal::Internal),
-            false => Ok(()),
-        };
-        for held in self.open.drain(..) {
-            let finished = finish(held);
-            if result.is_ok() {
-                result = finished;
+    /// Makes everything durable that was acknowledged since the last time. The first error
+    /// is returned, after all have been tried.
+    fn restart(&mut self) -> Result<(), Refusal> {
+        self.finish_lingering();
+        let mut result = self.begin_anew();
+        for mut held in self.open.drain(..) {
+            let lingers = held.since.elapsed() < HOLD_MAX;
+            let settled = if lingers { held.writer.sync(now()) } else { held.writer.finish(now()) };
+            if lingers && settled.is_ok() {
+                self.lingering.push(held);
             }
+            result = result.and(settled.map_err(Refusal::from));
         }
         result
+    }
+
+    /// Lets go of what was not asked for again. All of it is durable: should the index not be
+    /// committed, the next open does it.
+    fn finish_lingering(&mut self) {
+        for held in self.lingering.drain(..) {
+            let path = held.writer.path().to_owned();
+            if let Err(error) = finish(held) {
+                tracing::error!(file = %path.display(), %error, "cannot commit the index");
+            }
+        }
+    }
+
+    /// An error if something that was acknowledged cannot be promised any more; the next time
+    /// it can.
+    fn begin_anew(&mut self) -> Result<(), Refusal> {
+        self.asked = (Vec::new(), 0);
+        match std::mem::take(&mut self.is_in_doubt) {
+            true => Err(Refusal::Internal),
+            false => Ok(()),
+        }
+    }
+
+    /// [`Lease::restart`], and lets go of every backup.
+    fn finish_all(&mut self) -> Result<(), Refusal> {
+        self.finish_lingering();
+        let result = self.begin_anew();
+        self.open.drain(..).map(finish).fold(result, Result::and)
     }
 }
 
@@ -253,6 +328,20 @@ impl Drop for Lease {
         }
         if self.finish_all().is_err() {
             tracing::error!("a backup was not finished; it will be mended when next opened");
+        }
+    }
+}
+
+/// Tries again for so long while another has the lock.
+fn patiently<T>(
+    patience: Duration,
+    mut open: impl FnMut() -> Result<T, Refusal>,
+) -> Result<T, Refusal> {
+    let until = Instant::now() + patience;
+    loop {
+        match open() {
+            Err(Refusal::Locked) if Instant::now() < until => std::thread::sleep(LOCK_RETRY),
+            other => return other,
         }
     }
 }
@@ -280,6 +369,14 @@ fn read<T>(
     })
 }
 
+/// The answer to a command that promises durability.
+fn promise(result: Result<(), Refusal>, status: &str) -> Vec<u8> {
+    match result {
+        Ok(()) => format!("{status}\r\n").into_bytes(),
+        Err(_) => format!("{}\r\n", Refusal::Internal.status()).into_bytes(),
+    }
+}
+
 fn reply(result: Reply) -> Done {
     Done::Reply(match result {
         Ok(answers) => answers.finish("OK Success"),
@@ -288,96 +385,4 @@ fn reply(result: Reply) -> Done {
             format!("{}\r\n", refusal.status()).into_bytes()
         }
     })
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use std::path::Path;
-    use std::sync::Arc;
-    use std::time::Duration;
-
-    use super::super::Site;
-    use super::*;
-    use crate::store::Catalog;
-    use crate::store::placement::{Placement, Policy};
-    use crate::sync::auth::{AuthConfig, Authenticator, NamePolicy, PasswordSources};
-
-    fn lease(root: &Path) -> Lease {
-        let partitions = [("one".to_owned(), root.join("one"))].into();
-        let names = NamePolicy {
-            virtdomains: false,
-            defaultdomain: None,
-            loginrealms: Vec::new(),
-            username_tolower: true,
-        };
-        let site = Site {
-            catalog: Catalog::open(root.join("backups.db")),
-            placement: Placement::new(Policy { partitions, umask: 0o077, ..Policy::default() }),
-            names: Default::default(),
-            authenticator: Authenticator::new(AuthConfig {
-                mechs: None,
-                sources: PasswordSources::file(root.join("passwd")),
-                admins: Vec::new(),
-                allow_plaintext: true,
-                names,
-                service: "csync".into(),
-                failed_login_pause: Duration::ZERO,
-                minimum_layer: 0,
-            }),
-            staging_path: root.join("staging"),
-            open_backups_max: 2,
-        };
-        Lease::new(Arc::new(site), Peer::local())
-    }
-
-    fn ask(lease: &mut Lease, work: Work) -> String {
-        match lease.run(work) {
-            Done::Reply(reply) => String::from_utf8(reply).unwrap(),
-            _ => panic!("no reply"),
-        }
-    }
-
-    fn subscribe(lease: &mut Lease, user: &str, name: &str) -> String {
-        let text = format!("SUB %(USERID {user} MBOXNAME user.{name})");
-        ask(lease, Work::Apply(text.into_bytes(), Vec::new()))
-    }
-
-    /// Lines until the index is full.
-    fn fill(lease: &mut Lease, user: &str) {
-        lease.open[0].writer.index().limit_growth(0).unwrap();
-        let refused = (0..10_000).find(|number| {
-            let name = format!("{number}{}", "x".repeat(900));
-            !subscribe(lease, user, &name).starts_with("OK")
-        });
-        assert!(refused.is_some_and(|number| number > 0));
-    }
-
-    #[test]
-    fn restart_promises_nothing_after_a_backup_was_lost() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut lease = lease(dir.path());
-        assert!(subscribe(&mut lease, "tom", "first").starts_with("OK"));
-        fill(&mut lease, "tom");
-        assert!(lease.is_empty(), "let go of");
-        assert_eq!(ask(&mut lease, Work::Restart), "NO Unknown error\r\n");
-        // The next open takes in what was acknowledged, and makes it durable.
-        assert!(subscribe(&mut lease, "tom", "second").starts_with("OK"));
-        let held = &lease.open[0];
-        let names = held.writer.index().subscriptions().unwrap();
-        assert!(names.contains(&b"user.first".to_vec()));
-        assert!(names.contains(&b"user.second".to_vec()));
-        assert_eq!(ask(&mut lease, Work::Restart), "OK Restarting\r\n");
-    }
-
-    #[test]
-    fn nor_after_one_could_not_be_finished_unasked() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut lease = lease(dir.path());
-        assert!(subscribe(&mut lease, "tom", "first").starts_with("OK"));
-        lease.open[0].writer.index().rollback().unwrap();
-        assert!(matches!(lease.run(Work::Release), Done::Released));
-        assert_eq!(ask(&mut lease, Work::Exit), "NO Unknown error\r\n");
-        assert_eq!(ask(&mut lease, Work::Exit), "OK Finished\r\n");
-    }
 }

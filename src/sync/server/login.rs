@@ -53,8 +53,7 @@ impl Login {
                 AuthReply::Success { user: identity.authzid, is_admin: identity.is_admin }
             }
             Step::Failure(failure) => {
-                let (mech, error) = (&self.mech, sasl_error(&failure));
-                tracing::warn!(target: NOTICE, "badlogin: {peer} {mech} [{error}{failure}]");
+                tracing::warn!(target: NOTICE, "{}", badlogin(peer, &self.mech, &failure));
                 *self = Login::default();
                 AuthReply::Failure {
                     status: failure.status_text().to_owned(),
@@ -65,17 +64,66 @@ impl Login {
     }
 }
 
+fn badlogin(peer: &Peer, mech: &str, failure: &AuthFailure) -> String {
+    format!("badlogin: {peer} {mech} [{}{failure}]", sasl_error(failure))
+}
+
 /// What libsasl calls it, number and text: log watchers look for `SASL(-13)`.
 fn sasl_error(failure: &AuthFailure) -> &'static str {
     match failure {
         AuthFailure::WrongPassword { .. }
         | AuthFailure::BadUserName { .. }
-        | AuthFailure::CrossRealm { .. } => "SASL(-13): authentication failure: ",
-        AuthFailure::ProxyDenied { .. } => "SASL(-14): authorization failure: ",
+        | AuthFailure::CrossRealm { .. }
+        | AuthFailure::ProxyDenied { .. } => "SASL(-13): authentication failure: ",
         AuthFailure::Backend(_) => "SASL(-1): generic failure: ",
         AuthFailure::NoMechanism => "SASL(-4): no mechanism available: ",
         AuthFailure::BadProtocol => "SASL(-5): bad protocol / cancel: ",
         AuthFailure::EncryptionNeeded => "SASL(-16): encryption needed to use mechanism: ",
         AuthFailure::Cancelled => "SASL(-5): bad protocol / cancel: ",
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::net::SocketAddr;
+
+    /// Lines of backupd 3.6.1, up to where its words are about its own insides.
+    #[test]
+    fn log_watchers_find_what_they_look_for() {
+        let peer = Peer::new(SocketAddr::new("192.0.2.5".parse().unwrap(), 1));
+        let user = "admin".to_owned();
+        for (mech, failure, cyrus) in [
+            (
+                "PLAIN",
+                AuthFailure::WrongPassword { user: user.clone() },
+                "badlogin: [192.0.2.5] PLAIN [SASL(-13): authentication failure: ",
+            ),
+            (
+                "LOGIN",
+                AuthFailure::WrongPassword { user: user.clone() },
+                "badlogin: [192.0.2.5] LOGIN [SASL(-13): authentication failure: ",
+            ),
+            (
+                "PLAIN",
+                AuthFailure::ProxyDenied { authcid: user.clone(), authzid: user },
+                "badlogin: [192.0.2.5] PLAIN [SASL(-13): authentication failure: ",
+            ),
+            (
+                "NOSUCH",
+                AuthFailure::NoMechanism,
+                "badlogin: [192.0.2.5] NOSUCH [SASL(-4): no mechanism available: ",
+            ),
+            (
+                "SCRAM-SHA-1",
+                AuthFailure::BadProtocol,
+                "badlogin: [192.0.2.5] SCRAM-SHA-1 [SASL(-5): bad protocol / cancel: ",
+            ),
+        ] {
+            let line = badlogin(&peer, mech, &failure);
+            assert!(line.starts_with(cyrus) && line.ends_with(']'), "{line}");
+            assert!(!line.contains('\n'), "{line}");
+        }
     }
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
+use super::Program;
+
 /// Who started the server.
 #[derive(Debug, Default)]
 pub enum Manager {
@@ -31,6 +33,9 @@ pub struct Retirement {
     pub on_hangup: bool,
     /// After the last connection: the server was started for those it has.
     pub when_empty: bool,
+    /// When a client comes and there is another program in the place of this one: that client is
+    /// left to the successor, and the server leaves after its last connection.
+    pub on_change: Option<Program>,
 }
 
 /// Message numbers of master's status pipe: two native 32-bit integers, this and

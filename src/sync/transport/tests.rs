@@ -174,6 +174,10 @@ fn replies_of_any_length_come_out_flushed() {
         assert!(zip.unpack(&packed) == reply, "{len}");
         assert!(transport.deflater.as_ref().unwrap().is_idle(), "{len}");
     }
+    // So regular that nothing comes out until the end.
+    let reply = vec![b'x'; 1_000_000];
+    transport.send(&reply);
+    assert!(zip.unpack(&output(&mut transport)) == reply);
 }
 
 #[test]

@@ -1,16 +1,20 @@
 //! RESERVE and MESSAGE: which messages are missing, and which backups they go to.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use sha1::{Digest, Sha1};
 
 use super::super::answers::Answers;
 use super::super::request::Refusal;
-use super::{Held, Lease, Reply, read};
+use super::pending::Lacking;
+use super::{Lease, Reply, Source, read};
 use crate::store::Line;
-use crate::wire::apply::Apply;
+use crate::wire::apply::{Apply, Mailbox};
 use crate::wire::dlist::{Fields, FileHeader, Literals, Printer, Value};
 use crate::wire::{Body, Guid};
+
+/// Messages of one line of the log, if it is not the client's.
+const LINE_MAX: usize = 1024;
 
 impl Lease {
     /// Which of these messages are not here? What is answered as missing will be
@@ -38,10 +42,11 @@ impl Lease {
         let mut missing_anywhere = HashSet::new();
         for key in &keys {
             let at = self.open(key)?;
-            let held = &mut self.open[at];
             for guid in &wanted {
-                if read(held, |index| index.message(guid))?.is_none() {
-                    held.reserved.insert(*guid);
+                let is_here = self.pending.get(guid).is_some()
+                    || read(&self.open[at], |index| index.message(guid))?.is_some();
+                if !is_here {
+                    self.reserved.add(key, *guid);
                     missing_anywhere.insert(*guid);
                 }
             }
@@ -53,61 +58,94 @@ impl Lease {
         Ok(answers)
     }
 
-    /// Stores messages in every backup that reserved them, and in those that the latest
-    /// GET spoke of (without one, as from a client with a cache, in all that are open) if
-    /// they lack them: a message is sent once, whosever it is.
-    pub(super) fn messages(&mut self, value: &Value<'_>, bodies: &[Body]) -> Result<(), Refusal> {
+    /// Stores each message in the backup that lacks it, or keeps it until it is known in which
+    /// of those that lack it; see [`super::pending`].
+    pub(super) fn messages(&mut self, value: &Value<'_>, bodies: Vec<Body>) -> Result<(), Refusal> {
         let Apply::Message(files) = Apply::read(b"MESSAGE", value)? else {
             return Err(Refusal::Protocol);
         };
         if files.len() != bodies.len() {
             return Err(Refusal::Protocol);
         }
-        for (file, body) in files.iter().zip(bodies) {
+        for (file, body) in files.iter().zip(&bodies) {
             self.check_guid(file, body)?;
         }
-        let mut stored = 0;
-        for key in self.recipients(&files) {
-            let at = self.open(&key)?;
-            let held = &self.open[at];
-            let is_current = self.current.is_empty() || self.current.contains(&key);
-            let mut wanted = Vec::new();
-            for file in &files {
-                let is_reserved = held.reserved.contains(&file.guid);
-                let lacks = || read(held, |index| index.message(&file.guid)).map(|m| m.is_none());
-                wanted.push(is_reserved || (is_current && lacks()?));
-            }
-            // One that has them all is not without a place for them.
-            stored += usize::from(is_current);
-            let (files, bodies): (Vec<FileHeader>, Vec<Body>) = files
-                .iter()
-                .zip(bodies)
-                .zip(&wanted)
-                .filter(|(_, wanted)| **wanted)
-                .map(|((file, body), _)| (file.clone(), body.clone()))
-                .unzip();
-            if files.is_empty() {
+        let mut known = HashSet::new();
+        let mut stored: BTreeMap<Vec<u8>, (Vec<FileHeader>, Vec<Body>)> = BTreeMap::new();
+        let mut waiting = Vec::new();
+        for (file, body) in files.into_iter().zip(bodies) {
+            if !known.insert(file.guid) {
                 continue;
             }
-            self.append_messages(at, files, &bodies)?;
-            stored += 1;
-        }
-        // Without a backup to put them into, nothing may be acknowledged.
-        if stored == 0 { Err(Refusal::Protocol) } else { Ok(()) }
-    }
-
-    /// Backups that these messages may be for: those that the latest GET spoke of, or all
-    /// that are open, and those that reserved any of them.
-    fn recipients(&self, files: &[FileHeader]) -> Vec<Vec<u8>> {
-        let reserves = |held: &&Held| files.iter().any(|f| held.reserved.contains(&f.guid));
-        let is_any = |held: &&Held| self.current.is_empty() || reserves(held);
-        let mut keys = self.current.clone();
-        for held in self.open.iter().filter(is_any) {
-            if !keys.contains(&held.key) {
-                keys.push(held.key.clone());
+            match self.lacking(&file.guid)? {
+                None => {}
+                Some(Lacking::Several) => waiting.push((file, body)),
+                Some(Lacking::One(key)) => {
+                    let (files, bodies) = stored.entry(key).or_default();
+                    files.push(file);
+                    bodies.push(body);
+                }
             }
         }
-        keys
+        for (file, body) in waiting {
+            self.pending.add(&file, &body, &self.staging).map_err(|error| {
+                tracing::error!(%error, "cannot stage a message");
+                Refusal::Internal
+            })?;
+        }
+        for (key, (files, bodies)) in stored {
+            let at = self.open(&key)?;
+            self.append_messages(at, files, &bodies, Source::Line)?;
+        }
+        Ok(())
+    }
+
+    /// Which backups lack the message: of those that reserved it, else of those that the latest
+    /// GET spoke of (without one, as from a client with a cache, of all that are open).
+    fn lacking(&mut self, guid: &Guid) -> Result<Option<Lacking>, Refusal> {
+        if let Some(lacking) = self.reserved.lacking(guid) {
+            return Ok(Some(lacking));
+        }
+        let keys = match self.current.is_empty() {
+            true => self.open.iter().map(|held| held.key.clone()).collect(),
+            false => self.current.clone(),
+        };
+        if keys.is_empty() {
+            // Without a backup to put it into, nothing may be acknowledged.
+            return Err(Refusal::Protocol);
+        }
+        let mut found = None;
+        for key in keys {
+            let at = self.open(&key)?;
+            if read(&self.open[at], |index| index.message(guid))?.is_none() {
+                found = Some(match found {
+                    None => Lacking::One(key),
+                    Some(_) => Lacking::Several,
+                });
+            }
+        }
+        Ok(found)
+    }
+
+    /// Stores the waiting messages that the line names, if this backup lacks them.
+    pub(super) fn claim_messages(&mut self, at: usize, line: &Mailbox<'_>) -> Result<(), Refusal> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let mut known = HashSet::new();
+        let (mut files, mut bodies) = (Vec::new(), Vec::new());
+        for record in line.records() {
+            let guid = record?.guid;
+            let Some((file, body)) = self.pending.get(&guid) else { continue };
+            if known.insert(guid) && read(&self.open[at], |index| index.message(&guid))?.is_none() {
+                files.push(file.clone());
+                bodies.push(body.clone());
+            }
+        }
+        for (files, bodies) in files.chunks(LINE_MAX).zip(bodies.chunks(LINE_MAX)) {
+            self.append_messages(at, files.to_vec(), bodies, Source::Pending)?;
+        }
+        Ok(())
     }
 
     fn append_messages(
@@ -115,14 +153,15 @@ impl Lease {
         at: usize,
         files: Vec<FileHeader>,
         bodies: &[Body],
+        source: Source,
     ) -> Result<(), Refusal> {
         let (text, body_at) = message_line(&files);
-        let guids: Vec<Guid> = files.iter().map(|file| file.guid).collect();
         let apply = Apply::Message(files);
-        self.append(at, &Line { text: &text, body_at: &body_at, bodies, apply: &apply })?;
-        guids.iter().for_each(|guid| {
-            self.open[at].reserved.remove(guid);
-        });
+        let line = Line { text: &text, body_at: &body_at, bodies, apply: &apply };
+        self.append_from(at, &line, source)?;
+        if let (Source::Line, Apply::Message(files)) = (source, &apply) {
+            files.iter().for_each(|file| self.reserved.remove(&file.guid));
+        }
         Ok(())
     }
 

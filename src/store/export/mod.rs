@@ -1,7 +1,20 @@
 //! Many stored messages in one go: each chunk is inflated once, however many are
-//! wanted from it.
+//! wanted from it. Messages come in the order in which they are stored.
+//!
+//! [`gather`] says which messages of which mailboxes are wanted, a [`Sink`] is the form
+//! that they are given: [`mbox`], [`maildir`], [`eml`], [`tar`].
 
-use std::collections::{BTreeMap, HashSet};
+mod directory;
+pub mod eml;
+pub mod folder;
+pub mod item;
+pub mod maildir;
+pub mod mbox;
+pub mod tar;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -15,6 +28,7 @@ use super::log::{BodySink, LogError, LogReader};
 use super::message::MessageError;
 use crate::wire::Guid;
 use crate::wire::dlist::FileHeader;
+pub use item::{Item, Selection, gather};
 
 /// The bodies of one line wait in memory up to this many octets, beyond it in a file.
 const MEMORY_MAX: usize = 4 << 20;
@@ -23,6 +37,50 @@ const MEMORY_MAX: usize = 4 << 20;
 pub type Taker<'t> = dyn FnMut(&Guid, &mut dyn Read) -> io::Result<()> + 't;
 /// The same; the number is how many octets there are.
 pub type SizedTaker<'t> = dyn FnMut(&Guid, u64, &mut dyn Read) -> io::Result<()> + 't;
+
+/// A form in which messages are written.
+pub trait Sink {
+    /// Writes one message of `size` octets, which have been checked.
+    fn message(&mut self, item: &Item, size: u64, octets: &mut dyn Read) -> io::Result<()>;
+
+    /// Makes sure that all is there.
+    fn finish(&mut self) -> io::Result<()>;
+}
+
+/// Writes items to `sink`. A message that cannot be had is told with its reason, the others
+/// are written. Memory does not grow with the messages, only with the number of items.
+pub fn write(
+    backup: &Backup,
+    items: &[Item],
+    staging: &Path,
+    sink: &mut dyn Sink,
+) -> std::result::Result<Vec<MessageError>, ExportError> {
+    let mut by_guid: HashMap<Guid, Vec<&Item>> = HashMap::new();
+    for item in items {
+        by_guid.entry(item.guid).or_default().push(item);
+    }
+    let guids = by_guid.keys().copied();
+    let failed = sized_messages(backup, guids, staging, &mut |guid, size, octets| match by_guid
+        .get(guid)
+        .map(Vec::as_slice)
+    {
+        None => Ok(()),
+        Some([item]) => sink.message(item, size, octets),
+        Some(items) => {
+            let mut copy = tempfile::spooled_tempfile_in(MEMORY_MAX, staging);
+            if size > MEMORY_MAX as u64 {
+                std::fs::create_dir_all(staging)?;
+            }
+            io::copy(octets, &mut copy)?;
+            items.iter().try_for_each(|item| {
+                copy.rewind()?;
+                sink.message(item, size, &mut copy)
+            })
+        }
+    })?;
+    sink.finish()?;
+    Ok(failed)
+}
 
 /// Why not all messages were exported.
 #[derive(Debug, thiserror::Error)]
@@ -243,7 +301,7 @@ impl BodySink for LineSpool {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
+mod pass_tests {
     use super::*;
     use crate::lock::Wait;
 

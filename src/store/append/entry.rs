@@ -1,0 +1,255 @@
+//! Lines into an open chunk: their octets into the member, their rows into the index.
+//!
+//! What is large is divided. Messages that a client sends in one line become several lines, so
+//! that one of them can be read without those in front of it; and pieces of about
+//! [`RESTART_EVERY`] octets are compressed apart from each other, on several processors.
+
+use std::io::{self, Write as _};
+use std::ops::Range;
+use std::path::Path;
+
+use super::super::chunk::{MemberWriter, Packer, RESTART_EVERY, Segment};
+use super::super::data_file::DataFile;
+use super::super::error::{Result, StoreError};
+use super::super::helpers;
+use super::super::index::{Index, Position, RestartPoint};
+use super::super::staging::Staging;
+use super::Line;
+use crate::wire::Body;
+use crate::wire::apply::Apply;
+use crate::wire::dlist::{FileHeader, Literals, Printer};
+
+/// Larger pieces are compressed on their way from the staging file, in little memory.
+const SEGMENT_MAX: u64 = 4 << 20;
+
+/// Where and when lines are entered.
+pub(super) struct Entry<'a> {
+    /// The data file, for messages.
+    pub(super) path: &'a Path,
+    pub(super) data: &'a mut DataFile,
+    pub(super) index: &'a Index,
+    pub(super) chunk_id: i64,
+    pub(super) member: &'a mut MemberWriter,
+    /// Time stamp, Unix time.
+    pub(super) ts: i64,
+}
+
+/// Messages that become one line.
+struct Part<'a> {
+    files: &'a [FileHeader],
+    bodies: &'a [Body],
+}
+
+impl Entry<'_> {
+    /// Enters a line, or several that mean the same.
+    pub(super) fn enter(&mut self, line: &Line<'_>, staging: &Staging) -> Result<()> {
+        if let Apply::Message(files) = line.apply
+            && files.len() == line.bodies.len()
+            && octets_of(line.bodies) >= RESTART_EVERY
+        {
+            return self.messages(files, line.bodies, staging);
+        }
+        if line.bodies.is_empty() && line.text.len() as u64 >= 2 * RESTART_EVERY {
+            return self.long_line(line);
+        }
+        let offset = self.stream(line, staging)?;
+        self.index_line(offset, line.apply)
+    }
+
+    /// Enters messages in lines of a length at which reading can begin.
+    fn messages(&mut self, files: &[FileHeader], bodies: &[Body], staging: &Staging) -> Result<()> {
+        let lengths = bodies.iter().map(Body::len);
+        let parts: Vec<Part<'_>> = divided(lengths)
+            .into_iter()
+            .map(|part| Part { files: &files[part.clone()], bodies: &bodies[part] })
+            .collect();
+        for run in parts.chunk_by(|one, other| one.is_segment() && other.is_segment()) {
+            match run {
+                [part] if !part.is_segment() => {
+                    let (text, body_at) = part.printed();
+                    let apply = Apply::Message(part.files.to_vec());
+                    let (text, body_at, bodies) = (&text[..], &body_at[..], part.bodies);
+                    let line = Line { text, body_at, bodies, apply: &apply };
+                    let offset = self.stream(&line, staging)?;
+                    self.index_line(offset, &apply)?;
+                }
+                _ => self.segments(run, staging)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Compresses lines apart from each other.
+    fn segments(&mut self, parts: &[Part<'_>], staging: &Staging) -> Result<()> {
+        let (path, ts) = (self.path, self.ts);
+        self.restart()?;
+        let lines = parts.iter().map(|part| {
+            let plain = part.plain(ts, staging).map_err(StoreError::io(path))?;
+            Ok((part, plain))
+        });
+        helpers::in_order(
+            lines,
+            Packer::default,
+            |packer, (part, plain)| (part, packer.pack(plain)),
+            |(part, segment)| {
+                let offset = self.member.len_plain();
+                self.add(segment)?;
+                self.restart_point()?;
+                self.index_line(offset, &Apply::Message(part.files.to_vec()))
+            },
+        )
+    }
+
+    /// Compresses pieces of a line apart from each other.
+    fn long_line(&mut self, line: &Line<'_>) -> Result<()> {
+        self.restart()?;
+        let offset = self.member.len_plain();
+        let stamp = stamp(self.ts);
+        let pieces = line.text.chunks(RESTART_EVERY as usize).enumerate().map(|(number, piece)| {
+            let is_last = (number + 1) * RESTART_EVERY as usize >= line.text.len();
+            let stamp: &[u8] = if number == 0 { &stamp } else { b"" };
+            let end: &[u8] = if is_last { b"\r\n" } else { b"" };
+            Ok([stamp, piece, end].concat())
+        });
+        helpers::in_order(pieces, Packer::default, Packer::pack, |segment| self.add(segment))?;
+        self.restart_point()?;
+        self.index_line(offset, line.apply)
+    }
+
+    /// Compresses a line as it is read. Returns its offset in the chunk.
+    fn stream(&mut self, line: &Line<'_>, staging: &Staging) -> Result<u64> {
+        if line.text.len() as u64 + octets_of(line.bodies) >= RESTART_EVERY {
+            self.restart()?;
+        }
+        let offset = self.member.len_plain();
+        let (member, data) = (&mut *self.member, &mut *self.data);
+        let has_restart = (|| {
+            member.write(&stamp(self.ts), data)?;
+            let mut from = 0;
+            for (&at, body) in line.body_at.iter().zip(line.bodies) {
+                member.write(&line.text[from..at], data)?;
+                staging.read(body, |piece| member.write(piece, data))?;
+                from = at;
+            }
+            member.write(&line.text[from..], data)?;
+            member.write(b"\r\n", data)?;
+            member.end_line(data)
+        })()
+        .map_err(StoreError::io(self.path))?;
+        if has_restart {
+            self.restart_point()?;
+        }
+        Ok(offset)
+    }
+
+    fn add(&mut self, segment: io::Result<Segment>) -> Result<()> {
+        segment
+            .and_then(|segment| self.member.add_segment(&segment, self.data))
+            .map_err(StoreError::io(self.path))
+    }
+
+    /// Makes a place where reading can begin, if there is none here.
+    fn restart(&mut self) -> Result<()> {
+        match self.member.restart(self.data).map_err(StoreError::io(self.path))? {
+            true => self.restart_point(),
+            false => Ok(()),
+        }
+    }
+
+    /// Remembers that reading can begin here.
+    fn restart_point(&self) -> Result<()> {
+        let (offset_plain, offset_file) = (self.member.len_plain(), self.data.len());
+        let point = RestartPoint { offset_plain, offset_file };
+        self.index.add_restart_point(self.chunk_id, point).map_err(StoreError::index(self.path))
+    }
+
+    fn index_line(&self, offset: u64, apply: &Apply<'_>) -> Result<()> {
+        let at = Position { chunk_id: self.chunk_id, ts: self.ts, offset };
+        self.index.apply(at, apply).map_err(StoreError::index(self.path))
+    }
+}
+
+impl Part<'_> {
+    /// Whether it is large enough to stand apart, and small enough for memory.
+    fn is_segment(&self) -> bool {
+        (RESTART_EVERY..=SEGMENT_MAX).contains(&octets_of(self.bodies))
+    }
+
+    /// Canonical text, and where in it the bodies belong.
+    fn printed(&self) -> (Vec<u8>, Vec<usize>) {
+        let mut printer = Printer::new(Literals::NonSync, b"MESSAGE (".to_vec());
+        for (i, file) in self.files.iter().enumerate() {
+            printer.separator(i).file(file);
+        }
+        printer.raw(b")");
+        printer.into_parts()
+    }
+
+    /// The whole line.
+    fn plain(&self, ts: i64, staging: &Staging) -> io::Result<Vec<u8>> {
+        let (text, body_at) = self.printed();
+        let len = text.len() + octets_of(self.bodies) as usize + 64;
+        let mut plain = Vec::with_capacity(len);
+        plain.extend_from_slice(&stamp(ts));
+        let mut from = 0;
+        for (&at, body) in body_at.iter().zip(self.bodies) {
+            plain.extend_from_slice(&text[from..at]);
+            staging.read(body, |piece| plain.write_all(piece))?;
+            from = at;
+        }
+        plain.extend_from_slice(&text[from..]);
+        plain.extend_from_slice(b"\r\n");
+        Ok(plain)
+    }
+}
+
+/// What a line begins with.
+fn stamp(ts: i64) -> Vec<u8> {
+    format!("{ts} APPLY ").into_bytes()
+}
+
+fn octets_of(bodies: &[Body]) -> u64 {
+    bodies.iter().map(Body::len).fold(0, u64::saturating_add)
+}
+
+/// Divides messages of these lengths: a part ends as soon as it is long enough, and in front of
+/// a message that is so by itself.
+fn divided(lengths: impl Iterator<Item = u64>) -> Vec<Range<usize>> {
+    let mut parts = Vec::new();
+    let (mut start, mut end, mut len) = (0, 0, 0u64);
+    for length in lengths {
+        if length >= RESTART_EVERY && end > start {
+            parts.push(start..end);
+            (start, len) = (end, 0);
+        }
+        end += 1;
+        len = len.saturating_add(length);
+        if len >= RESTART_EVERY {
+            parts.push(start..end);
+            (start, len) = (end, 0);
+        }
+    }
+    if end > start {
+        parts.push(start..end);
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_end_where_they_are_long_enough() {
+        let large = RESTART_EVERY;
+        let ends = |lens: &[u64]| -> Vec<usize> {
+            divided(lens.iter().copied()).iter().map(|part| part.end).collect()
+        };
+        assert!(ends(&[]).is_empty());
+        assert_eq!(ends(&[1, 2, 3]), [3]);
+        assert_eq!(ends(&[large - 1, 1, 5]), [2, 3]);
+        assert_eq!(ends(&[large - 1, 0, 0, 1]), [4]);
+        assert_eq!(ends(&[large, large, 1]), [1, 2, 3]);
+        assert_eq!(ends(&[1, u64::MAX, 1, u64::MAX]), [1, 2, 3, 4]);
+    }
+}

@@ -1,0 +1,204 @@
+//! Threads that help with work which can be divided.
+//!
+//! Compressing is what bounds everything that writes much, and a session has one thread. In the
+//! whole process there are never more helpers than processors that would else be idle: a server
+//! with as many busy sessions gains nothing from more threads, and gets none.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
+
+/// Helpers at work.
+static LENT: AtomicUsize = AtomicUsize::new(0);
+
+/// Helpers that one task gets at most: what comes in order cannot keep more busy.
+const HELPERS_MAX: usize = 7;
+
+/// Items that are held in memory for each thread, waiting, at work or done.
+const ITEMS_PER_THREAD: usize = 2;
+
+/// Does `work` on every item, on this thread and on helpers, and hands the results to `take` on
+/// this thread in the order of the items. An error of either side ends it. Each thread has a
+/// `tool` of its own to work with.
+///
+/// Few items are held at a time: memory is bounded by the number of processors.
+pub(super) fn in_order<T: Send, U: Send, S, E>(
+    mut items: impl Iterator<Item = Result<T, E>>,
+    tool: impl Fn() -> S + Sync,
+    work: impl Fn(&mut S, T) -> U + Sync,
+    mut take: impl FnMut(U) -> Result<(), E>,
+) -> Result<(), E> {
+    let Some(first) = items.next() else { return Ok(()) };
+    let Some(second) = items.next() else { return take(work(&mut tool(), first?)) };
+    let mut items = [first, second].into_iter().chain(items);
+    let helpers = Helpers::borrow();
+    let window = (helpers.0 + 1) * ITEMS_PER_THREAD;
+    let (jobs, queue) = unbounded::<Job<T, U>>();
+    thread::scope(|scope| {
+        // Dropped at the end of this closure, however it ends: then the helpers end.
+        let jobs = jobs;
+        for _ in 0..helpers.0 {
+            let (queue, tool, work) = (queue.clone(), &tool, &work);
+            let run = move || {
+                let mut tool = tool();
+                queue.iter().for_each(|job| job.run(&mut tool, work));
+            };
+            // Without helpers it takes longer.
+            let _ = thread::Builder::new().name("helper".into()).spawn_scoped(scope, run);
+        }
+        let mut own_tool = tool();
+        let mut waiting = VecDeque::new();
+        loop {
+            while waiting.len() < window
+                && let Some(item) = items.next()
+            {
+                let (job, result) = Job::new(item?);
+                // The queue is open: `queue` is alive.
+                let _ = jobs.send(job);
+                waiting.push_back(result);
+            }
+            let Some(next) = waiting.pop_front() else { return Ok(()) };
+            match done(&next, &queue, &mut own_tool, &work) {
+                Some(done) => take(done)?,
+                // A helper has panicked; so will the scope.
+                None => return Ok(()),
+            }
+        }
+    })
+}
+
+/// Waits for a result, at work meanwhile.
+fn done<T, U, S>(
+    result: &Receiver<U>,
+    queue: &Receiver<Job<T, U>>,
+    tool: &mut S,
+    work: &impl Fn(&mut S, T) -> U,
+) -> Option<U> {
+    loop {
+        match result.try_recv() {
+            Ok(done) => return Some(done),
+            Err(TryRecvError::Disconnected) => return None,
+            Err(TryRecvError::Empty) => {}
+        }
+        match queue.try_recv() {
+            Ok(job) => job.run(tool, work),
+            // A helper is at it.
+            Err(_) => return result.recv().ok(),
+        }
+    }
+}
+
+struct Job<T, U> {
+    item: T,
+    result: Sender<U>,
+}
+
+impl<T, U> Job<T, U> {
+    fn new(item: T) -> (Job<T, U>, Receiver<U>) {
+        let (result, receiver) = bounded(1);
+        (Job { item, result }, receiver)
+    }
+
+    fn run<S>(self, tool: &mut S, work: &impl Fn(&mut S, T) -> U) {
+        // Nobody waits for it any more after an error.
+        let _ = self.result.send(work(tool, self.item));
+    }
+}
+
+/// So many helpers, until dropped.
+struct Helpers(usize);
+
+impl Helpers {
+    fn borrow() -> Helpers {
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        let mut lent = 0;
+        let _ = LENT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |busy| {
+            lent = (processors - 1).saturating_sub(busy).min(HELPERS_MAX);
+            Some(busy + lent)
+        });
+        Helpers(lent)
+    }
+}
+
+impl Drop for Helpers {
+    fn drop(&mut self) {
+        LENT.fetch_sub(self.0, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn squares(items: impl Iterator<Item = Result<u64, String>>) -> (Vec<u64>, Result<(), String>) {
+        let mut taken = Vec::new();
+        let result = in_order(
+            items,
+            || (),
+            |_, n| {
+                thread::sleep(std::time::Duration::from_micros(n * 37 % 100));
+                n * n
+            },
+            |square| {
+                taken.push(square);
+                if square == 49 { Err("enough".to_owned()) } else { Ok(()) }
+            },
+        );
+        (taken, result)
+    }
+
+    #[test]
+    fn results_come_in_the_order_of_the_items() {
+        for count in [0, 1, 2, 5] {
+            let (taken, result) = squares((0..count).map(Ok));
+            assert_eq!(taken, (0..count).map(|n| n * n).collect::<Vec<_>>());
+            assert_eq!(result, Ok(()));
+        }
+        let mut taken = Vec::new();
+        in_order(
+            (0..1000u64).map(Ok::<_, ()>),
+            || 1,
+            |one, n| n + *one,
+            |n| {
+                taken.push(n);
+                Ok(())
+            },
+        )
+        .unwrap();
+        assert_eq!(taken, (1..=1000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn an_error_of_either_side_ends_it() {
+        let (taken, result) = squares((0..100).map(Ok));
+        assert_eq!((taken.len(), result), (8, Err("enough".into())));
+        let items = (0..6).map(|n| if n == 5 { Err("no more".to_owned()) } else { Ok(n) });
+        assert_eq!(squares(items).1, Err("no more".into()));
+    }
+
+    #[test]
+    fn no_more_items_are_held_than_threads_need() {
+        let drawn = AtomicUsize::new(0);
+        let mut taken = 0;
+        let items = (0..500).map(|n| {
+            drawn.fetch_add(1, Ordering::Relaxed);
+            Ok::<i32, ()>(n)
+        });
+        in_order(
+            items,
+            || (),
+            |_, n| n,
+            |_| {
+                taken += 1;
+                let held = drawn.load(Ordering::Relaxed) - taken;
+                assert!(held <= (HELPERS_MAX + 1) * ITEMS_PER_THREAD, "{held}");
+                Ok(())
+            },
+        )
+        .unwrap();
+        assert_eq!(taken, 500);
+    }
+}

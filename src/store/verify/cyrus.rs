@@ -1,0 +1,183 @@
+//! What Cyrus's own verify checks, in its order, up to the first fault.
+
+use super::finding::{Check, Event, Fault, Finding, Sink, Step};
+use super::links::Links;
+use super::messages::Messages;
+use super::pass::{self, Content, Piece, Taken};
+use crate::store::backup::Backup;
+use crate::store::chunk::MemberError;
+use crate::store::error::{Result, StoreError};
+use crate::store::file_hash::FileHash;
+use crate::store::index::ChunkRow;
+use crate::wire::apply::Apply;
+
+/// Checks the checksums of the last chunk. Returns whether nothing was wrong; an
+/// error means that it could not be found out.
+pub fn quick(backup: &Backup, sink: &mut Sink<'_>) -> Result<bool> {
+    match backup.index().last_chunk().map_err(StoreError::index(backup.path()))? {
+        Some(chunk) => Run::start(backup, sink)?.checksums_only(&chunk),
+        None => Ok(true),
+    }
+}
+
+/// Checks everything that Cyrus does. Returns as [`quick`] does.
+pub fn full(backup: &Backup, sink: &mut Sink<'_>) -> Result<bool> {
+    full_with(backup, 1, sink)
+}
+
+/// The same; chunks are read by `jobs` threads.
+pub fn full_with(backup: &Backup, jobs: usize, sink: &mut Sink<'_>) -> Result<bool> {
+    let fault = || StoreError::index(backup.path());
+    let mut chunks = backup.index().chunks().map_err(fault())?;
+    // Row order, unless the index is forged: then still one pass over the file.
+    chunks.sort_by_key(|chunk| chunk.offset);
+    backup.index().sort_by_chunk().map_err(fault())?;
+    let offsets: Vec<u64> = chunks.iter().map(|chunk| chunk.offset).collect();
+    let mut run = Run::start(backup, sink)?;
+    let (mut expected, mut sound) = (None, true);
+    pass::chunks(backup.file(), &offsets, jobs, &mut |i, piece| {
+        let chunk = &chunks[i];
+        if expected.is_none() {
+            expected = run.begin_chunk(chunk)?;
+        }
+        sound = match (&mut expected, piece) {
+            (None, _) => false,
+            (Some(expected), Piece::Lines(lines)) => {
+                lines.iter().for_each(|taken| expected.compare(taken));
+                true
+            }
+            (Some(_), Piece::End(content)) => match expected.take() {
+                Some(expected) => run.end_chunk(chunk, content, expected),
+                None => false,
+            },
+        };
+        Ok(sound)
+    })?;
+    Ok(sound)
+}
+
+struct Run<'a, 's> {
+    backup: &'a Backup,
+    len_file: u64,
+    hash: FileHash,
+    sink: &'a mut Sink<'s>,
+}
+
+/// What should be in a chunk.
+struct Expected {
+    messages: Messages,
+    links: Links,
+}
+
+impl Expected {
+    /// A line that says nothing intelligible is passed over: if the index has
+    /// something from it, that will be missing.
+    fn compare(&mut self, taken: &Taken) {
+        let line = &taken.line;
+        let apply = line.item().ok().and_then(|(name, value)| Apply::read(&name, &value).ok());
+        if let Some(Apply::Mailbox(mailbox)) = &apply {
+            self.links.compare(mailbox);
+        }
+        if matches!(apply, Some(Apply::Message(_))) {
+            self.messages.compare(line.offset, &taken.bodies);
+        }
+    }
+}
+
+impl<'a, 's> Run<'a, 's> {
+    fn start(backup: &'a Backup, sink: &'a mut Sink<'s>) -> Result<Run<'a, 's>> {
+        Ok(Run { backup, len_file: backup.len_file()?, hash: FileHash::default(), sink })
+    }
+
+    fn checksums_only(&mut self, chunk: &ChunkRow) -> Result<bool> {
+        self.begin(chunk, Check::Checksums);
+        if let Some(fault) = self.file_checksum(chunk)? {
+            return Ok(self.end(chunk, [fault]));
+        }
+        let content = pass::text(self.backup.file(), chunk.offset);
+        let fault = self.data_checksums(chunk, &content);
+        Ok(self.end(chunk, fault.or_else(|| unreadable(chunk, content))))
+    }
+
+    /// `None` if the chunk need not be looked at any more.
+    fn begin_chunk(&mut self, chunk: &ChunkRow) -> Result<Option<Expected>> {
+        self.begin(chunk, Check::Checksums);
+        if let Some(fault) = self.file_checksum(chunk)? {
+            self.end(chunk, [fault]);
+            return Ok(None);
+        }
+        let index = self.backup.index();
+        let expected = Messages::of_chunk(index, chunk.id).and_then(|messages| {
+            Ok(Expected { messages, links: Links::of_chunk(index, chunk.id)? })
+        });
+        expected.map(Some).map_err(StoreError::index(self.backup.path()))
+    }
+
+    fn end_chunk(&mut self, chunk: &ChunkRow, mut content: Content, expected: Expected) -> bool {
+        let lines = std::mem::replace(&mut content.lines, Ok(()));
+        let fault = self.data_checksums(chunk, &content);
+        if !self.end(chunk, fault.or_else(|| unreadable(chunk, content))) {
+            return false;
+        }
+        self.begin(chunk, Check::Messages);
+        let faults = match lines {
+            Err(source) => vec![Fault::Unreadable { offset_file: chunk.offset, source }],
+            Ok(()) => expected.messages.faults(),
+        };
+        if !self.end(chunk, faults) {
+            return false;
+        }
+        self.begin(chunk, Check::MailboxLinks);
+        self.end(chunk, expected.links.faults())
+    }
+
+    fn begin(&mut self, chunk: &ChunkRow, check: Check) {
+        (self.sink)(Event::Begin { chunk_id: Some(chunk.id), check });
+    }
+
+    fn end(&mut self, chunk: &ChunkRow, faults: impl IntoIterator<Item = Fault>) -> bool {
+        let mut sound = true;
+        for fault in faults {
+            sound = false;
+            let (chunk_id, offset_file) = (Some(chunk.id), Some(chunk.offset));
+            let finding = Finding { chunk_id, offset_file, fault, filed: Vec::new() };
+            (self.sink)(Event::Finding(&finding));
+        }
+        (self.sink)(Event::End { sound });
+        sound
+    }
+
+    /// Chunks come in the order of their offsets: the hash only goes forward.
+    fn file_checksum(&mut self, chunk: &ChunkRow) -> Result<Option<Fault>> {
+        (self.sink)(Event::Step(Step::FileChecksum));
+        let end = chunk.offset.min(self.len_file);
+        self.hash
+            .update_from(self.backup.file(), end)
+            .map_err(StoreError::io(self.backup.path()))?;
+        let (disk, index) = (self.hash.hex(), chunk.file_sha1.clone());
+        Ok((disk != index).then_some(Fault::FileChecksum { disk, index }))
+    }
+
+    /// What is wrong with the figures; nothing if the member is damaged.
+    fn data_checksums(&mut self, chunk: &ChunkRow, content: &Content) -> Option<Fault> {
+        // A member that merely ends too early is told by its length.
+        if matches!(&content.member, Err(error) if !matches!(error, MemberError::Torn { .. })) {
+            return None;
+        }
+        (self.sink)(Event::Step(Step::DataLength));
+        if content.len_plain != chunk.length {
+            return Some(Fault::DataLength { disk: content.len_plain, index: chunk.length });
+        }
+        (self.sink)(Event::Step(Step::DataChecksum));
+        if content.data_sha1 != chunk.data_sha1 {
+            let (disk, index) = (content.data_sha1.clone(), chunk.data_sha1.clone());
+            return Some(Fault::DataChecksum { disk, index });
+        }
+        None
+    }
+}
+
+fn unreadable(chunk: &ChunkRow, content: Content) -> Option<Fault> {
+    let source = content.member.err()?;
+    Some(Fault::Unreadable { offset_file: chunk.offset, source: source.into() })
+}
