@@ -112,7 +112,10 @@ fn open(
         Selected::Unknown { why, .. } => return Err(Failure::Text(why.to_string())),
     };
     let text = |error| Failure::Text(store_error(&error));
-    let backup = Backup::open(&target.path, Wait::Yes).map_err(text)?;
+    // Cyrus's commands keep others out, as Cyrus's do; what is ours need not.
+    let is_ours = matches!(options.command, Command::Export(_) | Command::Search(_));
+    let open = if is_ours || options.at.is_some() { Backup::open_shared } else { Backup::open };
+    let backup = open(&target.path, Wait::Yes).map_err(text)?;
     let mut report = VerifyReport::new(&mut *streams.out, options.verbosity);
     let checked = verify::quick(&backup, &mut |event| report.event(event));
     let verdict = report.finish()?;

@@ -21,6 +21,7 @@ mod cyrbk;
 mod exit;
 mod findings;
 mod getopt;
+mod hosts_access;
 mod identity;
 mod inherited;
 mod json;

@@ -305,7 +305,8 @@ impl Errand<'_> {
             let mut report = restore::run(job, plan, &mut client, &mut |_| {});
             // What was restored is; a server that does not say good-bye changes nothing.
             let _ = client.exit();
-            let gets_on = report.sum(|mailbox| mailbox.restored) > 0;
+            let gets_on =
+                report.mailboxes.iter().any(|mailbox| mailbox.created || mailbox.restored > 0);
             if let Some(before) = all {
                 report.add_earlier(&before);
             }

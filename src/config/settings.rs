@@ -81,6 +81,8 @@ pub struct Settings {
     pub tls_listen: Vec<String>,
     /// What clients may use up.
     pub limits: LimitSettings,
+    /// `tcp_keepalive`; `None` is off, the default.
+    pub tcp_keepalive: Option<KeepAliveSettings>,
     /// The user to run as, unless `CYRUS_USER` says otherwise; `cyrus`.
     pub cyrus_user: String,
     /// The group to run as, unless `CYRUS_GROUP` says otherwise; `None` for
@@ -301,6 +303,18 @@ pub struct LimitSettings {
     pub spool_memory: u64,
     /// `cyrbk_max_workers`: threads that read and write backups; 64.
     pub max_workers: usize,
+}
+
+/// `tcp_keepalive`: whether and how an idle client is asked if it is still there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeepAliveSettings {
+    /// `tcp_keepalive_cnt`: questions without an answer after which it is gone; `None`: as the
+    /// system has it, which is what zero means.
+    pub count: Option<u32>,
+    /// `tcp_keepalive_idle`: silence before the first one; likewise.
+    pub idle: Option<Duration>,
+    /// `tcp_keepalive_intvl`: time between two; likewise.
+    pub interval: Option<Duration>,
 }
 
 /// How `restore` reaches the server it restores to.

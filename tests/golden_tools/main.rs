@@ -9,6 +9,7 @@
 mod catalogue;
 mod compact;
 mod damage;
+mod killed;
 mod live;
 mod live_more;
 mod many;

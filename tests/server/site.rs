@@ -78,6 +78,7 @@ impl Site {
         });
         let partitions = BTreeMap::from([("one".to_owned(), root.path().join("one"))]);
         let settings = ServerSettings {
+            keep_alive: None,
             session: SessionSettings {
                 server_name: "backup.example.com".into(),
                 mechanisms: authenticator.mechanisms(false),

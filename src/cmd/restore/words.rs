@@ -135,22 +135,21 @@ pub(super) fn write_failures(
         }
     }
     if let Some(why) = &report.ended {
-        write_labelled(err, label, why)?;
-        let left = plan.targets.len().saturating_sub(report.mailboxes.len());
+        let last = report.mailboxes.last().and_then(|mailbox| mailbox.failed.as_ref());
+        if last != Some(why) {
+            write_labelled(err, label, why)?;
+        }
+        let complete = report.mailboxes.iter().filter(|mailbox| mailbox.is_whole()).count();
         let text = format!(
-            "restored {} in {}; {} not reached. The same command again goes on from there: what \
-             has arrived is not sent twice",
+            "restored {}; mailboxes: {complete} complete, {} not, {} not reached. The same \
+             command again goes on from there: what has arrived is not sent twice",
             count(report.sum(|mailbox| mailbox.restored), "message", "messages"),
-            count(whole(report), "mailbox", "mailboxes"),
-            count(left as u64, "mailbox", "mailboxes")
+            report.mailboxes.len() - complete,
+            plan.targets.len().saturating_sub(report.mailboxes.len())
         );
         write_labelled(err, label, &text)?;
     }
     Ok(!plan.unknown.is_empty() || !report.is_whole())
-}
-
-fn whole(report: &Report) -> u64 {
-    report.mailboxes.iter().filter(|mailbox| mailbox.is_whole()).count() as u64
 }
 
 /// What was restored.

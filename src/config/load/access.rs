@@ -7,8 +7,8 @@ use super::super::options::Options;
 use std::time::Duration;
 
 use super::super::settings::{
-    LimitSettings, PwCheck, SaslSettings, Secret, SyncClientSettings, SyncTls, SyslogFacility,
-    TlsClientCerts, TlsSettings,
+    KeepAliveSettings, LimitSettings, PwCheck, SaslSettings, Secret, SyncClientSettings, SyncTls,
+    SyslogFacility, TlsClientCerts, TlsSettings,
 };
 use super::super::value::KIB;
 
@@ -101,6 +101,17 @@ impl Lookup<'_> {
             spool_memory: size("cyrbk_spool_memory", 16 * KIB * KIB)?,
             max_workers,
         })
+    }
+
+    pub(super) fn keep_alive(&mut self) -> Result<Option<KeepAliveSettings>, ConfigError> {
+        let count = self.options.int_within("tcp_keepalive_cnt", 0, 0..=i32::MAX)?;
+        let time = |name| Ok(Some(self.pause(name, 0)?).filter(|time| !time.is_zero()));
+        let settings = KeepAliveSettings {
+            count: Some(count.unsigned_abs()).filter(|&count| count > 0),
+            idle: time("tcp_keepalive_idle")?,
+            interval: time("tcp_keepalive_intvl")?,
+        };
+        Ok(self.options.switch("tcp_keepalive", false)?.then_some(settings))
     }
 
     /// The old name is a switch of its own.
@@ -233,6 +244,21 @@ mod tests {
             max_workers: 64,
         };
         assert_eq!(limits, expected);
+    }
+
+    #[test]
+    fn keep_alive_is_off_unless_asked_for() {
+        let numbers = "tcp_keepalive_cnt: 4\ntcp_keepalive_idle: 2m\ntcp_keepalive_intvl: 30\n";
+        assert_eq!(settings(numbers).unwrap().tcp_keepalive, None);
+        let on = settings(&format!("tcp_keepalive: yes\n{numbers}")).unwrap().tcp_keepalive;
+        let expected = KeepAliveSettings {
+            count: Some(4),
+            idle: Some(Duration::from_secs(120)),
+            interval: Some(Duration::from_secs(30)),
+        };
+        assert_eq!(on, Some(expected));
+        let system = settings("tcp_keepalive: 1\n").unwrap().tcp_keepalive;
+        assert_eq!(system, Some(KeepAliveSettings { count: None, idle: None, interval: None }));
     }
 
     #[test]

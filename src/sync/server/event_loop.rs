@@ -19,8 +19,8 @@ use super::origins::Origins;
 use super::ready::Ready;
 use super::workers::{Finished, Job, Workers};
 use super::{
-    NOTICE, Peer, Program, ServerLimits, ServerSettings, SharedSite, Stream, TelemetryFolder,
-    TlsError, TlsFiles,
+    KeepAlive, NOTICE, Peer, Program, ServerLimits, ServerSettings, SharedSite, Stream,
+    TelemetryFolder, TlsError, TlsFiles,
 };
 use crate::sync::{Door, Session, SessionSettings, Work};
 
@@ -62,6 +62,7 @@ pub struct Server {
     session: Arc<SessionSettings>,
     site: SharedSite,
     limits: ServerLimits,
+    keep_alive: Option<KeepAlive>,
     tls_files: Option<TlsFiles>,
     telemetry: TelemetryFolder,
     tls: Option<Arc<ServerConfig>>,
@@ -120,6 +121,7 @@ impl Server {
             site: Arc::new(settings.site),
             origins: Origins::new(&settings.limits),
             limits: settings.limits,
+            keep_alive: settings.keep_alive,
             tls_files: settings.tls,
             telemetry: settings.telemetry,
             tls,
@@ -308,6 +310,9 @@ impl Server {
         let token = self.next_token;
         self.next_token += 1;
         self.accepted += 1;
+        if let Some(error) = self.keep_alive.and_then(|how| socket.keep_alive(&how).err()) {
+            tracing::warn!(%peer, %error, "tcp_keepalive has no effect");
+        }
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut socket, Token(token), interest)?;
         let now = Instant::now();

@@ -12,6 +12,8 @@
 
 mod identity;
 mod response;
+#[cfg(test)]
+mod tests;
 
 use std::io::{self, Read};
 use std::time::Duration;
@@ -317,7 +319,7 @@ fn date_time(unix: i64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+mod word_tests {
     use super::*;
 
     #[test]
