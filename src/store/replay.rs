@@ -19,7 +19,7 @@ use super::restart;
 use super::torn::{self, Kept};
 use crate::wire::Guid;
 use crate::wire::apply::Apply;
-use scan::{Lines, Scanned};
+pub(super) use scan::{Lines, Scanned, member as scan_member};
 
 /// Enters members into an index, from the front of the file to its end.
 pub(super) struct Replay<'a> {

@@ -40,7 +40,11 @@ pub(in crate::store) enum Lines {
 }
 
 /// Reads the member at `offset`, as if the file ended at `len`.
-pub(super) fn member(disk: &dyn Disk, offset: u64, len: u64) -> Result<Scanned, MemberError> {
+pub(in crate::store) fn member(
+    disk: &dyn Disk,
+    offset: u64,
+    len: u64,
+) -> Result<Scanned, MemberError> {
     Scan::at(disk, offset, len)?
         .read(disk, len, |_| true)?
         .ok_or(MemberError::NotAMember { at: offset })
