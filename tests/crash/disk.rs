@@ -71,7 +71,7 @@ impl BodySink for Bodies {
 
 /// A session notes as the end of a chunk when it was closed, a rebuild the time of its
 /// last line: that column is left out.
-fn dump(path: &Path) -> Vec<String> {
+pub(crate) fn dump(path: &Path) -> Vec<String> {
     let db = Connection::open(format!("{}.index", path.display())).unwrap();
     let mut rows = Vec::new();
     for table in [
@@ -79,6 +79,7 @@ fn dump(path: &Path) -> Vec<String> {
         "message",
         "mailbox",
         "mailbox_message",
+        "subscription",
         "cyrbk_record",
         "cyrbk_mailbox",
     ] {

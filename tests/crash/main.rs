@@ -8,6 +8,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod calls;
 mod client;
 mod disk;
 mod server;
