@@ -91,6 +91,42 @@ fn ctrl_c_ends_a_run_between_backups() {
     );
 }
 
+/// Runs a line of words on a terminal.
+fn on_terminal(site: &Site, line: &str, variables: &[(&str, &str)]) -> String {
+    let mut command = site.command(Path::new("/usr/bin/script"));
+    command.env("TERM", "xterm").envs(variables.iter().copied());
+    command.args(["-qefc", line, "/dev/null"]);
+    wait(command).out_text()
+}
+
+/// Columns and colour are for people only, and only if they want them. What Cyrus's tools
+/// print is not changed for anybody.
+#[test]
+fn colour_is_for_those_who_can_see_it() {
+    if !Path::new("/usr/bin/script").exists() {
+        eprintln!("SKIPPED: no script(1), which makes a terminal");
+        return;
+    }
+    let site = Site::of_fixture("main");
+    let cyrbk = env!("CARGO_BIN_EXE_cyrbk");
+    let conf = site.conf().display().to_string();
+    for words in ["verify bob carol", "list bob carol", "verify --cyrus bob"] {
+        let line = format!("{cyrbk} {words} -C {conf}");
+        let coloured = on_terminal(&site, &line, &[]);
+        let plain = on_terminal(&site, &line, &[("NO_COLOR", "1")]);
+        assert!(coloured.contains("bob") && plain.contains("bob"), "{coloured}");
+        assert!(!plain.contains('\x1b'), "{plain:?}");
+        if words.starts_with("verify") {
+            assert!(coloured.contains("\x1b[32mok\x1b[0m"), "{coloured:?}");
+        }
+        assert!(!on_terminal(&site, &line, &[("TERM", "dumb")]).contains('\x1b'));
+        let json = on_terminal(&site, &line.replace(" -C", " --json -C"), &[]);
+        assert!(!json.contains('\x1b') && json.contains("\"userid\": \"bob\""), "{json:?}");
+    }
+    let line = format!("{} -C {conf} verify bob", site.path().join("bin/ctl_backups").display());
+    assert_eq!(on_terminal(&site, &line, &[]), "verify bob: ok\r\n");
+}
+
 /// What people see: a bar while it lasts, lines that are not broken by it, a tally.
 #[test]
 fn on_a_terminal_there_is_a_bar_and_a_tally() {
@@ -105,11 +141,7 @@ fn on_a_terminal_there_is_a_bar_and_a_tally() {
         site.path().join("bin/ctl_backups").display(),
         site.conf().display()
     );
-    let mut command = site.command(Path::new("/usr/bin/script"));
-    command.env("TERM", "xterm").args(["-qefc", &line, "/dev/null"]);
-    let ran = wait(command);
-    let said = ran.out_text();
-    assert_eq!(ran.code, 0, "{said}");
+    let said = on_terminal(&site, &line, &[]);
     assert!(said.contains("/1000 backups, "), "no bar");
     assert!(said.contains("/s, ") && said.contains(" left"), "no rate");
     for i in 0..USERS {
