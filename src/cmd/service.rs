@@ -39,6 +39,7 @@ pub(super) fn server_settings(settings: &Settings) -> ServerSettings {
             server_name: settings.servername.clone(),
             mechanisms: authenticator.mechanisms(false),
             mechanisms_private: authenticator.mechanisms(true),
+            mechanisms_bound: authenticator.mechanisms_bound(),
             offers_external: authenticator.offers_external(),
             limits: Limits {
                 line,

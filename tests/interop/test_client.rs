@@ -19,7 +19,7 @@ use crate::replica::{Replica, TLS, options};
 /// Every mechanism that we know.
 const ALL: &str = "sasl_mech_list: PLAIN SCRAM-SHA-1 SCRAM-SHA-256";
 
-fn connect(options: &Options) -> Client {
+pub(crate) fn connect(options: &Options) -> Client {
     Client::connect(options).unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -28,12 +28,12 @@ fn with_mechanism(mut options: Options, mechanism: &str) -> Options {
     options
 }
 
-fn guid_of(octets: &[u8]) -> Guid {
+pub(crate) fn guid_of(octets: &[u8]) -> Guid {
     Guid::from(<[u8; 20]>::from(Sha1::digest(octets)))
 }
 
 /// The line that makes a mailbox with one message of UID 1.
-fn mailbox_line(name: &str, id: &str, guid: &Guid, size: usize) -> Vec<u8> {
+pub(crate) fn mailbox_line(name: &str, id: &str, guid: &Guid, size: usize) -> Vec<u8> {
     let record = format!(
         "%(UID 1 MODSEQ 4 LAST_UPDATED 1600000001 FLAGS (\\Flagged \\Seen) INTERNALDATE \
          1600000000 SIZE {size} GUID {guid})"

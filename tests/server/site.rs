@@ -83,6 +83,7 @@ impl Site {
                 server_name: "backup.example.com".into(),
                 mechanisms: authenticator.mechanisms(false),
                 mechanisms_private: authenticator.mechanisms(true),
+                mechanisms_bound: authenticator.mechanisms_bound(),
                 offers_external: false,
                 limits: options.lines,
                 spool_memory: options.spool_memory,

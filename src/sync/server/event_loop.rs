@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 use mio::{Events, Interest, Poll, Token, Waker};
-use rustls::ServerConfig;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
@@ -19,7 +18,7 @@ use super::origins::Origins;
 use super::ready::Ready;
 use super::workers::{Finished, Job, Workers};
 use super::{
-    KeepAlive, NOTICE, Peer, Program, ServerLimits, ServerSettings, SharedSite, Stream,
+    KeepAlive, LoadedTls, NOTICE, Peer, Program, ServerLimits, ServerSettings, SharedSite, Stream,
     TelemetryFolder, TlsError, TlsFiles,
 };
 use crate::sync::{Door, Session, SessionSettings, Work};
@@ -65,7 +64,7 @@ pub struct Server {
     keep_alive: Option<KeepAlive>,
     tls_files: Option<TlsFiles>,
     telemetry: TelemetryFolder,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<LoadedTls>,
     manager: Manager,
     retirement: Retirement,
     workers: Workers,

@@ -34,7 +34,7 @@ pub use manager::{Manager, Retirement};
 pub use program::Program;
 pub use stream::{KeepAlive, Peer, Stream};
 pub use telemetry::TelemetryFolder;
-pub use tls::{ClientCerts, TlsError, TlsFiles};
+pub use tls::{ClientCerts, LoadedTls, TlsError, TlsFiles};
 
 /// The target of log events that are NOTICE in syslog, a level that `tracing` lacks.
 pub const NOTICE: &str = "cyrbk::notice";
