@@ -11,6 +11,7 @@
 mod client;
 mod disk;
 mod server;
+mod waiting;
 
 use std::sync::mpsc;
 use std::thread;
