@@ -13,6 +13,7 @@ use clap::{Args, Parser, Subcommand};
 use look::{BackupArgs, ExportArgs, SearchArgs, ShowArgs};
 use restore::RestoreArgs;
 
+use super::json::Json;
 use super::serve::{self, ServeArgs};
 use super::{Exit, Mode, Stop, Streams, ctl_backups, cyr_backup, passwd, site, startup};
 use crate::config::{ConfigError, Settings};
@@ -171,12 +172,21 @@ struct VerifyArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  cyrbk compact alice
+  cyrbk compact --all --jobs 4
+  cyrbk compact --all --dry-run --json
+
+What is not worth while is skipped, which counts as a failure (75), as in Cyrus.")]
 #[command(group = clap::ArgGroup::new("compacted").args(["operands", "all"]).required(true))]
 struct CompactArgs {
     #[command(flatten)]
     config: ConfigArg,
     #[command(flatten)]
     select: SelectArgs,
+    #[command(flatten)]
+    jobs: JobsArg,
     /// Also where nothing is to be gained
     #[arg(long)]
     force: bool,
@@ -219,6 +229,9 @@ struct PasswdArgs {
     /// Take the user out of the password file
     #[arg(long)]
     delete: bool,
+    /// Say in JSON that it was done
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs `cyrbk` with these words, the first of which is its name.
@@ -256,7 +269,11 @@ pub(super) fn run(args: &[OsString], streams: &mut Streams<'_>) -> Result<Exit, 
         Command::Passwd(args) => {
             // As the Cyrus user: the server has to read the file.
             let settings = startup::start("cyrbk", Some(&args.config.config), streams)?;
-            conclude(set_password(&args, &settings), streams)
+            let exit = conclude(set_password(&args, &settings), streams)?;
+            if args.json && exit == Exit::Ok {
+                passwd_json(&args).write(streams.out)?;
+            }
+            Ok(exit)
         }
     }
 }
@@ -265,6 +282,15 @@ pub(super) fn run(args: &[OsString], streams: &mut Streams<'_>) -> Result<Exit, 
 fn look_after(mut options: ctl_backups::Options, streams: &mut Streams<'_>) -> Result<Exit, Stop> {
     options.for_people = streams.out_is_terminal && !options.json;
     ctl_backups::run(&options, streams)
+}
+
+fn passwd_json(args: &PasswdArgs) -> Json {
+    let text = |text: &str| Some(Json::Text(text.to_owned()));
+    Json::object([
+        ("command", text("passwd")),
+        ("userid", text(&args.user)),
+        ("status", text(if args.delete { "removed" } else { "ok" })),
+    ])
 }
 
 fn set_password(args: &PasswdArgs, settings: &Settings) -> anyhow::Result<()> {
@@ -345,6 +371,7 @@ impl From<VerifyArgs> for ctl_backups::Options {
 impl From<CompactArgs> for ctl_backups::Options {
     fn from(args: CompactArgs) -> ctl_backups::Options {
         let mut options = args.select.options(ctl_backups::Command::Compact, args.config);
+        options.jobs = args.jobs.jobs;
         options.force = args.force;
         options.dry_run = args.dry_run;
         options.verbosity = args.verbose.into();

@@ -21,6 +21,7 @@ mod cyrbk;
 mod exit;
 mod findings;
 mod getopt;
+mod hosts_access;
 mod identity;
 mod inherited;
 mod json;
@@ -37,6 +38,7 @@ mod service;
 pub mod site;
 mod startup;
 mod time;
+mod tool_log;
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufWriter, IsTerminal, Write};

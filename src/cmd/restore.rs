@@ -5,6 +5,7 @@
 
 mod connect;
 pub(super) mod options;
+mod progress;
 mod words;
 
 use std::ffi::OsString;
@@ -260,7 +261,7 @@ impl Errand<'_> {
             }
         };
         if self.options.tell {
-            words::write_report(&report, streams.out)?;
+            words::write_report(&report, self.request.keep_ids, streams.out)?;
         }
         let failed = words::write_failures(label, &plan, &report, streams.err)?;
         Ok(if failed { Outcome::Failed } else { Outcome::Done })
@@ -302,10 +303,14 @@ impl Errand<'_> {
                 writeln!(streams.out, "ENABLE 0x800")?;
                 streams.out.flush()?;
             }
-            let mut report = restore::run(job, plan, &mut client, &mut |_| {});
+            let progress = progress::Progress::start(plan, streams);
+            let mut report =
+                restore::run(job, plan, &mut client, &mut |event| progress.event(event));
+            progress.end();
             // What was restored is; a server that does not say good-bye changes nothing.
             let _ = client.exit();
-            let gets_on = report.sum(|mailbox| mailbox.restored) > 0;
+            let gets_on =
+                report.mailboxes.iter().any(|mailbox| mailbox.created || mailbox.restored > 0);
             if let Some(before) = all {
                 report.add_earlier(&before);
             }

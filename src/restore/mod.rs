@@ -23,6 +23,9 @@ mod request;
 mod run;
 mod select;
 mod state;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
 mod there;
 mod upload;
 mod view;

@@ -47,7 +47,7 @@ pub struct Job<'j> {
 pub enum Event<'e> {
     /// The next mailbox is begun.
     Mailbox(&'e [u8]),
-    /// So many messages of it are done.
+    /// So many more messages of it are done: there now, or there before.
     Messages(u64),
 }
 
@@ -301,7 +301,7 @@ impl Mailbox<'_> {
         let living = restored.iter().chain(before.iter()).filter(|r| r.expunged.is_none());
         let crc = living.fold(0, |crc, record| crc ^ record.crc());
         if state.sync_crc == crc && self.report.refused.is_empty() {
-            self.report.already += before.len() as u64;
+            self.already(before.len() as u64);
             before.clear();
         }
         if differences.is_empty() {
@@ -363,6 +363,12 @@ impl Mailbox<'_> {
         Ok(self.client.restart()?)
     }
 
+    /// So many messages were there before.
+    fn already(&mut self, count: u64) {
+        self.report.already += count;
+        (self.tell)(Event::Messages(count));
+    }
+
     /// Where the server may have the messages already.
     fn names(&self, destination: &Destination) -> Vec<Vec<u8>> {
         let mut names = vec![self.target.name.clone()];
@@ -376,7 +382,7 @@ impl Mailbox<'_> {
         let there = There::of(&mailbox);
         let mut there =
             there.map_err(|error| Failure::Text(format!("the server's records: {error}")))?;
-        self.report.already += there.take_from(records);
+        self.already(there.take_from(records));
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! What a session asks of the store, and what comes back: plain values.
 
+use super::auth::ChannelBindings;
 use crate::wire::Body;
 
 /// A job that may block. A session has one at a time.
@@ -46,6 +47,8 @@ pub struct Channel {
     pub is_private: bool,
     /// Who the client is by its certificate.
     pub identity: Option<String>,
+    /// What a log-in can be bound to; none without TLS.
+    pub bindings: ChannelBindings,
 }
 
 /// The result of a [`Work`].

@@ -9,6 +9,7 @@
 mod catalogue;
 mod compact;
 mod damage;
+mod killed;
 mod live;
 mod live_more;
 mod many;
@@ -16,3 +17,4 @@ mod more;
 mod recorded;
 mod site;
 mod speed;
+mod syslog;

@@ -17,8 +17,9 @@ use super::Outcome;
 use super::progress::Progress;
 use crate::cmd::{Stop, Streams};
 
-/// How many backups each worker may be ahead of what was printed.
-const AHEAD: usize = 4;
+/// How many backups each worker may be ahead of what was printed. Their output is kept until
+/// then: a line each, as a rule.
+const AHEAD: usize = 16;
 /// Status of a process that Ctrl-C ended, as shells have it.
 const INTERRUPTED: i32 = 130;
 
@@ -143,22 +144,25 @@ struct Gate {
 struct GateState {
     next: usize,
     printed: usize,
+    waiting: usize,
     closed: bool,
 }
 
 impl Gate {
     fn new(len: usize, ahead: usize) -> Gate {
-        let state = GateState { next: 0, printed: 0, closed: false };
+        let state = GateState { next: 0, printed: 0, waiting: 0, closed: false };
         Gate { state: Mutex::new(state), moved: Condvar::new(), len, ahead }
     }
 
     fn next(&self) -> Option<usize> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.waiting += 1;
         let too_far = |state: &mut GateState| {
             !state.closed && state.next < self.len && state.next >= state.printed + self.ahead
         };
         let mut state =
             self.moved.wait_while(state, too_far).unwrap_or_else(PoisonError::into_inner);
+        state.waiting -= 1;
         if state.closed || state.next >= self.len {
             return None;
         }
@@ -167,8 +171,15 @@ impl Gate {
     }
 
     fn printed(&self, count: usize) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).printed = count;
-        self.moved.notify_all();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.printed = count;
+        // A worker that waits goes on when half of what it may be ahead has been printed: to be
+        // woken for each would cost more than many an item.
+        let is_due = state.waiting > 0 && state.next < count + self.ahead.div_ceil(2);
+        drop(state);
+        if is_due {
+            self.moved.notify_all();
+        }
     }
 
     fn close(&self) {

@@ -98,6 +98,8 @@ pub struct Options {
     pub wait: bool,
     /// `-p`, `-s`, `-x`
     pub lock_action: Option<LockAction>,
+    /// JSON from `lock`, for which Cyrus's `-j` means nothing.
+    pub lock_json: bool,
     /// `--jobs`: how many backups at a time; `None`: as many as there are cores.
     pub jobs: Option<NonZero<usize>>,
     /// `--dry-run`: `compact`, `reconstruct` and `move` only say what they would do.
@@ -245,6 +247,7 @@ impl Options {
             verbosity: 0,
             wait: false,
             lock_action: None,
+            lock_json: false,
             jobs: None,
             dry_run: false,
             keep_files: false,

@@ -64,7 +64,7 @@ pub(super) struct RestoreArgs {
     /// Objects from a file, one on each line; `-`: standard input
     #[arg(long = "objects-from", value_name = "FILE", id = "file_of_objects")]
     objects_from: Option<OsString>,
-    /// As it was at that moment: `YYYY-MM-DD HH:MM[:SS]`, or Unix time
+    /// As it was at that moment: `YYYY-MM-DD HH:MM[:SS]`, local unless a zone follows
     #[arg(long, value_name = "TIME", value_parser = crate::cmd::time::moment)]
     at: Option<i64>,
     /// Mailboxes below those named, too

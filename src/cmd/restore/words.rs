@@ -135,29 +135,28 @@ pub(super) fn write_failures(
         }
     }
     if let Some(why) = &report.ended {
-        write_labelled(err, label, why)?;
-        let left = plan.targets.len().saturating_sub(report.mailboxes.len());
+        let last = report.mailboxes.last().and_then(|mailbox| mailbox.failed.as_ref());
+        if last != Some(why) {
+            write_labelled(err, label, why)?;
+        }
+        let complete = report.mailboxes.iter().filter(|mailbox| mailbox.is_whole()).count();
         let text = format!(
-            "restored {} in {}; {} not reached. The same command again goes on from there: what \
-             has arrived is not sent twice",
+            "restored {}; mailboxes: {complete} complete, {} not, {} not reached. The same \
+             command again goes on from there: what has arrived is not sent twice",
             count(report.sum(|mailbox| mailbox.restored), "message", "messages"),
-            count(whole(report), "mailbox", "mailboxes"),
-            count(left as u64, "mailbox", "mailboxes")
+            report.mailboxes.len() - complete,
+            plan.targets.len().saturating_sub(report.mailboxes.len())
         );
         write_labelled(err, label, &text)?;
     }
     Ok(!plan.unknown.is_empty() || !report.is_whole())
 }
 
-fn whole(report: &Report) -> u64 {
-    report.mailboxes.iter().filter(|mailbox| mailbox.is_whole()).count() as u64
-}
-
 /// What was restored.
-pub(super) fn write_report(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn write_report(report: &Report, keep_ids: bool, out: &mut dyn Write) -> io::Result<()> {
     for mailbox in &report.mailboxes {
         out.write_all(&mailbox.name)?;
-        writeln!(out, ": {}", outcome(mailbox))?;
+        writeln!(out, ": {}", outcome(mailbox, keep_ids))?;
     }
     for part in &report.state {
         let word = match part.outcome {
@@ -180,7 +179,7 @@ pub(super) fn write_report(report: &Report, out: &mut dyn Write) -> io::Result<(
     )
 }
 
-fn outcome(mailbox: &MailboxReport) -> String {
+fn outcome(mailbox: &MailboxReport, keep_ids: bool) -> String {
     let mut text = if mailbox.created { "created, ".to_owned() } else { String::new() };
     text += &count(mailbox.restored, "message", "messages");
     text += " restored";
@@ -189,6 +188,8 @@ fn outcome(mailbox: &MailboxReport) -> String {
     }
     if mailbox.kept_ids && mailbox.failed.is_none() {
         text += ", with the same UIDs";
+    } else if keep_ids && mailbox.restored > 0 {
+        text += ", with new UIDs because the mailbox is in use";
     }
     if let Some(holder) = &mailbox.uniqueid_taken_by {
         text += &format!(", another unique id because {} has it", lossy(holder));

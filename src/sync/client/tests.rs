@@ -256,6 +256,21 @@ fn passwords_are_refused_in_words() {
     assert!(!format!("{options:?}{error:?}").contains("secret"));
 }
 
+#[test]
+fn a_mechanism_without_an_entry_is_followed_by_the_next() {
+    let (options, served) = server(|peer| {
+        peer.say("* SASL PLAIN SCRAM-SHA-1 SCRAM-SHA-256\r\n* OK mail\r\n");
+        assert!(peer.hear().starts_with("AUTHENTICATE SCRAM-SHA-256 "));
+        peer.say("NO authentication failure\r\n");
+        assert!(peer.hear().starts_with("AUTHENTICATE SCRAM-SHA-1 "));
+        peer.say("BAD Invalid mechanism\r\n");
+        peer.answer(PLAIN, "OK Success\r\n");
+    });
+    let client = Client::connect(&options).unwrap();
+    assert_eq!(client.peer().mechanism.as_deref(), Some("PLAIN"));
+    served.join().unwrap();
+}
+
 /// What a server that offers SCRAM says to the first message, and how that ends.
 fn scram(challenge: fn(&str) -> String) -> ClientError {
     use base64::Engine as _;

@@ -4,13 +4,11 @@ use std::io::{self, Read as _, Write as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustls::ServerConfig;
-
 use super::certificate::common_name;
 use super::lease::{LINGER, Lease};
 use super::telemetry::Telemetry;
-use super::{NOTICE, Peer, ServerLimits, Stream};
-use crate::sync::auth::printable;
+use super::{LoadedTls, NOTICE, Peer, ServerLimits, Stream};
+use crate::sync::auth::{ChannelBindings, printable};
 use crate::sync::transport::{Buffer, TlsPeer, Transport, TransportError};
 use crate::sync::{Action, Done, Session, Work};
 
@@ -47,7 +45,7 @@ pub(super) struct Conn {
     session: Session,
     transport: Transport,
     /// For STARTTLS: the certificates as they are when it comes.
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<LoadedTls>,
     /// `None` while a worker has it, and after a worker has lost it.
     lease: Option<Lease>,
     /// A worker is at it.
@@ -75,7 +73,7 @@ impl Conn {
         peer: Peer,
         session: Session,
         lease: Lease,
-        tls: Option<Arc<ServerConfig>>,
+        tls: Option<LoadedTls>,
         now: Instant,
     ) -> Conn {
         Conn {
@@ -108,7 +106,7 @@ impl Conn {
     /// Begins the handshake.
     pub(super) fn start_tls(&mut self) -> Result<(), TransportError> {
         match &self.tls {
-            Some(config) => self.transport.start_tls(Arc::clone(config)),
+            Some(tls) => self.transport.start_tls(Arc::clone(&tls.config)),
             None => Err(rustls::Error::General("no certificate".into()).into()),
         }
     }
@@ -366,7 +364,7 @@ impl Conn {
 
     /// The handshake is complete.
     fn greet(&mut self, tls: &TlsPeer) {
-        let TlsPeer { version, cipher, certificate } = tls;
+        let TlsPeer { version, cipher, certificate, exporter } = tls;
         let identity = certificate.as_deref().and_then(common_name);
         let peer = &self.peer;
         let client = match (&identity, certificate) {
@@ -375,7 +373,10 @@ impl Conn {
             (None, None) => "no authentication".to_owned(),
         };
         tracing::info!(target: NOTICE, "starttls: {peer} {version} with cipher {cipher} {client}");
-        self.session.handle_tls(identity);
+        let end_point = self.tls.as_ref().and_then(|tls| tls.end_point.as_deref());
+        let end_point = end_point.map(<[u8]>::to_vec);
+        let bindings = ChannelBindings { exporter: exporter.clone(), end_point };
+        self.session.handle_tls(identity, bindings);
     }
 
     /// Gives input to the session, and keeps what it cannot take now.

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 use mio::{Events, Interest, Poll, Token, Waker};
-use rustls::ServerConfig;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
@@ -20,8 +19,8 @@ use super::origins::Origins;
 use super::ready::Ready;
 use super::workers::{Finished, Job, Workers};
 use super::{
-    NOTICE, Peer, Program, ServerLimits, ServerSettings, SharedSite, Stream, TelemetryFolder,
-    TlsError, TlsFiles,
+    KeepAlive, LoadedTls, NOTICE, Peer, Program, ServerLimits, ServerSettings, SharedSite, Stream,
+    TelemetryFolder, TlsError, TlsFiles,
 };
 use crate::sync::{Door, Session, SessionSettings, Work};
 
@@ -63,9 +62,10 @@ pub struct Server {
     session: Arc<SessionSettings>,
     site: SharedSite,
     limits: ServerLimits,
+    keep_alive: Option<KeepAlive>,
     tls_files: Option<TlsFiles>,
     telemetry: TelemetryFolder,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<LoadedTls>,
     manager: Manager,
     retirement: Retirement,
     workers: Workers,
@@ -121,6 +121,7 @@ impl Server {
             site: Arc::new(settings.site),
             origins: Origins::new(&settings.limits),
             limits: settings.limits,
+            keep_alive: settings.keep_alive,
             tls_files: settings.tls,
             telemetry: settings.telemetry,
             tls,
@@ -310,6 +311,9 @@ impl Server {
         let token = self.next_token;
         self.next_token += 1;
         self.accepted += 1;
+        if let Some(error) = self.keep_alive.and_then(|how| socket.keep_alive(&how).err()) {
+            tracing::warn!(%peer, %error, "tcp_keepalive has no effect");
+        }
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut socket, Token(token), interest)?;
         let now = Instant::now();

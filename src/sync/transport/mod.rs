@@ -157,7 +157,7 @@ impl Transport {
             if self.tls.is_none() && self.deflater.is_none() {
                 return Ok(self.plain.rest());
             }
-            // A compressor may keep a whole piece for itself.
+            // A piece that compresses well may come to nothing before the next one.
             while self.wire.is_empty() && !self.plain.is_empty() {
                 self.encode(PIECE)?;
             }
