@@ -2,8 +2,8 @@
 //!
 //! RESERVE says which messages are missing, and MESSAGE brings them, but whose they are is said
 //! by the MAILBOX lines behind it only. So a message that one backup alone lacks goes there at
-//! once; one that several lack waits in a file of its own until a MAILBOX line names it, and
-//! goes to each backup that does. One that no line names is forgotten with RESTART or the next
+//! once; one that several lack waits, in memory or in a file of its own, until a MAILBOX line
+//! names it, and goes to each backup that does. One that no line names is forgotten with RESTART or the next
 //! GET: nobody was told that it is here.
 
 use std::collections::HashMap;
@@ -14,6 +14,9 @@ use std::path::PathBuf;
 use crate::store::staging::Staging;
 use crate::wire::dlist::FileHeader;
 use crate::wire::{Body, Guid};
+
+/// Octets of waiting messages that stay in memory.
+const MEMORY_MAX: usize = 1 << 20;
 
 /// Who lacks a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,13 +72,14 @@ pub(super) struct Pending {
     staging: Staging,
     /// Octets in the staging file.
     len: u64,
+    in_memory: usize,
     messages: HashMap<Guid, (FileHeader, Body)>,
 }
 
 impl Pending {
     /// None, for now; `directory` is where staging files are made.
     pub(super) fn new(directory: PathBuf) -> Pending {
-        Pending { staging: Staging::new(directory), len: 0, messages: HashMap::new() }
+        Pending { staging: Staging::new(directory), len: 0, in_memory: 0, messages: HashMap::new() }
     }
 
     /// Where the bodies of waiting messages are.
@@ -98,12 +102,21 @@ impl Pending {
         if self.messages.contains_key(&file.guid) {
             return Ok(());
         }
-        if let Err(error) = from.read(body, |piece| self.staging.add(piece)) {
-            let _ = self.clear();
-            return Err(error);
-        }
-        let kept = Body::Staged { offset: self.len, len: body.len() };
-        self.len += body.len();
+        let kept = match body {
+            Body::Memory(octets) if self.in_memory + octets.len() <= MEMORY_MAX => {
+                self.in_memory += octets.len();
+                body.clone()
+            }
+            _ => {
+                if let Err(error) = from.read(body, |piece| self.staging.add(piece)) {
+                    let _ = self.clear();
+                    return Err(error);
+                }
+                let offset = self.len;
+                self.len += body.len();
+                Body::Staged { offset, len: body.len() }
+            }
+        };
         self.messages.insert(file.guid, (file.clone(), kept));
         Ok(())
     }
@@ -111,7 +124,7 @@ impl Pending {
     /// Forgets all.
     pub(super) fn clear(&mut self) -> io::Result<()> {
         self.messages.clear();
-        self.len = 0;
+        (self.len, self.in_memory) = (0, 0);
         self.staging.clear()
     }
 }
@@ -165,6 +178,18 @@ mod tests {
             pending.add(&file(2, 0), &Body::Memory(Vec::new()), &from).unwrap();
             pending.add(&file(1, 3), &Body::Memory(b"two".to_vec()), &from).unwrap();
             pending.add(&file(3, 5), &Body::Memory(b"three".to_vec()), &from).unwrap();
+            // Those that are too large, and what comes behind them, go to the file.
+            for number in [5, 6] {
+                let large = vec![number; MEMORY_MAX - 100];
+                let file = file(number, large.len() as u64);
+                pending.add(&file, &Body::Memory(large), &from).unwrap();
+            }
+            let is_staged =
+                |number| matches!(pending.get(&guid(number)), Some((_, Body::Staged { .. })));
+            assert_eq!([1, 3, 5, 6].map(is_staged), [false, false, false, true], "{round}");
+            for number in [5, 6] {
+                assert_eq!(read(&pending, number), vec![number; MEMORY_MAX - 100], "{round}");
+            }
             assert_eq!(read(&pending, 1), b"one", "{round}");
             assert_eq!(read(&pending, 2), b"", "{round}");
             assert_eq!(read(&pending, 3), b"three", "{round}");
