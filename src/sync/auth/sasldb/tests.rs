@@ -109,3 +109,12 @@ fn other_formats_are_named() {
     std::fs::write(&path, b"").unwrap();
     assert!(db.check().unwrap_err().to_string().contains("too short"));
 }
+
+#[test]
+fn files_out_of_reach_are_told_from_damaged_ones() {
+    let error = |kind: io::ErrorKind| SasldbError::Io { path: "x".into(), source: kind.into() };
+    assert!(error(io::ErrorKind::NotFound).is_out_of_reach());
+    assert!(error(io::ErrorKind::PermissionDenied).is_out_of_reach());
+    assert!(!error(io::ErrorKind::PermissionDenied).is_missing());
+    assert!(!error(io::ErrorKind::Other).is_out_of_reach());
+}
