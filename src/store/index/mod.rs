@@ -140,10 +140,8 @@ impl Index {
         #[cfg(test)]
         let db = work::watched(db)?;
         let index = Index { db };
-        let prepared = index.configure(mode).map_err(SchemaError::from).and_then(|()| match mode {
-            Open::Read => index.at_once(|index| schema::prepare(&index.db, mode))?,
-            Open::Write | Open::Create => schema::prepare(&index.db, mode),
-        });
+        let configured = index.configure(mode).map_err(SchemaError::from);
+        let prepared = configured.and_then(|()| schema::prepare(&index.db, mode));
         match prepared {
             Ok(()) => Ok(index),
             Err(SchemaError::Newer(version)) => {
