@@ -196,8 +196,12 @@ impl Errand<'_> {
         let jobs = self.options.jobs.map_or_else(cores, NonZero::get).min(selected.len()).max(1);
         let interrupted: Arc<AtomicBool> = bulk::interruption()?;
         let progress = Progress::start(selected.len(), streams);
-        let result =
-            bulk::in_parallel(&selected, jobs, &visit, &interrupted, &progress, streams, &mut done);
+        // Shared mailboxes first: what users have seen of them goes by their unique ids there.
+        let is_shared = |selected: &Selected| matches!(selected, Selected::Backup(target) if target.label() == SHARED);
+        let (shared, users): (Vec<_>, Vec<_>) = selected.into_iter().partition(is_shared);
+        let result = [shared, users].iter().try_for_each(|some| {
+            bulk::in_parallel(some, jobs, &visit, &interrupted, &progress, streams, &mut done)
+        });
         progress.end();
         result?;
         tally.write(streams.out)?;

@@ -17,6 +17,7 @@
 
 mod destination;
 mod line;
+mod mailbox;
 mod plan;
 mod report;
 mod request;

@@ -107,11 +107,11 @@ pub(super) fn is_behind(disk: &dyn Disk, path: &Path, index: &Index) -> Result<b
 /// Octets that an index of cyrbk's own speaks for: none if its first session was never
 /// finished. `None` for an index of Cyrus's.
 fn known_to_ours(index: &Index) -> std::result::Result<Option<u64>, IndexError> {
-    match index.state()? {
+    index.at_once(|index| match index.state()? {
         Some(state) => Ok(Some(state.len_file)),
         None if index.is_ours()? && index.last_chunk()?.is_none() => Ok(Some(0)),
         None => Ok(None),
-    }
+    })?
 }
 
 fn open_index(path: &Path) -> Result<Index> {

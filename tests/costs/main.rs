@@ -96,8 +96,8 @@ impl Rolling {
         let line = format!(
             "APPLY MAILBOX %(UNIQUEID id-{user} MBOXNAME user.{user} SYNC_CRC 0 SYNC_CRC_ANNOT 0 \
              LAST_UID {0} HIGHESTMODSEQ {0} RECENTUID 0 RECENTTIME 0 LAST_APPENDDATE 0 \
-             POP3_LAST_LOGIN 0 POP3_SHOW_AFTER 0 UIDVALIDITY 7 PARTITION default ACL \"\" OPTIONS P \
-             RECORD ({1}))\r\n",
+             POP3_LAST_LOGIN 0 POP3_SHOW_AFTER 0 UIDVALIDITY 7 PARTITION default ACL \"\" \
+             OPTIONS P RECORD ({1}))\r\n",
             self.last_uid,
             records.join(" ")
         );

@@ -134,6 +134,26 @@ fn a_whole_server() {
     assert!(again.stdout_text().matches("0 messages restored (0 sent").count() == 3, "{again}");
 }
 
+/// A deleted copy of a shared mailbox has its unique id, by which it is known what was seen.
+#[test]
+fn what_was_seen_follows_a_new_unique_id() {
+    let Some(cyrus) = Cyrus::find_or_skip("what_was_seen_follows_a_new_unique_id") else { return };
+    let scene = start(&cyrus);
+    let mut admin = scene.site.imap(ADMIN);
+    admin.ok("DELETE news.local");
+    admin.logout();
+    let output = scene.cyrbk_restore(&["-U", "--all-users", "SERVER"]).success();
+    let told = "news.local: created, 2 messages restored, with the same UIDs, another unique id";
+    assert!(output.stdout_text().contains(told), "{output}");
+    let seen = |user: &str| {
+        let mut imap = scene.site.imap(user);
+        imap.select("news.local");
+        imap.lines("UID SEARCH SEEN").join(" ")
+    };
+    assert!(seen("tom").contains("* SEARCH 1"), "{}", seen("tom"));
+    assert!(!seen("bob").contains("* SEARCH 1"), "{}", seen("bob"));
+}
+
 #[test]
 fn through_the_imap_server() {
     let Some(cyrus) = Cyrus::find_or_skip("through_the_imap_server") else { return };

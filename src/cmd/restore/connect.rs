@@ -64,6 +64,13 @@ pub(super) fn client_options(
             (cert, key)
         }),
     };
+    // `/tls` behind the server's name asks for TLS, whatever the configuration says.
+    client.tls = match sync.tls {
+        SyncTls::Off => TlsMode::Never,
+        SyncTls::Optional => TlsMode::IfOffered,
+        SyncTls::Require => TlsMode::Required,
+        SyncTls::Immediate => TlsMode::OnConnect,
+    };
     client.login = login(sync, &|name| std::env::var(name).ok());
     client.compress = if options.compression { Compress::Required } else { Compress::IfOffered };
     client.timeouts = Timeouts {
@@ -126,6 +133,8 @@ mod tests {
         assert_eq!(client.destination.to_string(), "mail:csync");
         assert_eq!(client.login.unwrap().authname, "f");
         assert!(options("mail", "", None).login.is_none());
+        let tls = options("mail", "cyrbk_sync_tls: require\n", None).tls;
+        assert_eq!(tls, TlsMode::Required);
         let own = "restore_sync_authname: r\nsync_authname: a\nsync_password: p\n";
         assert_eq!(options("mail", own, None).login.unwrap().authname, "r");
     }
