@@ -96,11 +96,34 @@ fn show(options: &Options, settings: &Settings, streams: &mut Streams<'_>) -> Re
         Command::List(what) => list::run(*what, &backup, streams),
         Command::Show(what) => show::run(what, &look, streams.out),
         Command::Summary(what, form) => summary::run(what, *form, &look, streams),
+        Command::Dump(what @ Dump::Message(_)) if is_checked_alone(options) => {
+            dump::run(what, &look, streams).or_else(|failure| {
+                // What is wrong with the backup says more than what is wrong with the message.
+                check(&backup, options, streams)?;
+                Err(failure)
+            })
+        }
         Command::Dump(what) => dump::run(what, &look, streams),
         Command::Json(what) => json::run(what, &look, streams.out),
         Command::Export(what) => export::run(what, &look, streams),
         Command::Search(what) => search::run(what, &look, streams),
     }
+}
+
+/// Whether what is asked for is one message: nothing of it is written unless it hashes to its
+/// GUID, and to hash the whole backup besides would take longer the larger that is.
+fn is_checked_alone(options: &Options) -> bool {
+    let is_message = matches!(options.command, Command::Dump(Dump::Message(_)));
+    is_message && options.at.is_none() && options.verbosity == 0
+}
+
+/// Checks the data file against its last chunk, as Cyrus does at each open.
+fn check(backup: &Backup, options: &Options, streams: &mut Streams<'_>) -> Result<(), Failure> {
+    let mut report = VerifyReport::new(&mut *streams.out, options.verbosity);
+    let checked = verify::quick(backup, &mut |event| report.event(event));
+    let verdict = report.finish()?;
+    checked.map_err(|error| Failure::Text(store_error(&error)))?;
+    verdict.map_or(Ok(()), |verdict| Err(Failure::Text(verdict)))
 }
 
 fn open(
@@ -117,12 +140,8 @@ fn open(
     let is_ours = matches!(options.command, Command::Export(_) | Command::Search(_));
     let open = if is_ours || options.at.is_some() { Backup::open_shared } else { Backup::open };
     let backup = open(&target.path, Wait::Yes).map_err(text)?;
-    let mut report = VerifyReport::new(&mut *streams.out, options.verbosity);
-    let checked = verify::quick(&backup, &mut |event| report.event(event));
-    let verdict = report.finish()?;
-    checked.map_err(text)?;
-    if let Some(verdict) = verdict {
-        return Err(Failure::Text(verdict));
+    if !is_checked_alone(options) {
+        check(&backup, options, streams)?;
     }
     moment::look_back(backup, options.at, options.backup.as_bytes(), streams.err)?
         .map_err(Failure::Text)
