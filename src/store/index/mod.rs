@@ -22,6 +22,7 @@ pub(crate) mod work;
 
 use std::path::{Path, PathBuf};
 
+use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, ToSql, params};
 
@@ -157,7 +158,10 @@ impl Index {
 
     /// An index of its own in memory, spilled to a temporary file when large.
     pub fn scratch() -> Result<Index> {
-        let index = Index { db: Connection::open("")? };
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let index = Index { db: Connection::open_with_flags("", flags)? };
         index.configure(Open::Create)?;
         schema::prepare(&index.db, Open::Create).map_err(|what| IndexError::Unusable {
             path: PathBuf::new(),
@@ -169,6 +173,8 @@ impl Index {
     fn configure(&self, mode: Open) -> rusqlite::Result<()> {
         self.db.busy_timeout(BUSY_MS)?;
         self.db.set_prepared_statement_cache_capacity(64);
+        // Plans do not look at bound values: statements would be prepared anew for each.
+        self.db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         // Cyrus renames the index as a single file: no write-ahead log. FULL: a
         // commit that returned survives a power cut. Rows refer to rows just looked up or
         // made, and none is ever deleted: to have that checked costs a third of the time.
