@@ -3,6 +3,7 @@
 //! ```text
 //! main -> cmd -> sync::server -> store -> { lock, wire }
 //!          |      sync::session -> wire; sync::auth -> lock
+//!          |      restore -> { sync::client, store, lock, wire }
 //!          +----> config
 //! ```
 //!
@@ -12,6 +13,7 @@
 pub mod cmd;
 pub mod config;
 pub mod lock;
+pub mod restore;
 pub mod store;
 pub mod sync;
 pub mod wire;

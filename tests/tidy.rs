@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Layer, and the layers it may import from. `docs/architecture.md` says why.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("wire", &["wire"]),
     ("config", &["config"]),
     ("lock", &["lock"]),
@@ -15,12 +15,14 @@ const ARROWS: [(&str, &[&str]); 9] = [
     ("sync/client", &["sync", "sync/client", "wire"]),
     ("sync/server", &["sync", "sync/auth", "sync/server", "store", "wire"]),
     ("sync", &["sync", "sync/auth", "wire"]),
+    ("restore", &["restore", "store", "lock", "sync/client", "wire"]),
     (
         "cmd",
         &[
             "cmd",
             "config",
             "lock",
+            "restore",
             "store",
             "sync",
             "sync/auth",

@@ -13,7 +13,7 @@ use std::time::Duration;
 use nix::sys::stat::{Mode, umask};
 
 use super::identity::become_cyrus;
-use super::{Exit, inherited, log, service};
+use super::{Exit, hosts_access, inherited, log, service};
 use crate::config::Settings;
 use crate::sync::Door;
 use crate::sync::server::{
@@ -81,6 +81,7 @@ pub(super) fn run(args: &[OsString]) -> Exit {
         tracing::error!("{error:#}");
         return Exit::Config;
     }
+    hosts_access::warn_of_rules(&ident);
     service::raise_descriptor_limit();
     let program = Program::own().inspect_err(|error| {
         tracing::warn!(%error, "a new program will not be noticed");

@@ -3,13 +3,13 @@
 //! Each command is a file in `ctl_backups/`. This one walks over the selected
 //! backups, opens each under its lock, and says what their outcomes mean together.
 
-mod bulk;
+pub(super) mod bulk;
 mod compact;
 mod delete;
 mod list;
 mod lock;
 mod options;
-mod progress;
+pub(super) mod progress;
 mod reconstruct;
 mod reindex;
 mod relocate;
@@ -45,7 +45,7 @@ const NAME: &str = "ctl_backups";
 
 /// How a command fared with one backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
+pub(super) enum Outcome {
     Done,
     Locked,
     Failed,

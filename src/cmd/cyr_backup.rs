@@ -25,7 +25,7 @@ pub use search::{Search, SearchForm};
 
 use super::report::{VerifyReport, store_error, write_labelled};
 use super::select::{Selected, one};
-use super::{Exit, Stop, Streams, moment, startup};
+use super::{Exit, Stop, Streams, moment, startup, tool_log};
 use crate::config::Settings;
 use crate::lock::Wait;
 use crate::store::{Backup, verify};
@@ -81,6 +81,7 @@ pub(super) fn run(options: &Options, streams: &mut Streams<'_>) -> Result<Exit, 
     match show(options, &settings, streams) {
         Ok(()) => Ok(Exit::Ok),
         Err(Failure::Text(text)) => {
+            tool_log::backup_error(options.backup.as_bytes(), &text);
             write_labelled(streams.err, options.backup.as_bytes(), &text)?;
             Ok(Exit::TempFail)
         }
@@ -112,7 +113,10 @@ fn open(
         Selected::Unknown { why, .. } => return Err(Failure::Text(why.to_string())),
     };
     let text = |error| Failure::Text(store_error(&error));
-    let backup = Backup::open(&target.path, Wait::Yes).map_err(text)?;
+    // Cyrus's commands keep others out, as Cyrus's do; what is ours need not.
+    let is_ours = matches!(options.command, Command::Export(_) | Command::Search(_));
+    let open = if is_ours || options.at.is_some() { Backup::open_shared } else { Backup::open };
+    let backup = open(&target.path, Wait::Yes).map_err(text)?;
     let mut report = VerifyReport::new(&mut *streams.out, options.verbosity);
     let checked = verify::quick(&backup, &mut |event| report.event(event));
     let verdict = report.finish()?;

@@ -2,6 +2,7 @@
 
 mod admin;
 mod look;
+mod restore;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -10,7 +11,9 @@ use std::path::PathBuf;
 use admin::{DeleteArgs, JobsArg, LockArgs, MoveArgs, ReconstructArgs, ReindexArgs, StatArgs};
 use clap::{Args, Parser, Subcommand};
 use look::{BackupArgs, ExportArgs, SearchArgs, ShowArgs};
+use restore::RestoreArgs;
 
+use super::json::Json;
 use super::serve::{self, ServeArgs};
 use super::{Exit, Mode, Stop, Streams, ctl_backups, cyr_backup, passwd, site, startup};
 use crate::config::{ConfigError, Settings};
@@ -27,6 +30,7 @@ Examples:
   cyrbk dump alice message 84976990f3bc08fb48037b36fcc15832f019d92d
   cyrbk ctl_backups -v verify alice    the words of Cyrus's ctl_backups
   cyrbk cyr_backup alice list all      the words of Cyrus's cyr_backup
+  cyrbk restore mail.example.com alice --all --keep-ids
 
 Called by the name backupd, ctl_backups, cyr_backup or restore (a symbolic link),
 it takes the words of that tool alone.
@@ -76,6 +80,8 @@ enum Command {
     Compact(CompactArgs),
     /// Write the octets of a message or of a chunk to standard output
     Dump(DumpArgs),
+    /// Bring mail back to a mail server, and what belongs to it
+    Restore(Box<RestoreArgs>),
     /// Set the password of a user of the backup server
     Passwd(PasswdArgs),
 }
@@ -166,12 +172,21 @@ struct VerifyArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  cyrbk compact alice
+  cyrbk compact --all --jobs 4
+  cyrbk compact --all --dry-run --json
+
+What is not worth while is skipped, which counts as a failure (75), as in Cyrus.")]
 #[command(group = clap::ArgGroup::new("compacted").args(["operands", "all"]).required(true))]
 struct CompactArgs {
     #[command(flatten)]
     config: ConfigArg,
     #[command(flatten)]
     select: SelectArgs,
+    #[command(flatten)]
+    jobs: JobsArg,
     /// Also where nothing is to be gained
     #[arg(long)]
     force: bool,
@@ -214,6 +229,9 @@ struct PasswdArgs {
     /// Take the user out of the password file
     #[arg(long)]
     delete: bool,
+    /// Say in JSON that it was done
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs `cyrbk` with these words, the first of which is its name.
@@ -247,10 +265,15 @@ pub(super) fn run(args: &[OsString], streams: &mut Streams<'_>) -> Result<Exit, 
         Command::Export(args) => cyr_backup::run(&args.into(), streams),
         Command::Compact(args) => look_after(args.into(), streams),
         Command::Dump(args) => cyr_backup::run(&args.into(), streams),
+        Command::Restore(args) => super::restore::run(&(*args).into(), streams),
         Command::Passwd(args) => {
             // As the Cyrus user: the server has to read the file.
             let settings = startup::start("cyrbk", Some(&args.config.config), streams)?;
-            conclude(set_password(&args, &settings), streams)
+            let exit = conclude(set_password(&args, &settings), streams)?;
+            if args.json && exit == Exit::Ok {
+                passwd_json(&args).write(streams.out)?;
+            }
+            Ok(exit)
         }
     }
 }
@@ -259,6 +282,15 @@ pub(super) fn run(args: &[OsString], streams: &mut Streams<'_>) -> Result<Exit, 
 fn look_after(mut options: ctl_backups::Options, streams: &mut Streams<'_>) -> Result<Exit, Stop> {
     options.for_people = streams.out_is_terminal && !options.json;
     ctl_backups::run(&options, streams)
+}
+
+fn passwd_json(args: &PasswdArgs) -> Json {
+    let text = |text: &str| Some(Json::Text(text.to_owned()));
+    Json::object([
+        ("command", text("passwd")),
+        ("userid", text(&args.user)),
+        ("status", text(if args.delete { "removed" } else { "ok" })),
+    ])
 }
 
 fn set_password(args: &PasswdArgs, settings: &Settings) -> anyhow::Result<()> {
@@ -339,6 +371,7 @@ impl From<VerifyArgs> for ctl_backups::Options {
 impl From<CompactArgs> for ctl_backups::Options {
     fn from(args: CompactArgs) -> ctl_backups::Options {
         let mut options = args.select.options(ctl_backups::Command::Compact, args.config);
+        options.jobs = args.jobs.jobs;
         options.force = args.force;
         options.dry_run = args.dry_run;
         options.verbosity = args.verbose.into();

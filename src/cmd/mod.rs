@@ -8,7 +8,7 @@
 //! | `ctl_backups` | `getopt`, as Cyrus's | one file each in `ctl_backups/` |
 //! | `cyr_backup` | `getopt`, as Cyrus's | one file each in `cyr_backup/` |
 //! | `backupd` | as Cyrus's services | started by Cyrus's master, or by hand with `-X` |
-//! | `restore` | | not implemented yet |
+//! | `restore` | `getopt`, as Cyrus's | `restore/`; the work is in [`crate::restore`] |
 //! | anything else: `cyrbk` | clap | those of the others, and its own |
 //!
 //! Parsers differ, commands do not: `cyrbk verify` fills in the same request as
@@ -21,6 +21,7 @@ mod cyrbk;
 mod exit;
 mod findings;
 mod getopt;
+mod hosts_access;
 mod identity;
 mod inherited;
 mod json;
@@ -30,12 +31,14 @@ mod moment;
 pub mod passwd;
 mod people;
 mod report;
+pub mod restore;
 mod select;
 pub mod serve;
 mod service;
 pub mod site;
 mod startup;
 mod time;
+mod tool_log;
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -102,8 +105,11 @@ pub fn run(args: &[OsString], streams: &mut Streams<'_>) -> Result<Exit, Stop> {
         return personality.run(args, streams);
     }
     match args.get(1).and_then(|word| personality(word)) {
-        Some(personality) => personality.run(&args[1..], streams),
-        None => cyrbk::run(args, streams),
+        // cyrbk has a `restore` of its own.
+        Some(personality) if personality != Personality::Restore => {
+            personality.run(&args[1..], streams)
+        }
+        _ => cyrbk::run(args, streams),
     }
 }
 
@@ -117,7 +123,7 @@ impl Personality {
             Personality::CtlBackups => ctl_backups::main(args, streams),
             Personality::CyrBackup => cyr_backup::main(args, streams),
             Personality::Backupd => Ok(backupd::run(args)),
-            Personality::Restore => not_implemented("restore", None, streams),
+            Personality::Restore => restore::main(args, streams),
         }
     }
 }
@@ -134,19 +140,6 @@ fn atoi(text: &[u8]) -> i64 {
     let digits = digits.iter().take_while(|c| c.is_ascii_digit());
     let number = digits.fold(0i64, |n, c| n.saturating_mul(10).saturating_add((c - b'0').into()));
     if negative { -number } else { number }
-}
-
-/// Refuses a command that is known but not there yet.
-fn not_implemented(
-    tool: &str,
-    command: Option<&str>,
-    streams: &mut Streams<'_>,
-) -> Result<Exit, Stop> {
-    match command {
-        Some(command) => writeln!(streams.err, "{tool}: {command}: not implemented yet")?,
-        None => writeln!(streams.err, "{tool}: not implemented yet")?,
-    }
-    Ok(Exit::TempFail)
 }
 
 #[cfg(test)]
@@ -197,12 +190,5 @@ mod tests {
         ] {
             assert_eq!(atoi(text.as_bytes()), number, "{text}");
         }
-    }
-
-    #[test]
-    fn what_is_not_there_says_so() {
-        let (exit, out, err) = run_words(&["restore", "server", "alice", "-a"]);
-        assert_eq!((exit, out.as_str()), (Exit::TempFail, ""));
-        assert_eq!(err, "restore: not implemented yet\n");
     }
 }

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::sys::stat::{Mode, umask};
 
 use super::identity::become_cyrus;
-use super::{inherited, log, service};
+use super::{hosts_access, inherited, log, service};
 use crate::config::Settings;
 use crate::sync::server::{Listener, Manager, Retirement, Server, bind};
 
@@ -43,6 +43,7 @@ pub fn run(args: &ServeArgs) -> Result<()> {
     service::check(&settings)?;
     let listeners = listeners(args, &settings)?;
     // As root up to here, for ports below 1024 and a limit above the usual.
+    hosts_access::warn_of_rules(service::SERVICE);
     service::raise_descriptor_limit();
     become_cyrus(&settings)?;
     umask(Mode::from_bits_truncate(settings.umask));

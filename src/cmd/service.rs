@@ -7,7 +7,7 @@ use super::site;
 use crate::config::{DbBackend, Settings};
 use crate::sync::SessionSettings;
 use crate::sync::auth::Authenticator;
-use crate::sync::server::{ServerLimits, ServerSettings, Site, TelemetryFolder};
+use crate::sync::server::{KeepAlive, ServerLimits, ServerSettings, Site, TelemetryFolder};
 use crate::wire::frame::Limits;
 
 /// Messages in one line; clients send at most 1,024.
@@ -39,6 +39,7 @@ pub(super) fn server_settings(settings: &Settings) -> ServerSettings {
             server_name: settings.servername.clone(),
             mechanisms: authenticator.mechanisms(false),
             mechanisms_private: authenticator.mechanisms(true),
+            mechanisms_bound: authenticator.mechanisms_bound(),
             offers_external: authenticator.offers_external(),
             limits: Limits {
                 line,
@@ -66,6 +67,11 @@ pub(super) fn server_settings(settings: &Settings) -> ServerSettings {
             output_high_water: to_usize(limits.output_high_water),
             ..ServerLimits::default()
         },
+        keep_alive: settings.tcp_keepalive.map(|how| KeepAlive {
+            count: how.count,
+            idle: how.idle,
+            interval: how.interval,
+        }),
         tls: site::tls_files(settings),
         telemetry: TelemetryFolder {
             path: settings.configdirectory.join("log"),

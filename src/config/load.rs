@@ -69,6 +69,7 @@ impl Settings {
             listen: lookup.addresses("cyrbk_listen")?,
             tls_listen: lookup.addresses("cyrbk_tls_listen")?,
             limits: lookup.limits()?,
+            tcp_keepalive: lookup.keep_alive()?,
             cyrus_user: lookup.text("cyrus_user")?.unwrap_or("cyrus".into()),
             cyrus_group: lookup.text("cyrus_group")?,
             syslog_prefix: lookup.text("syslog_prefix")?,

@@ -26,7 +26,7 @@ mod value;
 pub use error::{ConfigError, ConfigWarning, EXIT_CONFIG, Origin};
 pub use file::{Entry, FILE_LEN_MAX, ImapdConf};
 pub use settings::{
-    CompactSettings, DbBackend, LimitSettings, NameRules, PartitionMode, PartitionSelect, PwCheck,
-    SaslSettings, Secret, Settings, SyncClientSettings, SyslogFacility, TlsClientCerts,
-    TlsSettings, Virtdomains,
+    CompactSettings, DbBackend, KeepAliveSettings, LimitSettings, NameRules, PartitionMode,
+    PartitionSelect, PwCheck, SaslSettings, Secret, Settings, SyncClientSettings, SyncTls,
+    SyslogFacility, TlsClientCerts, TlsSettings, Virtdomains,
 };

@@ -81,6 +81,8 @@ pub struct Settings {
     pub tls_listen: Vec<String>,
     /// What clients may use up.
     pub limits: LimitSettings,
+    /// `tcp_keepalive`; `None` is off, the default.
+    pub tcp_keepalive: Option<KeepAliveSettings>,
     /// The user to run as, unless `CYRUS_USER` says otherwise; `cyrus`.
     pub cyrus_user: String,
     /// The group to run as, unless `CYRUS_GROUP` says otherwise; `None` for
@@ -303,6 +305,18 @@ pub struct LimitSettings {
     pub max_workers: usize,
 }
 
+/// `tcp_keepalive`: whether and how an idle client is asked if it is still there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeepAliveSettings {
+    /// `tcp_keepalive_cnt`: questions without an answer after which it is gone; `None`: as the
+    /// system has it, which is what zero means.
+    pub count: Option<u32>,
+    /// `tcp_keepalive_idle`: silence before the first one; likewise.
+    pub idle: Option<Duration>,
+    /// `tcp_keepalive_intvl`: time between two; likewise.
+    pub interval: Option<Duration>,
+}
+
 /// How `restore` reaches the server it restores to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SyncClientSettings {
@@ -310,14 +324,32 @@ pub struct SyncClientSettings {
     pub host: Option<String>,
     /// `sync_port`: number or service name.
     pub port: Option<String>,
-    /// `sync_authname`
+    /// `sync_authname`, else `restore_authname`, which Cyrus documents and never reads.
     pub authname: Option<String>,
-    /// `sync_password`
+    /// `sync_password`, else `restore_password`.
     pub password: Option<Secret>,
-    /// `sync_realm`
+    /// `sync_realm`: for mechanisms with realms, of which there are none here.
     pub realm: Option<String>,
+    /// `force_sasl_client_mech`: the mechanisms that may be used; `None` for all.
+    pub mechanisms: Option<Vec<String>>,
+    /// `cyrbk_sync_tls`: whether the connection is encrypted.
+    pub tls: SyncTls,
     /// `sync_try_imap`: whether the IMAP port is tried first; yes.
     pub try_imap: bool,
+}
+
+/// `cyrbk_sync_tls`: whether the connection to another server is encrypted; `optional`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SyncTls {
+    /// `off`
+    Off,
+    /// `optional`: by STARTTLS, if the server has it.
+    #[default]
+    Optional,
+    /// `require`: by STARTTLS, or not at all.
+    Require,
+    /// `immediate`: from the first octet on.
+    Immediate,
 }
 
 /// A text that must not be printed by accident.

@@ -3,11 +3,12 @@
 //! | when this has returned `Ok` | the lines appended so far |
 //! |---|---|
 //! | [`Writer::append`] | survive the death of the process at any instant |
-//! | [`Writer::finish`] | survive a power cut |
+//! | [`Writer::sync`] | survive a power cut |
+//! | [`Writer::finish`] | survive a power cut, and are in the index for every reader |
 //!
 //! A line is flushed through the compressor and handed to the kernel before its
-//! append returns. `finish` ends the member, syncs the data file (and, for a new
-//! file, its directory), and only then commits the index: the index can be rebuilt
+//! append returns. `sync` ends the member and syncs the data file (and, for a new
+//! file, its directory). `finish` then commits the index: the index can be rebuilt
 //! from the data, never the other way round. Lines whose rows were never committed
 //! are indexed again at the next open, see [`super::recover`].
 //!
@@ -40,8 +41,10 @@ pub struct Writer {
     data: DataFile,
     index: Index,
     chunk: Option<OpenChunk>,
+    /// A transaction of the index is open: it holds the rows since the last commit.
+    has_uncommitted: bool,
     /// Lines were acknowledged that a power cut could still take.
-    has_unfinished: bool,
+    has_unsynced: bool,
     /// Newest time stamp in the file: Cyrus refuses to reindex a file in which
     /// time runs backwards.
     last_ts: i64,
@@ -97,7 +100,8 @@ impl Writer {
             data,
             index,
             chunk: None,
-            has_unfinished: false,
+            has_uncommitted: false,
+            has_unsynced: false,
             last_ts,
             is_new,
             poisoned: false,
@@ -114,10 +118,10 @@ impl Writer {
         &self.index
     }
 
-    /// Whether lines were acknowledged since the last [`Writer::finish`] that
+    /// Whether lines were acknowledged since the last [`Writer::sync`] that
     /// succeeded: a power cut could still take them.
-    pub fn has_unfinished(&self) -> bool {
-        self.has_unfinished
+    pub fn has_unsynced(&self) -> bool {
+        self.has_unsynced
     }
 
     /// Appends a line, its time stamp `now` (Unix time) or later, and enters it into
@@ -135,7 +139,7 @@ impl Writer {
             entry.enter(line, staging)?;
             this.data.flush().map_err(StoreError::io(&this.path))?;
             this.data.acknowledge();
-            this.has_unfinished = true;
+            this.has_unsynced = true;
             Ok(())
         });
         if result.is_err() && was_sound {
@@ -144,41 +148,48 @@ impl Writer {
         result
     }
 
-    /// Ends the open chunk, if there is one; see the module for what that means.
+    /// Ends the open chunk, if there is one, and makes the data durable. The rows wait, in an
+    /// open transaction, for more lines or for [`Writer::finish`].
+    pub fn sync(&mut self, now: i64) -> Result<()> {
+        self.guarded(|this| this.end_chunk(now))
+    }
+
+    /// [`Writer::sync`], and commits the index. If only that fails, what was synced is
+    /// still safe: the next open enters it.
     pub fn finish(&mut self, now: i64) -> Result<()> {
         self.guarded(|this| {
-            let Some(chunk) = this.chunk.take() else { return Ok(()) };
-            this.last_ts = this.last_ts.max(now);
-            let io = StoreError::io(&this.path);
-            let totals = (|| {
-                let totals = chunk.member.finish(&mut this.data)?;
-                this.data.sync()?;
-                if this.is_new {
-                    this.data.sync_name()?;
-                }
-                Ok(totals)
-            })()
-            .map_err(io)?;
-            this.is_new = false;
-            let state = State {
-                len_file: this.data.len(),
-                inode: this.data.inode().map_err(StoreError::io(&this.path))?,
-                checkpoint: this.data.hash().checkpoint(),
-            };
-            (|| {
-                this.index.end_chunk(
-                    chunk.id,
-                    this.last_ts,
-                    totals.len_plain,
-                    &totals.data_sha1,
-                )?;
-                this.index.set_state(&state)?;
-                this.index.commit()
-            })()
-            .map_err(StoreError::index(&this.path))?;
-            this.has_unfinished = false;
+            this.end_chunk(now)?;
+            if std::mem::take(&mut this.has_uncommitted) {
+                this.index.commit().map_err(StoreError::index(&this.path))?;
+            }
             Ok(())
         })
+    }
+
+    fn end_chunk(&mut self, now: i64) -> Result<()> {
+        let Some(chunk) = self.chunk.take() else { return Ok(()) };
+        self.last_ts = self.last_ts.max(now);
+        let totals = (|| {
+            let totals = chunk.member.finish(&mut self.data)?;
+            self.data.sync()?;
+            if self.is_new {
+                self.data.sync_name()?;
+            }
+            Ok(totals)
+        })()
+        .map_err(StoreError::io(&self.path))?;
+        self.is_new = false;
+        self.has_unsynced = false;
+        let state = State {
+            len_file: self.data.len(),
+            inode: self.data.inode().map_err(StoreError::io(&self.path))?,
+            checkpoint: self.data.hash().checkpoint(),
+        };
+        (|| {
+            self.index.end_chunk(chunk.id, self.last_ts, totals.len_plain, &totals.data_sha1)?;
+            self.index.set_state(&state)
+        })()
+        .map_err(StoreError::index(&self.path))
     }
 
     fn start_chunk(&mut self, ts: i64) -> Result<()> {
@@ -186,7 +197,10 @@ impl Writer {
             return Ok(());
         }
         let id = (|| {
-            self.index.begin()?;
+            if !self.has_uncommitted {
+                self.index.begin()?;
+                self.has_uncommitted = true;
+            }
             self.index.start_chunk(ts, self.data.len(), &self.data.hash().hex())
         })()
         .map_err(StoreError::index(&self.path))?;

@@ -11,9 +11,35 @@ use super::log::{LogReader, NoBodies};
 use crate::wire::apply::Apply;
 
 /// The messages of a mailbox as the master has them, in the order of UIDs, expunged
-/// ones included.
+/// ones included. For several mailboxes see [`Truth`].
 pub fn true_records(backup: &Backup, uniqueid: &[u8]) -> Result<Vec<RecordRow>> {
-    with_truth(backup, |index| records(index, uniqueid))
+    Truth::of(backup)?.records(uniqueid)
+}
+
+/// What is known after all lines, whoever has written the index. Where Cyrus has, the data are
+/// read once, when this is made.
+pub struct Truth<'b> {
+    backup: &'b Backup,
+    /// Unless the backup's own says it.
+    whole: Option<Index>,
+}
+
+impl<'b> Truth<'b> {
+    /// Of all mailboxes of a backup.
+    pub fn of(backup: &'b Backup) -> Result<Truth<'b>> {
+        Ok(Truth { backup, whole: whole_index(backup)? })
+    }
+
+    /// As [`true_records`].
+    pub fn records(&self, uniqueid: &[u8]) -> Result<Vec<RecordRow>> {
+        self.ask(|index| records(index, uniqueid))
+    }
+
+    /// Asks an index that says everything.
+    pub(super) fn ask<T>(&self, ask: impl FnOnce(&Index) -> super::index::Result<T>) -> Result<T> {
+        let index = self.whole.as_ref().unwrap_or(self.backup.index());
+        ask(index).map_err(StoreError::index(self.backup.path()))
+    }
 }
 
 /// An index that says everything about the backup: `None` if its own does, else one that is
@@ -31,16 +57,6 @@ fn records(index: &Index, uniqueid: &[u8]) -> super::index::Result<Vec<RecordRow
         Some(mailbox) => index.true_records(mailbox.id),
         None => Ok(Vec::new()),
     }
-}
-
-/// What is known after all lines, whoever has written the index: asked of the backup's own
-/// index if cyrbk wrote it, else of one made for the purpose.
-pub(super) fn with_truth<T>(
-    backup: &Backup,
-    ask: impl FnOnce(&Index) -> super::index::Result<T>,
-) -> Result<T> {
-    let whole = whole_index(backup)?;
-    ask(whole.as_ref().unwrap_or(backup.index())).map_err(StoreError::index(backup.path()))
 }
 
 /// A new index of all lines that the backup's index knows and that can be read.

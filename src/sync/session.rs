@@ -10,6 +10,7 @@ mod login;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::auth::ChannelBindings;
 use super::spool::Spool;
 use super::work::{Channel, Done, Work};
 use crate::wire::frame::{Event, Framer, Limits};
@@ -26,6 +27,8 @@ pub struct SessionSettings {
     pub mechanisms: Vec<&'static str>,
     /// Mechanisms on a private channel.
     pub mechanisms_private: Vec<&'static str>,
+    /// Mechanisms in front of them, where there is a channel to bind to.
+    pub mechanisms_bound: Vec<&'static str>,
     /// Whether clients with a certificate may authenticate by EXTERNAL.
     pub offers_external: bool,
     /// Bounds on the lines of an authenticated client.
@@ -93,6 +96,7 @@ pub struct Session {
     is_tls: bool,
     /// Who the client is by its certificate.
     identity: Option<String>,
+    bindings: ChannelBindings,
     is_compressed: bool,
     /// A `Work` is in flight.
     is_awaiting: bool,
@@ -115,6 +119,7 @@ impl Session {
             door,
             is_tls: false,
             identity: None,
+            bindings: ChannelBindings::default(),
             is_compressed: false,
             is_awaiting: false,
             is_awaiting_tls: door.tls_first,
@@ -158,8 +163,8 @@ impl Session {
                     self.send("+ go ahead");
                     None
                 }
-                Event::BodyStart(_) => {
-                    self.spool.start();
+                Event::BodyStart(header) => {
+                    self.spool.start(header.size);
                     None
                 }
                 Event::Body(_) if self.staging_failed => None,
@@ -198,9 +203,11 @@ impl Session {
     }
 
     /// The TLS handshake is complete: greets the client, again if it was greeted before.
-    /// `identity` is who the client is by its certificate.
-    pub fn handle_tls(&mut self, identity: Option<String>) {
+    /// `identity` is who the client is by its certificate, `bindings` what a log-in can be bound
+    /// to.
+    pub fn handle_tls(&mut self, identity: Option<String>, bindings: ChannelBindings) {
         self.identity = identity;
+        self.bindings = bindings;
         self.is_awaiting_tls = false;
         self.is_tls = true;
         self.banner();
@@ -217,6 +224,7 @@ impl Session {
             is_tls: self.is_tls,
             is_private: self.is_tls || self.door.is_protected,
             identity: self.identity.clone(),
+            bindings: self.bindings.clone(),
         }
     }
 
@@ -240,7 +248,12 @@ impl Session {
             };
             let has_external = settings.offers_external && self.identity.is_some();
             let external = has_external.then_some(&"EXTERNAL");
-            let mechanisms: Vec<&str> = mechanisms.iter().chain(external).copied().collect();
+            let bound = match self.bindings.is_empty() {
+                true => &[][..],
+                false => &settings.mechanisms_bound,
+            };
+            let mechanisms: Vec<&str> =
+                bound.iter().chain(mechanisms).chain(external).copied().collect();
             if !mechanisms.is_empty() {
                 self.send(&format!("* SASL {}", mechanisms.join(" ")));
             }

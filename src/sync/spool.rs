@@ -5,6 +5,8 @@ use crate::wire::Body;
 
 /// Octets gathered before they go to the staging file.
 const PIECE: usize = 1 << 20;
+/// Octets of a body that room is made for before they come.
+const EXPECTED_MAX: usize = 64 * 1024;
 
 /// The bodies of the line that is being received.
 #[derive(Debug)]
@@ -38,9 +40,10 @@ impl Spool {
         self.staged
     }
 
-    /// A body begins.
-    pub(super) fn start(&mut self) {
-        self.buffer = Vec::new();
+    /// A body begins, of `len` octets if its header can be believed.
+    pub(super) fn start(&mut self, len: u64) {
+        let len = usize::try_from(len).unwrap_or(PIECE).min(EXPECTED_MAX);
+        self.buffer = Vec::with_capacity(len);
         self.staged_from = None;
     }
 
@@ -93,7 +96,7 @@ mod tests {
         let mut spool = Spool::new(memory_max);
         let mut staged = Vec::new();
         for body in bodies {
-            spool.start();
+            spool.start(body.len() as u64);
             for octets in body.chunks(piece) {
                 staged.extend(spool.add(octets).into_iter().flatten());
             }
@@ -136,11 +139,11 @@ mod tests {
     #[test]
     fn the_next_line_begins_anew() {
         let mut spool = Spool::new(2);
-        spool.start();
+        spool.start(9);
         assert!(spool.add(b"abc").is_none());
         assert_eq!(spool.end().as_deref(), Some(&b"abc"[..]));
         assert_eq!(spool.take().len(), 1);
-        spool.start();
+        spool.start(9);
         assert!(spool.add(b"ab").is_none());
         assert!(spool.end().is_none());
         assert_eq!(spool.take(), [Body::Memory(b"ab".to_vec())]);

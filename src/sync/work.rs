@@ -1,5 +1,6 @@
 //! What a session asks of the store, and what comes back: plain values.
 
+use super::auth::ChannelBindings;
 use crate::wire::Body;
 
 /// A job that may block. A session has one at a time.
@@ -31,8 +32,10 @@ pub enum Work {
     Restart,
     /// `EXIT`: the same, before the connection closes.
     Exit,
-    /// The same, without a reply: the session is idle or has lost its client.
+    /// The same, without a reply: the session is idle, and may go on where it stopped.
     Release,
+    /// The connection is gone: all that it has begun ends.
+    Close,
 }
 
 /// What surrounds a dialogue.
@@ -44,6 +47,8 @@ pub struct Channel {
     pub is_private: bool,
     /// Who the client is by its certificate.
     pub identity: Option<String>,
+    /// What a log-in can be bound to; none without TLS.
+    pub bindings: ChannelBindings,
 }
 
 /// The result of a [`Work`].
@@ -55,7 +60,7 @@ pub enum Done {
     Staged(bool),
     /// The complete reply: untagged lines and the final line.
     Reply(Vec<u8>),
-    /// Of `Release`.
+    /// Of `Release` and `Close`.
     Released,
 }
 

@@ -54,6 +54,24 @@ impl NameRules {
         key
     }
 
+    /// What a deleted mailbox was called: without the prefix and the time stamp. `None` if the
+    /// name is not that of one.
+    pub fn undeleted(&self, name: &[u8]) -> Option<Vec<u8>> {
+        let at = name.iter().position(|&c| c == b'!').map_or(0, |at| at + 1);
+        let (domain, local) = name.split_at(at);
+        let was = self.without_deleted(local);
+        (was.len() < local.len()).then(|| [domain, was].concat())
+    }
+
+    /// The INBOX of whoever owns a mailbox, by its internal name; `None` if nobody does.
+    pub fn inbox_of(&self, name: &[u8]) -> Option<Vec<u8>> {
+        let name = self.undeleted(name).unwrap_or_else(|| name.to_vec());
+        let at = name.iter().position(|&c| c == b'!').map_or(0, |at| at + 1);
+        let user = name[at..].strip_prefix(b"user.")?;
+        let len = user.iter().position(|&c| c == b'.').unwrap_or(user.len());
+        (len > 0).then(|| name[..at + b"user.".len() + len].to_vec())
+    }
+
     /// The key of the backup of a userid as it travels on the wire: verbatim,
     /// except that the default domain is dropped and nothing means shared.
     pub fn userid_key(&self, userid: &[u8]) -> Vec<u8> {
@@ -121,6 +139,38 @@ mod tests {
     fn everything_else_is_shared() {
         for name in ["user", "user.", "shared.news", "", "users.tom", "other.org!news", "!"] {
             assert_eq!(key(name), "%SHARED", "{name}");
+        }
+    }
+
+    #[test]
+    fn deleted_mailboxes_had_a_name() {
+        let rules = NameRules::default();
+        let undeleted = |name: &str| {
+            rules.undeleted(name.as_bytes()).map(|was| String::from_utf8_lossy(&was).into_owned())
+        };
+        assert_eq!(undeleted("DELETED.user.tom.A.6B014ECA").as_deref(), Some("user.tom.A"));
+        assert_eq!(
+            undeleted("other.org!DELETED.user.bob.A.6B014ECA").as_deref(),
+            Some("other.org!user.bob.A")
+        );
+        for name in ["user.tom", "DELETED.user.tom.nothex", "DELETED", "DELETED.6B014ECA"] {
+            assert_eq!(undeleted(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn inboxes() {
+        let rules = NameRules::default();
+        for (name, inbox) in [
+            ("user.tom", Some("user.tom")),
+            ("user.tom.A.B", Some("user.tom")),
+            ("other.org!user.bob.A", Some("other.org!user.bob")),
+            ("DELETED.user.tom.A.6B014ECA", Some("user.tom")),
+            ("shared.news", None),
+            ("user.", None),
+            ("user", None),
+        ] {
+            assert_eq!(rules.inbox_of(name.as_bytes()).as_deref(), inbox.map(str::as_bytes));
         }
     }
 

@@ -12,6 +12,7 @@ mod calls;
 mod client;
 mod disk;
 mod server;
+mod waiting;
 
 use std::sync::mpsc;
 use std::thread;

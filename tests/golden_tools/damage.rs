@@ -13,7 +13,7 @@ use sha1::{Digest, Sha1};
 
 use crate::site::{Site, wait};
 
-fn flip(path: &Path, at: u64) {
+pub(crate) fn flip(path: &Path, at: u64) {
     let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
     let mut octet = [0];
     file.read_exact_at(&mut octet, at).unwrap();

@@ -6,12 +6,16 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod catalogue;
 mod compact;
 mod damage;
+mod killed;
 mod live;
+mod live_modes;
 mod live_more;
 mod many;
 mod more;
 mod recorded;
 mod site;
 mod speed;
+mod syslog;

@@ -12,7 +12,7 @@ use crate::backup_server::CYRBK;
 use crate::cyrus::{Cyrus, clean_command};
 use crate::mail;
 use crate::process::{Service, run_with, wait_for};
-use crate::site::{ADMIN, Channel, PASSWORD, Site, server_conf, start_master};
+use crate::site::{ADMIN, Channel, PASSWORD, Site, changed, server_conf, start_master};
 use crate::workspace::{Workspace, free_port};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -43,10 +43,7 @@ impl DoorSetup {
                 "backuppartition-one: {root}/one\nbackup_staging_path: {root}/staging\n\
                  partition-default: {root}/tmp\n"
             );
-        let name_of = |line: &str| line.split(':').next().unwrap().to_owned();
-        let is_kept = |line: &&str| !changes.iter().any(|change| name_of(change) == name_of(line));
-        let lines = common.lines().filter(is_kept).chain(changes.iter().copied());
-        let conf: String = lines.map(|line| line.replace("ROOT", &root) + "\n").collect();
+        let conf = changed(&common, changes).replace("ROOT", &root);
         let imapd_conf = workspace.write("imapd.conf", &conf);
         let setup = Self { workspace, imapd_conf };
         let mut command = clean_command(Path::new(CYRBK));

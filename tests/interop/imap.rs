@@ -63,6 +63,12 @@ impl Imap {
         reply
     }
 
+    /// The untagged lines of the answer to a command.
+    pub(crate) fn lines(&mut self, command: &str) -> Vec<String> {
+        let lines = self.ok(command).untagged;
+        lines.into_iter().map(|line| String::from_utf8_lossy(&line).into_owned()).collect()
+    }
+
     fn send(&mut self, command: &[u8]) -> Reply {
         self.next_tag += 1;
         let tag = format!("a{} ", self.next_tag);

@@ -12,6 +12,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod backup_server;
+mod cutter;
 mod cyrus;
 mod door_server;
 mod imap;
@@ -21,23 +22,34 @@ mod managesieve;
 mod pair;
 mod process;
 mod raw_csync;
+mod replica;
 mod requests;
+mod restore_scene;
 mod site;
 mod sync_client;
 mod tools;
 mod workspace;
 
+mod test_client;
+mod test_client_cut;
 mod test_client_options;
 mod test_doors;
+mod test_export;
 mod test_groups;
 mod test_large;
 mod test_limits;
 mod test_locks;
 mod test_login;
 mod test_master_untouched;
+mod test_moment;
+mod test_move;
 mod test_own_state;
 mod test_probe;
 mod test_replication;
 mod test_replies;
+mod test_restore;
+mod test_restore_cut;
+mod test_restore_more;
+mod test_restore_words;
 mod test_sasldb;
 mod test_tls;

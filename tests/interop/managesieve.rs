@@ -28,6 +28,25 @@ pub(crate) fn deactivate(port: u16, user: &str, password: &str) {
     say(&mut reader, "LOGOUT");
 }
 
+/// The scripts with their names and texts, the active one marked, in lines.
+pub(crate) fn scripts(port: u16, user: &str, password: &str) -> Vec<String> {
+    let mut reader = login(port, user, password);
+    let listed = ask(&mut reader, "LISTSCRIPTS");
+    let mut lines: Vec<String> = listed.lines().map(str::to_owned).collect();
+    lines.retain(|line| line.starts_with('"'));
+    lines.sort();
+    for i in 0..lines.len() {
+        let name = lines[i].split('"').nth(1).unwrap().to_owned();
+        lines.push(ask(&mut reader, &format!("GETSCRIPT \"{name}\"")));
+    }
+    lines
+}
+
+fn ask(reader: &mut BufReader<TcpStream>, command: &str) -> String {
+    write!(reader.get_mut(), "{command}\r\n").unwrap();
+    expect_ok(reader)
+}
+
 fn login(port: u16, user: &str, password: &str) -> BufReader<TcpStream> {
     let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
@@ -43,14 +62,15 @@ fn say(reader: &mut BufReader<TcpStream>, command: &str) {
     expect_ok(reader);
 }
 
-fn expect_ok(reader: &mut BufReader<TcpStream>) {
+/// Everything up to the final line.
+fn expect_ok(reader: &mut BufReader<TcpStream>) -> String {
     let mut seen = String::new();
     loop {
         let start = seen.len();
         let len = reader.read_line(&mut seen).unwrap();
         let line = &seen[start..];
         if line.starts_with("OK") {
-            return;
+            return seen[..start].to_owned();
         }
         assert!(len > 0 && !line.starts_with("NO") && !line.starts_with("BYE"), "{seen}");
     }

@@ -138,6 +138,11 @@ impl Pair {
                 for what in ["chunks", "mailboxes", "messages", "all"] {
                     let _ = self.same_cyr_backup(server, &[modes, &[key, "list", what]].concat());
                 }
+                if self.tested.maker == Maker::Cyrbk {
+                    // Both directions, whoever has written it.
+                    let deep = [&["verify", "--deep"], modes, &[key]].concat();
+                    let _ = self.tested_tools.ctl_backups(server, &deep).success();
+                }
                 let verify = [&["verify"], modes, &[key]].concat();
                 if unverifiable.contains(&userid.as_str()) {
                     if self.tested.maker == Maker::Cyrbk {

@@ -46,17 +46,29 @@ pub(crate) struct Site {
     workspace: Workspace,
     imap_port: u16,
     sieve_port: u16,
+    csync_port: u16,
 }
 
 impl Site {
     /// Starts a server with accounts for `users` (no mailboxes yet) that logs for `channels`.
     pub(crate) fn start(cyrus: &Cyrus, users: &[&str], channels: &[Channel]) -> Self {
+        Self::start_with(cyrus, users, channels, &[])
+    }
+
+    /// [`Site::start`]; `changes` replace or follow the options, one `name: value` each. Users
+    /// may be `user@realm`.
+    pub(crate) fn start_with(
+        cyrus: &Cyrus,
+        users: &[&str],
+        channels: &[Channel],
+        changes: &[&str],
+    ) -> Self {
         let workspace = Workspace::new(cyrus, "site");
         for dir in ["conf", "spool", "sieve", "tmp"] {
             workspace.make_dir(dir);
         }
         let root = workspace.path().display();
-        let (imap_port, sieve_port) = (free_port(), free_port());
+        let (imap_port, sieve_port, csync_port) = (free_port(), free_port(), free_port());
         let mut conf = server_conf(workspace.path());
         conf += &format!(
             "defaultpartition: default\npartition-default: {root}/spool\nsievedir: {root}/sieve\n\
@@ -74,7 +86,7 @@ impl Site {
                 i32::from(*try_imap),
             );
         }
-        let imapd_conf = workspace.write("imapd.conf", &conf);
+        let imapd_conf = workspace.write("imapd.conf", &changed(&conf, changes));
         let conf_path = imapd_conf.display();
         let cyrus_conf = workspace.write(
             "cyrus.conf",
@@ -83,6 +95,8 @@ impl Site {
                  imap cmd=\"imapd -C {conf_path}\" listen=\"127.0.0.1:{imap_port}\" prefork=0 \
                  proto=tcp4\n  \
                  sieve cmd=\"timsieved -C {conf_path}\" listen=\"127.0.0.1:{sieve_port}\" \
+                 prefork=0 proto=tcp4\n  \
+                 sync cmd=\"sync_server -C {conf_path}\" listen=\"127.0.0.1:{csync_port}\" \
                  prefork=0 proto=tcp4\n}}\nEVENTS {{\n}}\n"
             ),
         );
@@ -93,7 +107,7 @@ impl Site {
         wait_for("the mail server's greeting", START_TIMEOUT, || {
             std::net::TcpStream::connect(("127.0.0.1", imap_port)).ok()
         });
-        Self { cyrus: cyrus.clone(), _master: master, workspace, imap_port, sieve_port }
+        Self { cyrus: cyrus.clone(), _master: master, workspace, imap_port, sieve_port, csync_port }
     }
 
     /// A new IMAP session of `user`.
@@ -101,9 +115,24 @@ impl Site {
         Imap::login(self.imap_port, user, PASSWORD)
     }
 
+    /// Where its `sync_server` listens.
+    pub(crate) fn csync_port(&self) -> u16 {
+        self.csync_port
+    }
+
+    /// Where its IMAP server listens.
+    pub(crate) fn imap_port(&self) -> u16 {
+        self.imap_port
+    }
+
     /// Stores a Sieve script for `user`.
     pub(crate) fn put_script(&self, user: &str, name: &str, script: &str, active: bool) {
         crate::managesieve::put_script(self.sieve_port, user, PASSWORD, name, script, active);
+    }
+
+    /// The Sieve scripts of `user`, in lines.
+    pub(crate) fn scripts(&self, user: &str) -> Vec<String> {
+        crate::managesieve::scripts(self.sieve_port, user, PASSWORD)
     }
 
     /// Leaves `user` without an active Sieve script.
@@ -179,9 +208,17 @@ pub(crate) fn server_conf(root: &Path) -> String {
     )
 }
 
-/// Adds `user` to the workspace's own SASL data base.
+/// A configuration with some options replaced, and others added.
+pub(crate) fn changed(conf: &str, changes: &[&str]) -> String {
+    let name_of = |line: &str| line.split(':').next().unwrap().to_owned();
+    let is_kept = |line: &&str| !changes.iter().any(|change| name_of(change) == name_of(line));
+    conf.lines().filter(is_kept).chain(changes.iter().copied()).map(|l| format!("{l}\n")).collect()
+}
+
+/// Adds `user` (or `user@realm`) to the workspace's own SASL data base.
 pub(crate) fn add_account(workspace: &Workspace, user: &str) {
-    add_account_of(workspace, user, REALM, PASSWORD);
+    let (user, realm) = user.split_once('@').unwrap_or((user, REALM));
+    add_account_of(workspace, user, realm, PASSWORD);
 }
 
 /// [`add_account`] in any realm, with any password.

@@ -1,4 +1,5 @@
-//! One request about several users: nobody's mail gets into another one's backup.
+//! Requests about several users: nobody's mail gets into another one's backup, and a user who
+//! moves takes theirs along.
 
 use std::time::Duration;
 
@@ -6,7 +7,8 @@ use crate::cyrus::Cyrus;
 use crate::door_server::DoorSetup;
 use crate::mail;
 use crate::process::run;
-use crate::site::{ADMIN, Channel, Site};
+use crate::raw_csync::RawCsync;
+use crate::site::{ADMIN, Channel, PASSWORD, Site};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -54,4 +56,54 @@ fn messages_go_to_whom_they_are_for() {
     assert!(service.terminate().success());
     assert_eq!(messages(&cyrus, &setup, "tom"), guids(&[1, 2, 5, 9]));
     assert_eq!(messages(&cyrus, &setup, "bob"), guids(&[1, 3, 4, 6, 9]));
+}
+
+/// From one domain to another, on a real mail server: the mail moves from backup to backup and is
+/// not sent again, and the old name keeps it for the retention time.
+#[test]
+fn a_user_moves_to_another_domain() {
+    let Some(cyrus) = Cyrus::find_or_skip("a_user_moves_to_another_domain") else { return };
+    let domains = ["virtdomains: userid", "defaultdomain: interop.example.test"];
+    let setup = DoorSetup::new(&cyrus, &domains);
+    let (mut service, port) = setup.serve(&[]);
+    let (old, new) = ("tom@one.example", "tom@two.example");
+    let channels = [Channel::new("door", port, false)];
+    let site = Site::start_with(&cyrus, &[old, new], &channels, &domains);
+    let mut admin = site.imap(ADMIN);
+    for mailbox in ["user.tom@one.example", "user.tom.Work@one.example"] {
+        admin.create(mailbox);
+    }
+    let mut imap = site.imap(old);
+    imap.append("INBOX", "\\Seen", 1_000_000_000, &mail::note(1).bytes);
+    imap.append("INBOX.Work", "", 1_000_000_000, &mail::note(2).bytes);
+    imap.logout();
+    site.sync_rolling("door").assert_sent("APPLY MESSAGE");
+
+    admin.ok("RENAME user.tom@one.example user.tom@two.example");
+    let moved = site.sync_rolling("door");
+    moved.assert_sent("APPLY RENAME");
+    let sent: Vec<String> =
+        moved.requests().into_iter().filter(|line| line.starts_with("APPLY MESSAGE")).collect();
+    assert_eq!(sent, Vec::<String>::new(), "{}", moved.output);
+    let mut imap = site.imap(new);
+    imap.append("INBOX", "", 1_000_000_000, &mail::note(3).bytes);
+    imap.logout();
+    site.sync_rolling("door").assert_sent("APPLY MESSAGE");
+    let again = site.sync("door", &["-u", new]).success();
+    assert_eq!(again.applied(), Vec::<String>::new(), "{}", again.output);
+
+    let mut csync = RawCsync::login(port, ADMIN, PASSWORD);
+    assert_eq!(csync.ask(format!("GET USER {old}\r\n").as_bytes()), "OK Success\r\n");
+    let answer = csync.ask_whole(format!("GET USER {new}\r\n").as_bytes());
+    assert_eq!(answer.matches("* MAILBOX ").count(), 2, "{answer}");
+    drop(csync);
+    assert!(service.terminate().success());
+    assert_eq!(messages(&cyrus, &setup, new), guids(&[1, 2, 3]));
+    assert_eq!(messages(&cyrus, &setup, old), guids(&[1, 2]));
+    for (user, name) in [(old, "one.example!user.tom"), (new, "two.example!user.tom")] {
+        let mut command = cyrus.command("cyr_backup");
+        command.arg("-C").arg(&setup.imapd_conf).args([user, "json", "mailboxes"]);
+        let kept = run(command, PATIENCE).success().stdout_text();
+        assert_eq!(kept.matches(name).count(), 2, "{kept}");
+    }
 }

@@ -5,11 +5,13 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crate::cyrus::Cyrus;
-use crate::door_server::{DoorSetup, ask, banner, read_through};
+use crate::door_server::{DoorSetup, TLS, ask, banner, read_through};
 use crate::managesieve::sasl_plain;
 use crate::process::wait_for;
 use crate::raw_csync::RawCsync;
 use crate::site::{ADMIN, PASSWORD};
+use crate::test_tls::{connect_tls, trusting};
+use crate::workspace::free_port;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -247,7 +249,7 @@ fn idle_connections_cost_little() {
         eprintln!("SKIPPED: idle_connections_cost_little: `ulimit -Hn` is {hard}");
         return;
     }
-    for is_compressed in [false, true] {
+    for (is_compressed, is_tls) in [(false, false), (true, false), (false, true), (true, true)] {
         let options = [
             "cyrbk_max_connections: 9999",
             "cyrbk_max_connections_per_address: 9999",
@@ -255,27 +257,48 @@ fn idle_connections_cost_little() {
             "sasl_pwcheck_method: saslauthd",
             "sasl_saslauthd_path: ROOT/mux",
         ];
-        let setup = DoorSetup::new(&cyrus, &options);
+        let setup = DoorSetup::new(&cyrus, &[&TLS[..], &options].concat());
         believe_everybody(&setup.workspace.path().join("mux"));
-        let (service, port) = setup.serve(&[]);
-        drop(RawCsync::login(port, ADMIN, PASSWORD));
+        let tls_port = free_port();
+        let (service, port) = setup.serve(&["--tls-listen", &format!("127.0.0.1:{tls_port}")]);
+        let config = trusting(&setup);
+        let login = || match is_tls {
+            true => log_in(connect_tls(tls_port, &config), is_compressed),
+            false => log_in(BufReader::new(connect(port)), is_compressed),
+        };
+        drop(login());
         let pid = service.child.id();
         let before = memory(pid, "VmRSS");
-        let mut open = Vec::new();
-        for _ in 0..COUNT {
-            let mut csync = RawCsync::login(port, ADMIN, PASSWORD);
-            if is_compressed {
-                assert_eq!(csync.ask(b"COMPRESS DEFLATE\r\n"), "OK DEFLATE active\r\n");
-            }
-            open.push(csync);
-        }
+        let open: Vec<_> = (0..COUNT).map(|_| login()).collect();
         let after = memory(pid, "VmRSS");
         let threads = memory(pid, "Threads");
+        let each = (after - before) * 1024 / COUNT;
         println!(
-            "{COUNT} authenticated connections, compressed: {is_compressed}: {before} to {after} \
-             KiB, {} octets each, {threads} threads",
-            (after - before) * 1024 / COUNT
+            "{COUNT} authenticated connections, compressed: {is_compressed}, TLS: {is_tls}: \
+             {before} to {after} KiB, {each} octets each, {threads} threads"
         );
-        assert!((after - before) / COUNT < 128);
+        assert!(each < 32 * 1024, "{each}");
+        drop(open);
     }
+}
+
+fn connect(port: u16) -> TcpStream {
+    let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// An authenticated connection that is kept.
+fn log_in<S: Read + Write + 'static>(
+    mut stream: BufReader<S>,
+    is_compressed: bool,
+) -> Box<dyn std::any::Any> {
+    let _ = read_through(&mut stream, "* OK");
+    let login = format!("AUTHENTICATE PLAIN {}", sasl_plain(ADMIN, PASSWORD));
+    let reply = ask(&mut stream, &login);
+    assert!(reply.starts_with("OK "), "{reply}");
+    if is_compressed {
+        assert_eq!(ask(&mut stream, "COMPRESS DEFLATE"), "OK DEFLATE active\r\n");
+    }
+    Box::new(stream)
 }

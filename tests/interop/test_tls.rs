@@ -4,6 +4,15 @@ use std::io::{BufReader, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rsasl::callback::{Context, Request, SessionCallback, SessionData};
+use rsasl::mechanisms::scram::SCRAM_SHA256_PLUS;
+use rsasl::mechname::Mechname;
+use rsasl::prelude::{
+    ChannelBindingCallback, Mechanism, Registry, SASLClient, SASLConfig, SessionError,
+};
+use rsasl::property::{AuthId, Password};
 use rustls::pki_types::ServerName;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -33,7 +42,7 @@ fn the_client_comes_in_over_starttls() {
 }
 
 /// A client's configuration that trusts the server's certificate as it is on disk now.
-fn trusting(setup: &DoorSetup) -> Arc<ClientConfig> {
+pub(crate) fn trusting(setup: &DoorSetup) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     let cert = setup.workspace.path().join("cert.pem");
     roots.add(rustls::pki_types::CertificateDer::from_pem_file(cert).unwrap()).unwrap();
@@ -44,9 +53,9 @@ fn trusting(setup: &DoorSetup) -> Arc<ClientConfig> {
     Arc::new(config.with_root_certificates(roots).with_no_client_auth())
 }
 
-type TlsStream = StreamOwned<ClientConnection, std::net::TcpStream>;
+pub(crate) type TlsStream = StreamOwned<ClientConnection, std::net::TcpStream>;
 
-fn connect_tls(port: u16, config: &Arc<ClientConfig>) -> BufReader<TlsStream> {
+pub(crate) fn connect_tls(port: u16, config: &Arc<ClientConfig>) -> BufReader<TlsStream> {
     let stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let name = ServerName::try_from("localhost").unwrap();
@@ -200,4 +209,91 @@ fn starttls_keeps_its_rules() {
     assert!(!greeting.contains("STARTTLS"), "{greeting}");
     let unknown = "BAD IMAP_PROTOCOL_ERROR Unrecognized command\r\n";
     assert_eq!(ask(&mut stream, "STARTTLS"), unknown);
+}
+
+/// A client of rsasl that binds its log-in to the TLS connection.
+struct BoundClient;
+
+impl SessionCallback for BoundClient {
+    fn callback(
+        &self,
+        _: &SessionData,
+        _: &Context,
+        request: &mut Request,
+    ) -> Result<(), SessionError> {
+        request.satisfy::<AuthId>(ADMIN)?.satisfy::<Password>(PASSWORD.as_bytes())?;
+        Ok(())
+    }
+
+    fn enable_channel_binding(&self) -> bool {
+        true
+    }
+}
+
+struct Exporter(Vec<u8>);
+
+impl ChannelBindingCallback for Exporter {
+    fn get_cb_data(&self, name: &str) -> Option<&[u8]> {
+        (name == "tls-exporter").then_some(&self.0)
+    }
+}
+
+/// The last line of an AUTHENTICATE with SCRAM-SHA-256-PLUS, bound to these octets.
+fn log_in_bound(tls: &mut BufReader<TlsStream>, exporter: Vec<u8>) -> String {
+    static BOUND: &[Mechanism] = &[SCRAM_SHA256_PLUS];
+    let config = SASLConfig::builder()
+        .with_registry(Registry::with_mechanisms(BOUND))
+        .with_callback(BoundClient)
+        .unwrap();
+    let name = Mechname::parse(b"SCRAM-SHA-256-PLUS").unwrap();
+    let mut client =
+        SASLClient::with_cb(config, Exporter(exporter)).start_suggested(&[name]).unwrap();
+    let mut answer = Vec::new();
+    client.step(None, &mut answer).unwrap();
+    let mut line = format!("AUTHENTICATE {name} {}", STANDARD.encode(&answer));
+    loop {
+        let reply = ask(tls, &line);
+        let Some(challenge) = reply.strip_prefix("+ ") else { return reply };
+        let challenge = STANDARD.decode(challenge.trim_end()).unwrap();
+        answer.clear();
+        client.step(Some(&challenge), &mut answer).unwrap();
+        line = STANDARD.encode(&answer);
+    }
+}
+
+#[test]
+fn a_log_in_can_be_bound_to_its_connection() {
+    let Some(cyrus) = Cyrus::find_or_skip("a_log_in_can_be_bound_to_its_connection") else {
+        return;
+    };
+    let mechs = "sasl_mech_list: SCRAM-SHA-256 SCRAM-SHA-256-PLUS";
+    let changes = [&TLS[..], &[mechs, "sasl_minimum_layer: 1"]].concat();
+    let setup = DoorSetup::new(&cyrus, &changes);
+    let port = crate::workspace::free_port();
+    let (_service, plain_port) = setup.serve(&["--tls-listen", &format!("127.0.0.1:{port}")]);
+    let (in_the_clear, _) = banner(plain_port);
+    assert!(!in_the_clear.contains("PLUS"), "{in_the_clear}");
+    let config = trusting(&setup);
+    for is_ours in [true, false] {
+        let mut tls = connect_tls(port, &config);
+        let banner = read_through(&mut tls, "* OK");
+        assert!(banner.starts_with("* SASL SCRAM-SHA-256-PLUS SCRAM-SHA-256\r\n"), "{banner}");
+        let label = b"EXPORTER-Channel-Binding";
+        let mut exporter = tls.get_ref().conn.export_keying_material([0; 32], label, None).unwrap();
+        exporter[0] ^= u8::from(!is_ours);
+        let wanted = match is_ours {
+            true => "OK Success (tls protection)\r\n",
+            false => "NO authentication failure\r\n",
+        };
+        assert_eq!(log_in_bound(&mut tls, exporter.to_vec()), wanted);
+    }
+    // Cyrus's client binds nothing, and is not kept out.
+    assert_replicates(&cyrus, plain_port, &[]);
+    let log = setup.log();
+    for mech in ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"] {
+        assert!(
+            log.contains(&format!("login: [127.0.0.1] admin {mech}+TLS User logged in")),
+            "{log}"
+        );
+    }
 }

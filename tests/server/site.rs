@@ -78,10 +78,12 @@ impl Site {
         });
         let partitions = BTreeMap::from([("one".to_owned(), root.path().join("one"))]);
         let settings = ServerSettings {
+            keep_alive: None,
             session: SessionSettings {
                 server_name: "backup.example.com".into(),
                 mechanisms: authenticator.mechanisms(false),
                 mechanisms_private: authenticator.mechanisms(true),
+                mechanisms_bound: authenticator.mechanisms_bound(),
                 offers_external: false,
                 limits: options.lines,
                 spool_memory: options.spool_memory,

@@ -17,13 +17,15 @@ use super::Outcome;
 use super::progress::Progress;
 use crate::cmd::{Stop, Streams};
 
-/// How many backups each worker may be ahead of what was printed.
-const AHEAD: usize = 4;
+/// How many backups each worker may be ahead of what was printed. Their output is kept until
+/// then: a line each, as a rule.
+const AHEAD: usize = 16;
 /// Status of a process that Ctrl-C ended, as shells have it.
 const INTERRUPTED: i32 = 130;
 
 /// What is done with one item.
-pub(super) type Visit<'v, T> = dyn Fn(&T, &mut Streams<'_>) -> Result<Outcome, Stop> + Sync + 'v;
+pub(in crate::cmd) type Visit<'v, T> =
+    dyn Fn(&T, &mut Streams<'_>) -> Result<Outcome, Stop> + Sync + 'v;
 
 /// What was written while one item was worked on.
 struct Told {
@@ -33,7 +35,7 @@ struct Told {
 }
 
 /// Set by Ctrl-C. The second one ends the process.
-pub(super) fn interruption() -> io::Result<Arc<AtomicBool>> {
+pub(in crate::cmd) fn interruption() -> io::Result<Arc<AtomicBool>> {
     let flag = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register_conditional_shutdown(SIGINT, INTERRUPTED, flag.clone())?;
     signal_hook::flag::register(SIGINT, flag.clone())?;
@@ -41,7 +43,7 @@ pub(super) fn interruption() -> io::Result<Arc<AtomicBool>> {
 }
 
 /// One item after the other, told as it happens. `done` says whether to go on.
-pub(super) fn in_turn<T>(
+pub(in crate::cmd) fn in_turn<T>(
     items: &[T],
     visit: &Visit<'_, T>,
     interrupted: &AtomicBool,
@@ -63,7 +65,7 @@ pub(super) fn in_turn<T>(
 }
 
 /// `jobs` items at a time, told in their order.
-pub(super) fn in_parallel<T: Sync>(
+pub(in crate::cmd) fn in_parallel<T: Sync>(
     items: &[T],
     jobs: usize,
     visit: &Visit<'_, T>,
@@ -142,22 +144,25 @@ struct Gate {
 struct GateState {
     next: usize,
     printed: usize,
+    waiting: usize,
     closed: bool,
 }
 
 impl Gate {
     fn new(len: usize, ahead: usize) -> Gate {
-        let state = GateState { next: 0, printed: 0, closed: false };
+        let state = GateState { next: 0, printed: 0, waiting: 0, closed: false };
         Gate { state: Mutex::new(state), moved: Condvar::new(), len, ahead }
     }
 
     fn next(&self) -> Option<usize> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.waiting += 1;
         let too_far = |state: &mut GateState| {
             !state.closed && state.next < self.len && state.next >= state.printed + self.ahead
         };
         let mut state =
             self.moved.wait_while(state, too_far).unwrap_or_else(PoisonError::into_inner);
+        state.waiting -= 1;
         if state.closed || state.next >= self.len {
             return None;
         }
@@ -166,8 +171,15 @@ impl Gate {
     }
 
     fn printed(&self, count: usize) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).printed = count;
-        self.moved.notify_all();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.printed = count;
+        // A worker that waits goes on when half of what it may be ahead has been printed: to be
+        // woken for each would cost more than many an item.
+        let is_due = state.waiting > 0 && state.next < count + self.ahead.div_ceil(2);
+        drop(state);
+        if is_due {
+            self.moved.notify_all();
+        }
     }
 
     fn close(&self) {

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::io::{self, Read};
 use std::process::{Command, ExitStatus};
 
-use super::{LockAction, Options, Outcome, for_each};
+use super::{LockAction, Options, Outcome, for_each, outcome_json};
 use crate::cmd::report::{quick_check, store_error};
 use crate::cmd::select::Target;
 use crate::cmd::{Exit, Stop, Streams};
@@ -41,18 +41,29 @@ fn open(options: &Options, target: &Target) -> Result<Backup, String> {
 
 /// Each line is there at once: whoever waits for it reads a pipe.
 fn pause(options: &Options, target: &Target, streams: &mut Streams<'_>) -> Result<Outcome, Stop> {
-    streams.out.write_all(b"* Trying to obtain lock on ")?;
-    streams.out.write_all(target.label())?;
-    streams.out.write_all(b"...\n")?;
-    streams.out.flush()?;
+    if !options.lock_json {
+        streams.out.write_all(b"* Trying to obtain lock on ")?;
+        streams.out.write_all(target.label())?;
+        streams.out.write_all(b"...\n")?;
+        streams.out.flush()?;
+    }
     let _held = match open(options, target) {
         Ok(backup) => backup,
         Err(text) => {
-            writeln!(streams.out, "NO failed ({text})")?;
+            let status = format!("failed ({text})");
+            if options.lock_json {
+                outcome_json(options, target, &status).write(streams.out)?;
+            } else {
+                writeln!(streams.out, "NO {status}")?;
+            }
             return Ok(Outcome::Failed);
         }
     };
-    streams.out.write_all(b"OK locked\n")?;
+    if options.lock_json {
+        outcome_json(options, target, "locked").write(streams.out)?;
+    } else {
+        streams.out.write_all(b"OK locked\n")?;
+    }
     streams.out.flush()?;
     wait_for_end(&mut io::stdin().lock());
     Ok(Outcome::Done)
@@ -77,7 +88,7 @@ fn sqlite3(options: &Options, target: &Target, streams: &mut Streams<'_>) -> Res
     let index = index_path(&target.path);
     writeln!(streams.err, "execlp: sqlite3 {}", index.display())?;
     let status = run_child(Command::new("sqlite3").arg(&index), streams)?;
-    concluded("sqlite3", status, streams)
+    concluded(options, target, "sqlite3", status, streams)
 }
 
 fn execute(
@@ -93,7 +104,7 @@ fn execute(
     shell.arg("-c").arg(command);
     shell.env(DATA_VARIABLE, &target.path).env(INDEX_VARIABLE, index_path(&target.path));
     let status = run_child(&mut shell, streams)?;
-    concluded("/bin/sh", status, streams)
+    concluded(options, target, "/bin/sh", status, streams)
 }
 
 /// The open backup; its descriptor does not go to the command, so that the lock
@@ -112,6 +123,10 @@ fn open_for_command(
             streams.err.write_all(b"unable to lock ")?;
             streams.err.write_all(target.label())?;
             writeln!(streams.err, ": {text}")?;
+            if options.lock_json {
+                let status = format!("failed ({text})");
+                outcome_json(options, target, &status).write(streams.out)?;
+            }
             Ok(None)
         }
     }
@@ -127,17 +142,24 @@ fn run_child(
     Ok(command.status())
 }
 
+/// In JSON the command's output stands in front of the object: it is its own.
 fn concluded(
+    options: &Options,
+    target: &Target,
     program: &str,
     status: io::Result<ExitStatus>,
     streams: &mut Streams<'_>,
 ) -> Result<Outcome, Stop> {
-    match status {
-        Ok(status) if status.success() => Ok(Outcome::Done),
-        Ok(_) => Ok(Outcome::Failed),
+    let (text, outcome) = match status {
+        Ok(status) if status.success() => ("ok".to_owned(), Outcome::Done),
+        Ok(status) => (format!("failed ({status})"), Outcome::Failed),
         Err(error) => {
             writeln!(streams.err, "execlp {program}: {error}")?;
-            Ok(Outcome::Failed)
+            (format!("failed ({error})"), Outcome::Failed)
         }
+    };
+    if options.lock_json {
+        outcome_json(options, target, &text).write(streams.out)?;
     }
+    Ok(outcome)
 }

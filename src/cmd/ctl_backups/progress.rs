@@ -15,7 +15,7 @@ const HERTZ: u8 = 5;
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// A bar on standard error, if that is a terminal.
-pub(super) struct Progress {
+pub(in crate::cmd) struct Progress {
     bar: ProgressBar,
     /// When the run began, if it may show a bar.
     started: Option<Instant>,
@@ -23,7 +23,7 @@ pub(super) struct Progress {
 
 impl Progress {
     /// For a run over `len` backups.
-    pub(super) fn start(len: usize, streams: &Streams<'_>) -> Progress {
+    pub(in crate::cmd) fn start(len: usize, streams: &Streams<'_>) -> Progress {
         let progress = Progress::hidden();
         if !streams.err_is_terminal || len < 2 {
             return progress;
@@ -40,12 +40,12 @@ impl Progress {
     }
 
     /// None.
-    pub(super) fn hidden() -> Progress {
+    pub(in crate::cmd) fn hidden() -> Progress {
         Progress { bar: ProgressBar::hidden(), started: None }
     }
 
     /// One more is done.
-    pub(super) fn advance(&self) {
+    pub(in crate::cmd) fn advance(&self) {
         if self.bar.is_hidden() && self.started.is_some_and(|at| at.elapsed() >= PATIENCE) {
             self.bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(HERTZ));
         }
@@ -53,18 +53,18 @@ impl Progress {
     }
 
     /// Takes the bar away while something else is written.
-    pub(super) fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
+    pub(in crate::cmd) fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
         self.bar.suspend(write)
     }
 
     /// Takes the bar away for good.
-    pub(super) fn end(&self) {
+    pub(in crate::cmd) fn end(&self) {
         self.bar.finish_and_clear();
     }
 }
 
 /// How a run over many backups went.
-pub(super) struct Tally {
+pub(in crate::cmd) struct Tally {
     started: Instant,
     done: usize,
     locked: usize,
@@ -75,7 +75,7 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub(super) fn start(of: usize) -> Tally {
+    pub(in crate::cmd) fn start(of: usize) -> Tally {
         Tally {
             started: Instant::now(),
             done: 0,
@@ -88,7 +88,7 @@ impl Tally {
     }
 
     /// Counts one.
-    pub(super) fn add(&mut self, outcome: Outcome) {
+    pub(in crate::cmd) fn add(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Done => self.done += 1,
             Outcome::Locked => self.locked += 1,
@@ -99,12 +99,12 @@ impl Tally {
     }
 
     /// Whether any counts as a failure of the run.
-    pub(super) fn failed(&self) -> bool {
+    pub(in crate::cmd) fn failed(&self) -> bool {
         self.locked + self.failed > 0
     }
 
     /// Says so in one line: `1000 backups: 998 ok, 1 locked, 1 failed, in 12.3 s`.
-    pub(super) fn write(&self, out: &mut dyn Write) -> std::io::Result<()> {
+    pub(in crate::cmd) fn write(&self, out: &mut dyn Write) -> std::io::Result<()> {
         writeln!(out, "{}", self.text(self.started.elapsed()))
     }
 

@@ -10,7 +10,7 @@ use crate::cmd::json::Json;
 use crate::cmd::people::{cut, harmless};
 use crate::cmd::report::{store_error, write_labelled};
 use crate::cmd::time::LocalTime;
-use crate::store::exact;
+use crate::store::exact::Truth;
 use crate::store::export::{self, ExportError};
 use crate::store::search::{HEADER_MAX, Summary};
 use crate::wire::Guid;
@@ -74,11 +74,12 @@ pub(super) fn run(
 }
 
 fn of_mailboxes(names: &[OsString], look: &Look<'_>) -> Result<Vec<Row>, Failure> {
+    let text = |error| Failure::Text(store_error(&error));
+    let truth = Truth::of(look.backup).map_err(text)?;
     let mut rows = Vec::new();
     for name in names {
         let Some(mailbox) = look.find_mailbox(name)? else { continue };
-        let records = exact::true_records(look.backup, &mailbox.uniqueid)
-            .map_err(|error| Failure::Text(store_error(&error)))?;
+        let records = truth.records(&mailbox.uniqueid).map_err(text)?;
         rows.extend(records.into_iter().filter_map(|record| {
             Some(Row {
                 mailbox: Some(lossy(&mailbox.mboxname).into_owned()),

@@ -98,6 +98,9 @@ pub(super) struct LockArgs {
     /// Make the data file, which must not exist
     #[arg(long)]
     create: bool,
+    /// JSON instead of text
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -208,6 +211,7 @@ impl From<LockArgs> for Options {
     fn from(args: LockArgs) -> Options {
         let mut options = args.one.options(Command::Lock, args.config);
         options.create = args.create;
+        options.lock_json = args.json;
         options.lock_action = match args.execute {
             Some(command) => Some(LockAction::Execute(command)),
             None => args.sqlite3.then_some(LockAction::Sqlite3),

@@ -7,8 +7,8 @@ use super::super::options::Options;
 use std::time::Duration;
 
 use super::super::settings::{
-    LimitSettings, PwCheck, SaslSettings, Secret, SyncClientSettings, SyslogFacility,
-    TlsClientCerts, TlsSettings,
+    KeepAliveSettings, LimitSettings, PwCheck, SaslSettings, Secret, SyncClientSettings, SyncTls,
+    SyslogFacility, TlsClientCerts, TlsSettings,
 };
 use super::super::value::KIB;
 
@@ -16,6 +16,13 @@ const CLIENT_CERTS: &[(&str, TlsClientCerts)] = &[
     ("off", TlsClientCerts::Off),
     ("optional", TlsClientCerts::Optional),
     ("require", TlsClientCerts::Require),
+];
+
+const SYNC_TLS: &[(&str, SyncTls)] = &[
+    ("off", SyncTls::Off),
+    ("optional", SyncTls::Optional),
+    ("require", SyncTls::Require),
+    ("immediate", SyncTls::Immediate),
 ];
 
 impl Lookup<'_> {
@@ -96,6 +103,17 @@ impl Lookup<'_> {
         })
     }
 
+    pub(super) fn keep_alive(&mut self) -> Result<Option<KeepAliveSettings>, ConfigError> {
+        let count = self.options.int_within("tcp_keepalive_cnt", 0, 0..=i32::MAX)?;
+        let time = |name| Ok(Some(self.pause(name, 0)?).filter(|time| !time.is_zero()));
+        let settings = KeepAliveSettings {
+            count: Some(count.unsigned_abs()).filter(|&count| count > 0),
+            idle: time("tcp_keepalive_idle")?,
+            interval: time("tcp_keepalive_intvl")?,
+        };
+        Ok(self.options.switch("tcp_keepalive", false)?.then_some(settings))
+    }
+
     /// The old name is a switch of its own.
     fn tls_client_certs(&self) -> Result<TlsClientCerts, ConfigError> {
         let is_required = self.options.switch("tls_require_cert", false)?;
@@ -143,12 +161,18 @@ impl Lookup<'_> {
     }
 
     pub(super) fn sync_client(&self) -> Result<SyncClientSettings, ConfigError> {
+        let either = |name, other| match self.text(name)? {
+            Some(text) => Ok(Some(text)),
+            None => self.text(other),
+        };
         Ok(SyncClientSettings {
             host: self.text("sync_host")?,
             port: self.text("sync_port")?,
-            authname: self.text("sync_authname")?,
-            password: self.text("sync_password")?.map(Secret::new),
+            authname: either("sync_authname", "restore_authname")?,
+            password: either("sync_password", "restore_password")?.map(Secret::new),
             realm: self.text("sync_realm")?,
+            mechanisms: self.words("force_sasl_client_mech")?.filter(|words| !words.is_empty()),
+            tls: self.options.word("cyrbk_sync_tls", SyncTls::Optional, SYNC_TLS)?,
             try_imap: self.options.switch("sync_try_imap", true)?,
         })
     }
@@ -178,6 +202,25 @@ mod tests {
     }
 
     #[test]
+    fn how_another_server_is_reached() {
+        let sync = settings("").unwrap().sync_client;
+        assert_eq!((sync.mechanisms, sync.tls), (None, SyncTls::Optional));
+        let sync = settings(
+            "restore_authname: r\nrestore_password: p\ncyrbk_sync_tls: require\n\
+             force_sasl_client_mech: SCRAM-SHA-1 plain\n",
+        )
+        .unwrap()
+        .sync_client;
+        assert_eq!((sync.authname.as_deref(), sync.tls), (Some("r"), SyncTls::Require));
+        assert_eq!(sync.password.unwrap().expose(), "p");
+        assert_eq!(sync.mechanisms, Some(vec!["SCRAM-SHA-1".to_owned(), "plain".to_owned()]));
+        // What Cyrus reads goes before what it only documents.
+        let sync = settings("restore_authname: r\nsync_authname: s\n").unwrap().sync_client;
+        assert_eq!(sync.authname.as_deref(), Some("s"));
+        assert!(settings("cyrbk_sync_tls: yes\n").unwrap_err().contains("off, optional"));
+    }
+
+    #[test]
     fn limits_have_defaults_and_units() {
         let limits = settings("").unwrap().limits;
         assert_eq!(limits.max_connections, 4096);
@@ -201,6 +244,21 @@ mod tests {
             max_workers: 64,
         };
         assert_eq!(limits, expected);
+    }
+
+    #[test]
+    fn keep_alive_is_off_unless_asked_for() {
+        let numbers = "tcp_keepalive_cnt: 4\ntcp_keepalive_idle: 2m\ntcp_keepalive_intvl: 30\n";
+        assert_eq!(settings(numbers).unwrap().tcp_keepalive, None);
+        let on = settings(&format!("tcp_keepalive: yes\n{numbers}")).unwrap().tcp_keepalive;
+        let expected = KeepAliveSettings {
+            count: Some(4),
+            idle: Some(Duration::from_secs(120)),
+            interval: Some(Duration::from_secs(30)),
+        };
+        assert_eq!(on, Some(expected));
+        let system = settings("tcp_keepalive: 1\n").unwrap().tcp_keepalive;
+        assert_eq!(system, Some(KeepAliveSettings { count: None, idle: None, interval: None }));
     }
 
     #[test]

@@ -33,15 +33,16 @@ const OUTCOMES: [Outcome; 7] = [
 ];
 
 /// Runs the history over a disk; calls that fail are answered as the server does it:
-/// the writer is dropped, the line or the promise is not given.
+/// the writer is dropped, the line or the promise is not given. After each second session
+/// the writer is only synced, and goes on.
 fn live(disk: &SimDisk, path: &Path, sessions: &[Vec<Step>]) -> Vec<Step> {
     let mut now = 1_000;
     let mut stored = Vec::new();
     let mut promised = Promised::default();
     // Lines acknowledged through a writer that failed, until the next one takes them in.
     let mut are_unsettled = false;
-    for session in sessions {
-        let mut writer = None;
+    let mut writer: Option<Writer> = None;
+    for (number, session) in sessions.iter().enumerate() {
         let mut is_in_doubt = false;
         for step in session {
             now += 1;
@@ -57,7 +58,7 @@ fn live(disk: &SimDisk, path: &Path, sessions: &[Vec<Step>]) -> Vec<Step> {
                     disk.promise(promised);
                 }
                 Err(_) => {
-                    is_in_doubt |= open.has_unfinished();
+                    is_in_doubt |= open.has_unsynced();
                     are_unsettled = true;
                     assert!(open.finish(now).is_err() && open.finish(now).is_err());
                     assert!(step.append_to(open, now).is_err(), "failed once, failed for good");
@@ -65,7 +66,15 @@ fn live(disk: &SimDisk, path: &Path, sessions: &[Vec<Step>]) -> Vec<Step> {
                 }
             }
         }
-        let finished = writer.map_or(Ok(()), |mut writer| writer.finish(now));
+        let goes_on = number % 2 == 0 && number + 1 < sessions.len();
+        let finished = match &mut writer {
+            Some(writer) if goes_on => writer.sync(now),
+            Some(writer) => writer.finish(now),
+            None => Ok(()),
+        };
+        if !goes_on || finished.is_err() {
+            writer = None;
+        }
         are_unsettled |= finished.is_err();
         if finished.is_ok() && !is_in_doubt && !are_unsettled {
             promised.durable = stored.len();

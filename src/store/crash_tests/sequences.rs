@@ -61,6 +61,8 @@ fn step() -> impl Strategy<Value = Step> {
 #[derive(Clone, Copy, Debug)]
 enum End {
     Finished,
+    /// And goes on with the next one.
+    Synced,
     ProcessDied,
 }
 
@@ -78,7 +80,7 @@ proptest! {
         sessions in prop::collection::vec(
             (
                 prop::collection::vec(step(), 1..9),
-                prop::sample::select(vec![End::Finished, End::Finished, End::ProcessDied]),
+                prop::sample::select(vec![End::Finished, End::Synced, End::ProcessDied]),
                 0i64..3,
             ),
             1..5,
@@ -87,8 +89,9 @@ proptest! {
         let dir = fast_dir();
         let path = dir.path().join("data");
         let mut now = 1_000;
+        let mut open = None;
         for (steps, end, pause) in sessions {
-            let mut writer = Writer::open(&path, now).unwrap();
+            let mut writer = open.take().unwrap_or_else(|| Writer::open(&path, now).unwrap());
             for step in steps {
                 step.append_to(&mut writer, now).unwrap();
                 // The clock may stand still, or run backwards.
@@ -96,9 +99,14 @@ proptest! {
             }
             match end {
                 End::Finished => writer.finish(now).unwrap(),
+                End::Synced => {
+                    writer.sync(now).unwrap();
+                    open = Some(writer);
+                }
                 End::ProcessDied => drop(writer),
             }
         }
+        drop(open);
         drop(Writer::open(&path, now).unwrap());
         prop_assert_eq!(dump(&index_path(&path)), dump_of_rebuilt(&path));
     }

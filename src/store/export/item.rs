@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::super::backup::Backup;
 use super::super::error::{Result, StoreError};
-use super::super::exact;
+use super::super::exact::Truth;
 use super::super::index::{MailboxRow, RecordRow};
 use super::folder::{self, Folder};
 use crate::wire::Guid;
@@ -65,10 +65,11 @@ pub fn gather(backup: &Backup, selection: &Selection) -> Result<(Vec<Item>, Vec<
         None => folder::gone_since(row).is_none() || selection.deleted || selection.guids.is_some(),
     };
     let folders = Folder::of_all(&mailboxes);
+    let truth = Truth::of(backup)?;
     let mut items = Vec::new();
     for (row, folder) in mailboxes.iter().zip(&folders).filter(|(row, _)| taken(row)) {
         let folder = Rc::new(folder.clone());
-        let records = exact::true_records(backup, &row.uniqueid)?;
+        let records = truth.records(&row.uniqueid)?;
         let is_wanted = |record: &RecordRow| match (&selection.guids, record.guid) {
             (Some(guids), Some(guid)) => guids.contains(&guid),
             _ => record.expunged.is_none() || selection.expunged,

@@ -122,21 +122,26 @@ impl Index {
     /// One that was suspected, and is as it should be, is no longer.
     pub fn is_whole(&self, row: &MailboxRow) -> Result<bool> {
         match self.doubt(row.id)? {
-            Doubt::Nothing | Doubt::Unverifiable => Ok(true),
+            Doubt::Nothing => Ok(true),
             Doubt::Resend => Ok(false),
-            Doubt::Suspected => {
-                let records = self.true_records(row.id)?;
-                let living = records.iter().filter(|record| record.expunged.is_none());
-                let crc = living.fold(0, |crc, record| crc ^ record.crc());
-                let is_whole = is_known(row.sync_crc, row.sync_crc_annot)
-                    && crc == row.sync_crc
-                    && !self.lacks_message(row.id)?;
-                if is_whole {
-                    self.set_doubt(row.id, Doubt::Nothing)?;
-                }
-                Ok(is_whole)
-            }
+            Doubt::Suspected => self.clear_doubt(row),
+            // Its sender may have been misunderstood once only.
+            Doubt::Unverifiable => self.clear_doubt(row).map(|_| true),
         }
+    }
+
+    /// Compares a mailbox as a whole; if it is as it should be it is in doubt no longer.
+    fn clear_doubt(&self, row: &MailboxRow) -> Result<bool> {
+        let records = self.true_records(row.id)?;
+        let living = records.iter().filter(|record| record.expunged.is_none());
+        let crc = living.fold(0, |crc, record| crc ^ record.crc());
+        let is_whole = is_known(row.sync_crc, row.sync_crc_annot)
+            && crc == row.sync_crc
+            && !self.lacks_message(row.id)?;
+        if is_whole {
+            self.set_doubt(row.id, Doubt::Nothing)?;
+        }
+        Ok(is_whole)
     }
 
     /// Only an exception can speak of a message that is not there.
@@ -399,5 +404,41 @@ mod tests {
         mailbox(&index, 3, Some(2), &[TWO], &[(3, 3, 3, false)]);
         assert!(is_whole(&index));
         assert_eq!(living(&index), [1, 2, 3]);
+        assert_eq!(index.doubt(1).unwrap(), Doubt::Unverifiable);
+    }
+
+    #[test]
+    fn a_sender_that_is_understood_later_is_compared_from_then_on() {
+        for told in [&[ONE, TWO][..], &[TWO]] {
+            let index = index(3);
+            mailbox(&index, 2, None, &[TWO], &[ONE, TWO]);
+            assert_eq!(index.doubt(1).unwrap(), Doubt::Unverifiable);
+            // By a line that tells all, or one that leads to what it should.
+            let since = (told.len() < 2).then_some(2);
+            mailbox(&index, 2, since, &[ONE, TWO], told);
+            assert!(is_whole(&index));
+            assert_eq!(index.doubt(1).unwrap(), Doubt::Nothing, "{told:?}");
+            mailbox(&index, 3, Some(2), &[ONE], &[]);
+            assert_eq!(index.doubt(1).unwrap(), Doubt::Suspected, "{told:?}");
+        }
+    }
+
+    /// It is sent whole each time: better than to show what may not be the master's. Clients
+    /// since 3.0 send checksums.
+    #[test]
+    fn without_checksums_a_suspicion_stays() {
+        let index = index(2);
+        mailbox(&index, 2, None, &[ONE, TWO], &[ONE, TWO]);
+        mailbox(&index, 1, Some(2), &[ONE], &[]);
+        let line = format!(
+            "MAILBOX %(UNIQUEID u MBOXNAME user.a LAST_UID 1 HIGHESTMODSEQ 1 RECENTUID 0 \
+             RECENTTIME 0 LAST_APPENDDATE 0 POP3_LAST_LOGIN 0 UIDVALIDITY 1 PARTITION d ACL \"\" \
+             OPTIONS P RECORD ({}))",
+            record(&ONE)
+        );
+        apply(&index, &line);
+        assert!(!is_whole(&index));
+        mailbox(&index, 1, None, &[ONE], &[ONE]);
+        assert!(is_whole(&index));
     }
 }

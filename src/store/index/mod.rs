@@ -173,7 +173,7 @@ impl Index {
     fn configure(&self, mode: Open) -> rusqlite::Result<()> {
         self.db.busy_timeout(BUSY_MS)?;
         self.db.set_prepared_statement_cache_capacity(64);
-        // Plans do not look at bound values: statements would be prepared anew for each.
+        // Otherwise a statement is compiled anew for each new value of its parameters.
         self.db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         // Cyrus renames the index as a single file: no write-ahead log. FULL: a
         // commit that returned survives a power cut. Rows refer to rows just looked up or

@@ -54,7 +54,7 @@ pub struct RecordRow {
 
 impl RecordRow {
     /// What it adds to the SYNC_CRC of its mailbox, if it lives.
-    pub(super) fn crc(&self) -> u32 {
+    pub fn crc(&self) -> u32 {
         self.guid.as_ref().map_or(0, |guid| {
             CrcRecord {
                 uid: self.uid,

@@ -1,5 +1,7 @@
 //! Cyrus's tables, and what to do with each version of them.
 
+use std::collections::HashSet;
+
 use rusqlite::Connection;
 
 use super::Open;
@@ -83,11 +85,10 @@ pub(super) enum SchemaError {
 /// Makes the tables of a new index, adds those that an old version lacks (when
 /// writing), and refuses what is not understood.
 pub(super) fn prepare(db: &Connection, mode: Open) -> Result<(), SchemaError> {
-    let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let (version, present) = look(db)?;
     if version > VERSION_MAX {
         return Err(SchemaError::Newer(version));
     }
-    let present = present(db)?;
     let missing: Vec<_> = TABLES.iter().filter(|(name, _)| !present.contains(*name)).collect();
     match (version, mode) {
         (0, _) if missing.len() < TABLES.len() => Err(SchemaError::NoVersion),
@@ -99,15 +100,54 @@ pub(super) fn prepare(db: &Connection, mode: Open) -> Result<(), SchemaError> {
             }
             _ => Ok(()),
         },
-        _ if missing.is_empty() && version >= VERSION => own_tables(db),
+        _ if missing.is_empty() && version >= VERSION && has_own_tables(&present) => Ok(()),
         _ => {
-            let mut script = String::from("BEGIN IMMEDIATE;");
+            let is_new = missing.len() == TABLES.len();
+            let mut script = String::new();
             missing.iter().for_each(|(_, sql)| script.push_str(sql));
-            script.push_str(&format!("PRAGMA user_version = {VERSION}; COMMIT;"));
-            db.execute_batch(&script)?;
-            own_tables(db)
+            if version < VERSION {
+                script.push_str(&format!("PRAGMA user_version = {VERSION};"));
+            }
+            // Nothing is lost with a new index that a power cut breaks. The first commit of a
+            // chunk syncs all of it.
+            if is_new {
+                db.execute_batch("PRAGMA synchronous = OFF")?;
+            }
+            db.execute_batch(&format!("BEGIN IMMEDIATE; {script}"))?;
+            own_tables(db)?;
+            db.execute_batch("COMMIT; PRAGMA synchronous = FULL")?;
+            Ok(())
         }
     }
+}
+
+/// The version and the names of all tables, in one transaction: each statement by itself would
+/// lock the file and look at it anew.
+fn look(db: &Connection) -> rusqlite::Result<(i64, HashSet<String>)> {
+    let transaction = db.unchecked_transaction()?;
+    let version = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let mut statement = db.prepare("SELECT name FROM sqlite_master WHERE type = 'table'")?;
+    let names = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    drop(statement);
+    transaction.commit()?;
+    Ok((version, names))
+}
+
+/// The tables that [`own_tables`] makes.
+const OWN_TABLES: [&str; 9] = [
+    "cyrbk_active_sieve",
+    "cyrbk_annotation",
+    "cyrbk_compacted",
+    "cyrbk_doubt",
+    "cyrbk_mailbox",
+    "cyrbk_quota",
+    "cyrbk_record",
+    "cyrbk_restart",
+    "cyrbk_state",
+];
+
+fn has_own_tables(present: &HashSet<String>) -> bool {
+    OWN_TABLES.iter().all(|name| present.contains(*name))
 }
 
 fn own_tables(db: &Connection) -> Result<(), SchemaError> {
@@ -118,8 +158,33 @@ fn own_tables(db: &Connection) -> Result<(), SchemaError> {
     super::restart::create(db)
 }
 
-fn present(db: &Connection) -> rusqlite::Result<std::collections::HashSet<String>> {
-    let mut statement = db.prepare("SELECT name FROM sqlite_master WHERE type = 'table'")?;
-    let names = statement.query_map([], |row| row.get(0))?;
-    names.collect()
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_own_table_is_looked_for() {
+        let db = Connection::open_in_memory().unwrap();
+        prepare(&db, Open::Create).unwrap();
+        let (version, mut present) = look(&db).unwrap();
+        assert_eq!(version, VERSION);
+        present.retain(|name| name.starts_with("cyrbk_"));
+        assert_eq!(present, OWN_TABLES.map(str::to_owned).into());
+    }
+
+    #[test]
+    fn a_lacking_table_is_added_to_an_index_in_use() {
+        let db = Connection::open_in_memory().unwrap();
+        prepare(&db, Open::Create).unwrap();
+        db.execute_batch("DROP TABLE cyrbk_doubt; DROP TABLE seen; PRAGMA user_version = 2")
+            .unwrap();
+        prepare(&db, Open::Read).unwrap();
+        prepare(&db, Open::Write).unwrap();
+        let (version, present) = look(&db).unwrap();
+        assert_eq!(version, VERSION);
+        assert!(present.contains("cyrbk_doubt") && present.contains("seen"));
+        let synchronous: i64 = db.query_row("PRAGMA synchronous", [], |row| row.get(0)).unwrap();
+        assert_eq!(synchronous, 2, "a commit survives a power cut");
+    }
 }

@@ -19,6 +19,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::read::{RecordRow, record_row};
 use super::schema::SchemaError;
 use super::{Index, Position, Result, Text, octets};
+use crate::wire::Guid;
 use crate::wire::apply::{Mailbox, Record};
 
 pub(super) fn create(db: &Connection) -> std::result::Result<(), SchemaError> {
@@ -50,7 +51,19 @@ impl Index {
         self.rows(&query, [mailbox_id], record_row)
     }
 
-    /// The same of one UID.
+    /// The records of one message, each with the row id of its mailbox, in the order of these.
+    pub fn true_records_of(&self, guid: &Guid) -> Result<Vec<(i64, RecordRow)>> {
+        let query = "SELECT r.last_chunk_id, r.uid, r.modseq, r.last_updated, r.flags,
+             r.internaldate, r.annotations, r.expunged, m.guid, m.size, r.mailbox_id
+             FROM mailbox_message r JOIN message m ON m.id = r.message_id WHERE m.guid = ?1
+             AND NOT EXISTS (SELECT 1 FROM cyrbk_record x WHERE x.mailbox_id = r.mailbox_id AND
+             x.uid = r.uid) UNION ALL SELECT last_chunk_id, uid, modseq, last_updated, flags,
+             internaldate, annotations, expunged, guid, size, mailbox_id FROM cyrbk_record
+             WHERE guid = ?1 AND hidden = 0 ORDER BY 11, 2";
+        self.rows(query, [guid.to_string()], |row| Ok((row.get(10)?, record_row(row)?)))
+    }
+
+    /// [`Index::true_records`] of one UID.
     pub(super) fn true_record(&self, mailbox_id: i64, uid: u32) -> Result<Option<RecordRow>> {
         let query = format!(
             "{CYRUS} AND r.uid = ?2 AND NOT EXISTS (SELECT 1 FROM cyrbk_record x WHERE
@@ -384,6 +397,10 @@ mod tests {
                 mailbox(&index, ts as i64, last_uid, &records);
                 let expected: Vec<_> = model.values().copied().collect();
                 prop_assert_eq!(truth(&index), expected);
+            }
+            for record in index.true_records(1).unwrap() {
+                let of_message = index.true_records_of(&record.guid.unwrap()).unwrap();
+                prop_assert!(of_message.contains(&(1, record)));
             }
             let before = truth(&index);
             index.take_truth_from(&index_of(&index)).unwrap();

@@ -15,7 +15,7 @@ use super::super::backup::Backup;
 use super::super::chunk::CHUNK_HEADER;
 use super::super::disk::Disk;
 use super::super::error::{Result, StoreError};
-use super::super::exact;
+use super::super::exact::Truth;
 use super::super::index::ChunkRow;
 use crate::wire::own::Compacted;
 
@@ -64,8 +64,8 @@ const TRAILER: usize = 8;
 const EMPTY_MAX: usize = 64;
 
 /// How far back the log of `backup` tells everything. `chunks` are in the order of the file.
-pub fn of(backup: &Backup, chunks: &[ChunkRow]) -> Result<History> {
-    let ours = exact::with_truth(backup, |index| index.compacted())?;
+pub fn of(backup: &Backup, truth: &Truth<'_>, chunks: &[ChunkRow]) -> Result<History> {
+    let ours = truth.ask(|index| index.compacted())?;
     let ours = ours.map(|Compacted { at, since }| History::Since {
         complete: at,
         gone: since,
@@ -73,7 +73,8 @@ pub fn of(backup: &Backup, chunks: &[ChunkRow]) -> Result<History> {
     });
     let theirs = of_cyrus(backup, chunks)?;
     Ok(match (ours, theirs) {
-        (Some(ours), Some(at)) if ours.is_complete_at(at) => ours,
+        // The later one counts.
+        (Some(ours), Some(theirs)) if !ours.is_complete_at(theirs - 1) => ours,
         (_, Some(complete)) => History::Since { complete, gone: None, by: By::Cyrus },
         (Some(ours), None) => ours,
         (None, None) => History::Complete,
@@ -135,7 +136,7 @@ mod tests {
         std::fs::copy(&source, &path).unwrap();
         std::fs::copy(format!("{source}.index"), dir.path().join("data.index")).unwrap();
         let backup = Backup::open(&path, Wait::No).unwrap();
-        of(&backup, &backup.index().chunks().unwrap()).unwrap()
+        of(&backup, &Truth::of(&backup).unwrap(), &backup.index().chunks().unwrap()).unwrap()
     }
 
     #[test]

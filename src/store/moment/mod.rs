@@ -34,7 +34,7 @@ mod tests;
 
 use super::backup::Backup;
 use super::error::{Result, StoreError};
-use super::exact;
+use super::exact::Truth;
 use super::file_hash::FileHash;
 use super::index::{ChunkRow, Index, State};
 pub use history::{By, History};
@@ -109,17 +109,19 @@ impl View {
 pub fn open(backup: Backup, moment: i64) -> Result<View> {
     let mut chunks = backup.index().chunks().map_err(StoreError::index(backup.path()))?;
     chunks.sort_by_key(|chunk| chunk.offset);
+    let truth = Truth::of(&backup)?;
     let mut report = Report {
         moment,
         first: chunks.iter().map(|chunk| chunk.ts_start).min(),
         last: chunks.iter().map(|chunk| chunk.ts_end).max(),
-        history: history::of(&backup, &chunks)?,
+        history: history::of(&backup, &truth, &chunks)?,
         added: 0,
         damages: Vec::new(),
         clock_went_back: false,
     };
     let is_over = |chunk: &ChunkRow| chunk.ts_start <= moment && is_ended(chunk, moment);
     if chunks.iter().all(is_over) {
+        drop(truth);
         return Ok(View { backup, report });
     }
     let found = replay::until(&backup, &chunks, moment)?;
@@ -128,8 +130,9 @@ pub fn open(backup: Backup, moment: i64) -> Result<View> {
     report.clock_went_back = found.clock_went_back;
     if !report.history.is_complete_at(moment) {
         let index = &found.index;
-        report.added = exact::with_truth(&backup, |later| index.add_what_outlived(later, moment))?;
+        report.added = truth.ask(|later| index.add_what_outlived(later, moment))?;
     }
+    drop(truth);
     conclude(&found.index, found.end).map_err(StoreError::index(backup.path()))?;
     Ok(View { backup: backup.looked_at_until(found.index, found.end), report })
 }

@@ -12,6 +12,7 @@ use crate::lock::Wait;
 use crate::store::append::Writer;
 use crate::store::compact::tests::history::{self, Op, START, Site};
 use crate::store::compact::{self, Policy};
+use crate::store::exact;
 use crate::store::index::{ActiveRow, MailboxRow, MessageRow, RecordRow, SeenRow, SieveRow};
 use crate::store::message::StoredMessage;
 

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use super::backup::Backup;
 use super::error::StoreError;
-use super::exact;
+use super::exact::Truth;
 use super::export::folder::gone_since;
 use super::export::item::flags;
 use super::export::{self, ExportError};
@@ -85,13 +85,14 @@ pub fn run(backup: &Backup, query: &Query, staging: &Path) -> Result<Found, Expo
 /// What the index does not rule out.
 fn candidates(backup: &Backup, query: &Query) -> Result<Vec<Hit>, StoreError> {
     let mailboxes = backup.index().mailboxes().map_err(StoreError::index(backup.path()))?;
+    let truth = Truth::of(backup)?;
     let mut hits = Vec::new();
     for row in &mailboxes {
         if query.mailboxes.as_ref().is_some_and(|wanted| !wanted.contains(&row.uniqueid)) {
             continue;
         }
         let gone = gone_since(row);
-        for record in exact::true_records(backup, &row.uniqueid)? {
+        for record in truth.records(&row.uniqueid)? {
             let expunged = record.expunged.or(gone);
             let Some(guid) = record.guid.filter(|_| is_candidate(query, &record, expunged)) else {
                 continue;

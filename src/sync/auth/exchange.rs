@@ -7,8 +7,9 @@
 use std::mem;
 use std::sync::Arc;
 
+use super::bindings::ChannelBindings;
 use super::policy::{authorise, printable};
-use super::scram::{FinalError, ScramServer, is_client_final, parse_client_first};
+use super::scram::{Binding, FinalError, ScramServer, is_client_final, parse_client_first};
 use super::stores::IsKnown;
 use super::verifier::ScramHash;
 use super::{AuthFailure, Identity, MAX_MESSAGE_LEN, Mech, Shared, Step};
@@ -18,6 +19,7 @@ use super::{AuthFailure, Identity, MAX_MESSAGE_LEN, Mech, Shared, Step};
 pub struct Exchange {
     shared: Arc<Shared>,
     mech: Mech,
+    bindings: ChannelBindings,
     state: State,
 }
 
@@ -56,22 +58,26 @@ impl std::fmt::Debug for Exchange {
 
 impl Exchange {
     /// The exchange, and the challenge for a client that did not send anything yet.
-    pub(super) fn new(shared: Arc<Shared>, mech: Mech) -> (Self, Vec<u8>) {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        mech: Mech,
+        bindings: ChannelBindings,
+    ) -> (Self, Vec<u8>) {
         let (state, greeting): (_, &[u8]) = match mech {
             // Has a constructor of its own.
             Mech::External => (State::Over, b""),
             Mech::Plain => (State::PlainMessage, b""),
             Mech::Login => (State::LoginUser, b"Username:"),
-            Mech::Scram(hash) => (State::ScramFirst(hash), b""),
+            Mech::Scram(hash) | Mech::ScramPlus(hash) => (State::ScramFirst(hash), b""),
         };
-        let exchange = Exchange { shared, mech, state };
+        let exchange = Exchange { shared, mech, bindings, state };
         (exchange, greeting.to_vec())
     }
 
     /// An exchange of EXTERNAL with a client that is `identity`.
     pub(super) fn external(shared: Arc<Shared>, identity: &str) -> Self {
         let state = State::ExternalMessage { identity: identity.to_owned() };
-        Exchange { shared, mech: Mech::External, state }
+        Exchange { shared, mech: Mech::External, bindings: ChannelBindings::default(), state }
     }
 
     /// Takes the client's answer to the last challenge, decoded. Blocks while
@@ -133,11 +139,14 @@ impl Exchange {
     /// A name that cannot be a user goes on like an unknown one.
     fn start_scram(&mut self, hash: ScramHash, message: &[u8]) -> Result<Step, AuthFailure> {
         let first = parse_client_first(message).ok_or(AuthFailure::BadProtocol)?;
+        if !self.admits(first.binding) {
+            return Err(AuthFailure::BadProtocol);
+        }
         let user = self.canonical(&first.authcid);
         let looked_up = user.as_deref().unwrap_or(&first.authcid);
         let (verifier, is_known) = self.shared.backend.verifier(hash, looked_up)?;
-        let mut server =
-            ScramServer::new(verifier).map_err(|e| AuthFailure::Backend(e.to_string()))?;
+        let mut server = ScramServer::new(verifier, self.mech, self.bindings.clone())
+            .map_err(|e| AuthFailure::Backend(e.to_string()))?;
         let challenge = server.take_first(message).ok_or(AuthFailure::BadProtocol)?;
         self.state =
             State::ScramFinal(Box::new(Proof { server, user, is_known, authzid: first.authzid }));
@@ -160,6 +169,19 @@ impl Exchange {
         let identity = self.authorise(&user, proof.authzid.as_deref())?;
         self.state = State::ScramAck(identity);
         Ok(Step::Challenge(server_final))
+    }
+
+    /// Whether a client may say this about channel binding. One that could bind, and believes
+    /// that this server cannot, was told so by somebody in the middle (RFC 5802, 6).
+    fn admits(&self, binding: Binding<'_>) -> bool {
+        match (self.mech.is_bound(), binding) {
+            (true, Binding::Used(name)) => self.bindings.named(name).is_some(),
+            (true, _) | (false, Binding::Used(_)) => false,
+            (false, Binding::NotOffered) => {
+                self.bindings.is_empty() || !self.shared.mechs.iter().any(|mech| mech.is_bound())
+            }
+            (false, Binding::NotSupported) => true,
+        }
     }
 
     fn canonical(&self, name: &str) -> Result<String, AuthFailure> {

@@ -12,6 +12,7 @@
 //! What really happened is in the [`AuthFailure`], for the log.
 
 mod backend;
+mod bindings;
 mod cached_file;
 mod exchange;
 mod password_file;
@@ -30,6 +31,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+pub use self::bindings::ChannelBindings;
 pub use self::exchange::Exchange;
 pub use self::password_file::{Accounts, PasswordFile, PasswordFileError};
 pub use self::policy::{MAX_NAME_LEN, NameError, NamePolicy};
@@ -112,6 +114,8 @@ impl PasswordSources {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mech {
     Scram(ScramHash),
+    /// Bound to the TLS connection.
+    ScramPlus(ScramHash),
     Plain,
     Login,
     /// Something outside knows who the client is: not one of `ALL`, as it is not for all.
@@ -119,16 +123,29 @@ pub(crate) enum Mech {
 }
 
 impl Mech {
-    const ALL: [Mech; 4] =
-        [Mech::Scram(ScramHash::Sha256), Mech::Scram(ScramHash::Sha1), Mech::Plain, Mech::Login];
+    const ALL: [Mech; 6] = [
+        Mech::ScramPlus(ScramHash::Sha256),
+        Mech::ScramPlus(ScramHash::Sha1),
+        Mech::Scram(ScramHash::Sha256),
+        Mech::Scram(ScramHash::Sha1),
+        Mech::Plain,
+        Mech::Login,
+    ];
 
     const fn name(self) -> &'static str {
         match self {
             Mech::Scram(hash) => hash.mech_name(),
+            Mech::ScramPlus(ScramHash::Sha1) => "SCRAM-SHA-1-PLUS",
+            Mech::ScramPlus(ScramHash::Sha256) => "SCRAM-SHA-256-PLUS",
             Mech::Plain => "PLAIN",
             Mech::Login => "LOGIN",
             Mech::External => "EXTERNAL",
         }
+    }
+
+    /// Whether it needs something to bind to.
+    const fn is_bound(self) -> bool {
+        matches!(self, Mech::ScramPlus(_))
     }
 
     /// Whether an eavesdropper learns the password.
@@ -164,7 +181,9 @@ impl Authenticator {
         let wanted = config.mechs.filter(|mechs| !mechs.is_empty());
         let is_wanted = |mech: &Mech| match &wanted {
             Some(list) => list.iter().any(|w| w.eq_ignore_ascii_case(mech.name())),
-            None => true,
+            // libsasl can bind to `tls-unique` alone, which is not to be had: a client that chose
+            // one of these could not log in any more.
+            None => !matches!(mech, Mech::ScramPlus(_)),
         };
         let backend = Backend::new(config.sources, config.service);
         let is_possible = |mech: &Mech| match mech.is_plaintext() {
@@ -199,9 +218,15 @@ impl Authenticator {
     /// The mechanisms for the `* SASL` line; none means no such line.
     /// `is_private` says that the channel is encrypted (TLS, or `-p`).
     pub fn mechanisms(&self, is_private: bool) -> Vec<&'static str> {
-        let admitted = |mech: &&Mech| self.admits(**mech, is_private);
+        let admitted = |mech: &&Mech| self.admits(**mech, is_private) && !mech.is_bound();
         let names = self.shared.mechs.iter().filter(admitted);
         names.map(|mech| mech.name()).collect()
+    }
+
+    /// Those to be named in front of them where there is something to bind to.
+    pub fn mechanisms_bound(&self) -> Vec<&'static str> {
+        let bound = self.shared.mechs.iter().filter(|mech| mech.is_bound());
+        bound.map(|mech| mech.name()).collect()
     }
 
     /// Whether a client with a certificate may authenticate by it.
@@ -239,15 +264,17 @@ impl Authenticator {
         mech: &str,
         initial: Option<&[u8]>,
         is_private: bool,
+        bindings: &ChannelBindings,
     ) -> (Option<Exchange>, Step) {
-        let mut mechs = self.shared.mechs.iter();
+        let mut mechs = self.shared.mechs.iter().filter(|m| !m.is_bound() || !bindings.is_empty());
         let Some(&mech) = mechs.find(|m| m.name().eq_ignore_ascii_case(mech)) else {
             return (None, Step::Failure(AuthFailure::NoMechanism));
         };
         if !self.admits(mech, is_private) {
             return (None, Step::Failure(AuthFailure::EncryptionNeeded));
         }
-        let (mut exchange, greeting) = Exchange::new(Arc::clone(&self.shared), mech);
+        let (mut exchange, greeting) =
+            Exchange::new(Arc::clone(&self.shared), mech, bindings.clone());
         let step = match initial {
             // Only PLAIN means something with an empty message: an error.
             Some(response) if !response.is_empty() || mech == Mech::Plain => {
@@ -393,3 +420,7 @@ mod tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod real_tests;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod bound_tests;

@@ -104,7 +104,9 @@ fn real_saslauthd_checks_passwords() {
     let by_socket = config(PasswordSources::saslauthd(socket));
     for config in [by_dir, by_socket] {
         let authenticator = Authenticator::new(config);
-        let plain = |message: &[u8]| authenticator.start("PLAIN", Some(message), false).1;
+        let plain = |message: &[u8]| {
+            authenticator.start("PLAIN", Some(message), false, &ChannelBindings::default()).1
+        };
         let next = || reports.recv_timeout(Duration::from_secs(10)).unwrap();
 
         assert!(matches!(plain(b"\0cyrus\0pw"), Step::Success(id) if id.is_admin));
@@ -120,7 +122,8 @@ fn real_saslauthd_checks_passwords() {
             let refused = plain(unasked);
             assert!(matches!(refused, Step::Failure(AuthFailure::WrongPassword { .. })));
         }
-        let (exchange, _) = authenticator.start("LOGIN", Some(b"cyrus"), false);
+        let (exchange, _) =
+            authenticator.start("LOGIN", Some(b"cyrus"), false, &ChannelBindings::default());
         let nul = exchange.unwrap().step(b"pw\0");
         assert!(matches!(nul, Step::Failure(AuthFailure::WrongPassword { .. })));
         assert!(reports.try_recv().is_err(), "the daemon was not asked");
@@ -145,7 +148,8 @@ fn serve(stream: TcpStream, authenticator: &Authenticator, mech: &str) -> Step {
     let mut words = command.split(' ').skip(1);
     let asked = words.next().unwrap();
     let initial = words.next().map(|w| decode_initial_response(w.as_bytes()).unwrap());
-    let (mut exchange, mut step) = authenticator.start(asked, initial.as_deref(), false);
+    let (mut exchange, mut step) =
+        authenticator.start(asked, initial.as_deref(), false, &ChannelBindings::default());
     while let Step::Challenge(challenge) = step {
         write!(stream, "+ {}\r\n", encode_base64(&challenge)).unwrap();
         step = match decode_base64(read().as_bytes()) {

@@ -7,34 +7,52 @@
 
 use rsasl::callback::{Context, Request, SessionCallback, SessionData};
 use rsasl::mechanisms::scram::properties::ScramStoredPassword;
-use rsasl::mechanisms::scram::{SCRAM_SHA1, SCRAM_SHA256};
+use rsasl::mechanisms::scram::{SCRAM_SHA1, SCRAM_SHA1_PLUS, SCRAM_SHA256, SCRAM_SHA256_PLUS};
 use rsasl::mechname::Mechname;
 use rsasl::prelude::{
     Mechanism, Registry, SASLConfig, SASLServer, Session, SessionError, State, Validation,
 };
 use rsasl::validate::{Validate, ValidationError};
 
+use super::Mech;
+use super::bindings::ChannelBindings;
 use super::verifier::Verifier;
 
-/// Without the -PLUS forms: there is no channel to bind to, and if one of them
-/// were listed, rsasl would take a client's "you do not offer it" for an attack.
+/// Without the -PLUS forms: if one of them were listed, rsasl would take a client's "you do not
+/// offer it" for an attack even where it is not offered.
 static MECHANISMS: &[Mechanism] = &[SCRAM_SHA256, SCRAM_SHA1];
+static MECHANISMS_BOUND: &[Mechanism] = &[SCRAM_SHA256_PLUS, SCRAM_SHA1_PLUS];
+
+/// What a client says about channel binding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Binding<'m> {
+    /// `n`: it cannot.
+    NotSupported,
+    /// `y`: it can, and thinks that the server cannot.
+    NotOffered,
+    /// `p=NAME`
+    Used(&'m str),
+}
 
 /// The names in a client-first-message.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct ClientFirst {
+pub(super) struct ClientFirst<'m> {
+    pub(super) binding: Binding<'m>,
     pub(super) authcid: String,
     pub(super) authzid: Option<String>,
 }
 
 /// Checks a client-first-message: `n,[a=NAME],n=NAME,r=NONCE[,ext]...`, with `y`
-/// in the place of `n` as well, but without channel binding (`p=...`) or
-/// mandatory extensions (`m=...`). `None`: not such a message.
-pub(super) fn parse_client_first(message: &[u8]) -> Option<ClientFirst> {
+/// or `p=BINDING`
+/// in the place of `n` as well, but without mandatory extensions (`m=...`). `None`: not such a
+/// message.
+pub(super) fn parse_client_first(message: &[u8]) -> Option<ClientFirst<'_>> {
     let mut parts = std::str::from_utf8(message).ok()?.split(',');
-    if !matches!(parts.next()?, "n" | "y") {
-        return None;
-    }
+    let binding = match parts.next()? {
+        "n" => Binding::NotSupported,
+        "y" => Binding::NotOffered,
+        other => Binding::Used(other.strip_prefix("p=")?),
+    };
     let authzid = match parts.next()? {
         "" => None,
         name => Some(unescape(name.strip_prefix("a=")?)?),
@@ -42,7 +60,7 @@ pub(super) fn parse_client_first(message: &[u8]) -> Option<ClientFirst> {
     let authcid = unescape(parts.next()?.strip_prefix("n=")?)?;
     let nonce = parts.next()?.strip_prefix("r=")?;
     let is_nonce = !nonce.is_empty() && nonce.bytes().all(|b| b.is_ascii_graphic());
-    (is_nonce && parts.all(is_attribute)).then_some(ClientFirst { authcid, authzid })
+    (is_nonce && parts.all(is_attribute)).then_some(ClientFirst { binding, authcid, authzid })
 }
 
 /// Checks a client-final-message: `c=BASE64,r=NONCE[,ext]...,p=BASE64`.
@@ -83,7 +101,7 @@ fn unescape(name: &str) -> Option<String> {
 
 /// One exchange with the verifier of one user.
 pub(super) struct ScramServer {
-    session: Session<ProofAccepted>,
+    session: Session<ProofAccepted, ChannelBindings>,
 }
 
 /// rsasl could not run; a fault of the program.
@@ -92,14 +110,19 @@ pub(super) struct ScramServer {
 pub(super) struct SetupError;
 
 impl ScramServer {
-    pub(super) fn new(verifier: Verifier) -> Result<Self, SetupError> {
-        let name = verifier.hash.mech_name();
+    pub(super) fn new(
+        verifier: Verifier,
+        mech: Mech,
+        bindings: ChannelBindings,
+    ) -> Result<Self, SetupError> {
+        let name = mech.name();
+        let mechanisms = if mech.is_bound() { MECHANISMS_BOUND } else { MECHANISMS };
         let config = SASLConfig::builder()
-            .with_registry(Registry::with_mechanisms(MECHANISMS))
+            .with_registry(Registry::with_mechanisms(mechanisms))
             .with_callback(OneUser { verifier })
             .map_err(|_| SetupError)?;
         let name = Mechname::parse(name.as_bytes()).map_err(|_| SetupError)?;
-        let session = SASLServer::<ProofAccepted>::new(config)
+        let session = SASLServer::<ProofAccepted, _>::with_cb(config, bindings)
             .start_suggested(name)
             .map_err(|_| SetupError)?;
         Ok(ScramServer { session })
@@ -190,6 +213,8 @@ mod tests {
         assert_eq!(first("y,,n=tom,r=abc,x=1"), Some(("tom".into(), None)));
         let escaped = Some(("a,b=c".into(), Some("x=,".into())));
         assert_eq!(first("n,a=x=3D=2C,n=a=2Cb=3Dc,r=abc"), escaped);
+        let bound = parse_client_first(b"p=tls-exporter,,n=tom,r=abc").unwrap();
+        assert_eq!(bound.binding, Binding::Used("tls-exporter"));
         for bad in [
             "",
             "n",
@@ -203,7 +228,7 @@ mod tests {
             "n,a,n=tom,r=abc",
             "n,a=,n=tom,r=abc",
             "x,,n=tom,r=abc",
-            "p=tls-unique,,n=tom,r=abc",
+            "p,,n=tom,r=abc",
             "n,,m=1,n=tom,r=abc",
             "n,,n=t=om,r=abc",
             "n,,n=t=2c,r=abc",

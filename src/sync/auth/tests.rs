@@ -60,7 +60,8 @@ fn log_in(
         client.step(None, &mut out).unwrap();
         initial = Some(out);
     }
-    let (mut exchange, mut step) = authenticator.start(mech, initial.as_deref(), false);
+    let (mut exchange, mut step) =
+        authenticator.start(mech, initial.as_deref(), false, &ChannelBindings::default());
     let mut is_client_done = false;
     loop {
         let challenge = match step {
@@ -83,7 +84,8 @@ fn wrong(user: &str) -> Result<Identity, AuthFailure> {
 
 /// One message with PLAIN.
 fn plain(authenticator: &Authenticator, message: &[u8]) -> Result<Identity, AuthFailure> {
-    let (exchange, step) = authenticator.start("PLAIN", Some(message), false);
+    let (exchange, step) =
+        authenticator.start("PLAIN", Some(message), false, &ChannelBindings::default());
     assert!(exchange.is_none());
     match step {
         Step::Success(identity) => Ok(identity),
@@ -184,20 +186,23 @@ fn messages_up_to_the_limit() {
 #[test]
 fn initial_responses() {
     let Site { authenticator, .. } = &site();
-    let (exchange, step) = authenticator.start("plain", None, false);
+    let (exchange, step) = authenticator.start("plain", None, false, &ChannelBindings::default());
     assert_eq!(challenge(step), b"");
     let step = exchange.unwrap().step(b"\0cyrus\0pw");
     assert!(matches!(step, Step::Success(_)));
 
     for empty in [None, Some(&b""[..])] {
-        let (exchange, step) = authenticator.start("LOGIN", empty, false);
+        let (exchange, step) =
+            authenticator.start("LOGIN", empty, false, &ChannelBindings::default());
         assert_eq!(challenge(step), b"Username:");
         assert_eq!(challenge(exchange.unwrap().step(b"cyrus")), b"Password:");
-        let (exchange, step) = authenticator.start("SCRAM-SHA-1", empty, false);
+        let (exchange, step) =
+            authenticator.start("SCRAM-SHA-1", empty, false, &ChannelBindings::default());
         assert_eq!(challenge(step), b"");
         assert!(exchange.is_some());
     }
-    let (exchange, step) = authenticator.start("LOGIN", Some(b"cyrus"), false);
+    let (exchange, step) =
+        authenticator.start("LOGIN", Some(b"cyrus"), false, &ChannelBindings::default());
     assert_eq!(challenge(step), b"Password:");
     let mut exchange = exchange.unwrap();
     assert!(matches!(exchange.step(b"pw"), Step::Success(_)));
@@ -208,7 +213,8 @@ fn initial_responses() {
 fn login_answers_that_are_no_password() {
     let Site { authenticator, .. } = &site();
     for answer in [&b""[..], b"pw\0", b"\0", b"\xff"] {
-        let (exchange, _) = authenticator.start("LOGIN", Some(b"cyrus"), false);
+        let (exchange, _) =
+            authenticator.start("LOGIN", Some(b"cyrus"), false, &ChannelBindings::default());
         let verdict = failure(exchange.unwrap().step(answer));
         assert_eq!(verdict, wrong("cyrus").unwrap_err());
     }
@@ -221,8 +227,12 @@ fn scram_does_not_tell_who_exists() {
     site.file.set("cyrus", "pw").unwrap();
     let ask = |authenticator: &Authenticator, user: &str| {
         let message = format!("n,,n={user},r=abc");
-        let (exchange, step) =
-            authenticator.start("SCRAM-SHA-256", Some(message.as_bytes()), false);
+        let (exchange, step) = authenticator.start(
+            "SCRAM-SHA-256",
+            Some(message.as_bytes()),
+            false,
+            &ChannelBindings::default(),
+        );
         let reply = String::from_utf8(challenge(step)).unwrap();
         let (nonce, rest) = reply.split_once(',').unwrap();
         let proof = format!("c=biws,{nonce},p={}", STANDARD.encode([0; 32]));
@@ -249,13 +259,15 @@ fn scram_messages_that_are_none() {
     let refused: &[&[u8]] =
         &[b"n,a,n=x,r=abc", b"n,,", b"n,,n", b"p=tls-unique,,n=cyrus,r=abc", b"\0", b"\xff"];
     for message in refused {
-        let (exchange, step) = authenticator.start("SCRAM-SHA-1", Some(message), false);
+        let (exchange, step) =
+            authenticator.start("SCRAM-SHA-1", Some(message), false, &ChannelBindings::default());
         assert_eq!(failure(step), AuthFailure::BadProtocol);
         assert!(exchange.is_none());
     }
     for message in ["", "c=biws", "c=biws,r=", "c=biws,r=x,p", "c=biws,r=abc,p=A"] {
         let first = Some(&b"n,,n=cyrus,r=abc"[..]);
-        let (exchange, _) = authenticator.start("SCRAM-SHA-1", first, false);
+        let (exchange, _) =
+            authenticator.start("SCRAM-SHA-1", first, false, &ChannelBindings::default());
         let verdict = failure(exchange.unwrap().step(message.as_bytes()));
         assert!(verdict.status_text().starts_with("NO "), "{verdict:?}");
     }
@@ -271,9 +283,11 @@ fn scram_proofs_cannot_be_replayed() {
         .unwrap();
     let (mut first, mut proof) = (Vec::new(), Vec::new());
     client.step(None, &mut first).unwrap();
-    let (exchange, step) = authenticator.start("SCRAM-SHA-256", Some(&first), false);
+    let (exchange, step) =
+        authenticator.start("SCRAM-SHA-256", Some(&first), false, &ChannelBindings::default());
     client.step(Some(&challenge(step)), &mut proof).unwrap();
-    let (replayed, _) = authenticator.start("SCRAM-SHA-256", Some(&first), false);
+    let (replayed, _) =
+        authenticator.start("SCRAM-SHA-256", Some(&first), false, &ChannelBindings::default());
     assert_eq!(failure(replayed.unwrap().step(&proof)), wrong("cyrus").unwrap_err());
     let mut exchange = exchange.unwrap();
     assert!(challenge(exchange.step(&proof)).starts_with(b"v="));
@@ -291,7 +305,8 @@ fn the_offer_follows_the_configuration() {
     assert_eq!(closed.mechanisms(false), hashed);
     assert_eq!(closed.mechanisms(true), open.mechanisms(false));
     for mech in ["PLAIN", "login"] {
-        let (exchange, step) = closed.start(mech, Some(b"\0cyrus\0pw"), false);
+        let (exchange, step) =
+            closed.start(mech, Some(b"\0cyrus\0pw"), false, &ChannelBindings::default());
         assert!(exchange.is_none());
         assert_eq!(failure(step), AuthFailure::EncryptionNeeded);
     }
@@ -299,7 +314,7 @@ fn the_offer_follows_the_configuration() {
     let layered = Authenticator::new(AuthConfig { minimum_layer: 1, ..base.clone() });
     assert!(layered.mechanisms(false).is_empty());
     assert_eq!(layered.mechanisms(true), open.mechanisms(false));
-    let refused = layered.start("SCRAM-SHA-1", None, false).1;
+    let refused = layered.start("SCRAM-SHA-1", None, false, &ChannelBindings::default()).1;
     assert_eq!(failure(refused), AuthFailure::EncryptionNeeded);
 
     let listed = Authenticator::new(AuthConfig {
@@ -308,7 +323,10 @@ fn the_offer_follows_the_configuration() {
     });
     assert_eq!(listed.mechanisms(false), ["PLAIN"]);
     for mech in ["SCRAM-SHA-256", "DIGEST-MD5", "SCRAM-SHA-256-PLUS", "", "PLAIN "] {
-        assert_eq!(failure(listed.start(mech, None, true).1), AuthFailure::NoMechanism);
+        assert_eq!(
+            failure(listed.start(mech, None, true, &ChannelBindings::default()).1),
+            AuthFailure::NoMechanism
+        );
     }
 
     let daemon = Authenticator::new(AuthConfig {
@@ -316,7 +334,8 @@ fn the_offer_follows_the_configuration() {
         ..base
     });
     assert_eq!(daemon.mechanisms(false), ["PLAIN", "LOGIN"]);
-    let scram = daemon.start("SCRAM-SHA-1", Some(b"n,,n=cyrus,r=abc"), true);
+    let scram =
+        daemon.start("SCRAM-SHA-1", Some(b"n,,n=cyrus,r=abc"), true, &ChannelBindings::default());
     assert_eq!(failure(scram.1), AuthFailure::NoMechanism);
 }
 
@@ -324,7 +343,8 @@ fn the_offer_follows_the_configuration() {
 fn a_source_that_fails_is_named_in_the_log_only() {
     let sources = PasswordSources::file("/nonexistent/cyrbk.passwd");
     let no_file = Authenticator::new(config(sources));
-    let scram = no_file.start("SCRAM-SHA-1", Some(b"n,,n=cyrus,r=abc"), false);
+    let scram =
+        no_file.start("SCRAM-SHA-1", Some(b"n,,n=cyrus,r=abc"), false, &ChannelBindings::default());
     let failures = [plain(&no_file, b"\0cyrus\0pw").unwrap_err(), failure(scram.1)];
     for failure in failures {
         let log = failure.to_string();
@@ -378,7 +398,8 @@ fn sendable<T: Send + 'static>(_: &T) {}
 
 #[test]
 fn exchanges_can_move_to_a_worker() {
-    let (exchange, _) = site().authenticator.start("SCRAM-SHA-1", None, false);
+    let (exchange, _) =
+        site().authenticator.start("SCRAM-SHA-1", None, false, &ChannelBindings::default());
     sendable(&exchange);
 }
 
@@ -413,7 +434,8 @@ proptest! {
     ) {
         static SITE: std::sync::LazyLock<Site> = std::sync::LazyLock::new(site);
         for mech in ["SCRAM-SHA-256", "SCRAM-SHA-1"] {
-            let (exchange, _) = SITE.authenticator.start(mech, None, false);
+            let bindings = ChannelBindings::default();
+            let (exchange, _) = SITE.authenticator.start(mech, None, false, &bindings);
             let mut exchange = exchange.unwrap();
             for message in &messages {
                 let step = exchange.step(&message.concat());

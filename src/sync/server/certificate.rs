@@ -1,67 +1,43 @@
-//! The name in a client's certificate, which is who the client is.
-//!
-//! ```text
-//! Certificate    = SEQUENCE { TBSCertificate, ... }
-//! TBSCertificate = SEQUENCE { [0] version OPTIONAL, serialNumber, signature, issuer,
-//!                             validity, subject, ... }
-//! subject        = SEQUENCE OF SET OF SEQUENCE { type OBJECT IDENTIFIER, value }
-//! ```
+//! What is taken from certificates: the name in a client's, which is who the client is, and the
+//! hash of the server's own, to which a log-in can be bound.
 
-const SEQUENCE: u8 = 0x30;
-const SET: u8 = 0x31;
-const VERSION: u8 = 0xa0;
-const OBJECT_IDENTIFIER: u8 = 0x06;
-/// UTF8String, PrintableString, IA5String.
-const STRINGS: [u8; 3] = [0x0c, 0x13, 0x16];
-/// 2.5.4.3
-const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
+use sha2_scram::{Digest, Sha256, Sha384, Sha512};
+use x509_cert::Certificate;
+use x509_cert::der::asn1::ObjectIdentifier;
+use x509_cert::der::{Decode, Tag, Tagged};
+
+/// Signature algorithms, by the hash that they sign: RSA, ECDSA. Those of the first row are
+/// hashed better than they are signed (RFC 5929, 4.1).
+const SHA1: [&str; 3] = ["1.2.840.113549.1.1.4", "1.2.840.113549.1.1.5", "1.2.840.10045.4.1"];
+const SHA256: [&str; 2] = ["1.2.840.113549.1.1.11", "1.2.840.10045.4.3.2"];
+const SHA384: [&str; 2] = ["1.2.840.113549.1.1.12", "1.2.840.10045.4.3.3"];
+const SHA512: [&str; 2] = ["1.2.840.113549.1.1.13", "1.2.840.10045.4.3.4"];
+
+const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 
 /// The first common name of the subject, as Cyrus takes it; `None` if there is none, or if
 /// it is not text. `der` was verified before: anybody may have written it otherwise.
 pub(super) fn common_name(der: &[u8]) -> Option<String> {
-    let certificate = &mut &*der;
-    let tbs = &mut expect(&mut expect(certificate, SEQUENCE)?, SEQUENCE)?;
-    if tbs.first() == Some(&VERSION) {
-        element(tbs)?;
-    }
-    for _ in ["serialNumber", "signature", "issuer", "validity"] {
-        element(tbs)?;
-    }
-    let subject = &mut expect(tbs, SEQUENCE)?;
-    while !subject.is_empty() {
-        let names = &mut expect(subject, SET)?;
-        while !names.is_empty() {
-            let name = &mut expect(names, SEQUENCE)?;
-            if expect(name, OBJECT_IDENTIFIER)? == COMMON_NAME {
-                let (tag, value) = element(name)?;
-                let text = STRINGS.contains(&tag).then_some(value)?;
-                return String::from_utf8(text.to_vec()).ok();
-            }
-        }
-    }
-    None
+    let certificate = Certificate::from_der(der).ok()?;
+    let subject = certificate.tbs_certificate().subject();
+    let value = &subject.iter().find(|attribute| attribute.oid == COMMON_NAME)?.value;
+    let is_text = matches!(value.tag(), Tag::Utf8String | Tag::PrintableString | Tag::Ia5String);
+    let text = is_text.then(|| value.value().to_vec())?;
+    String::from_utf8(text).ok()
 }
 
-/// The content of the next element, which must have this tag.
-fn expect<'a>(input: &mut &'a [u8], tag: u8) -> Option<&'a [u8]> {
-    element(input).filter(|(found, _)| *found == tag).map(|(_, content)| content)
-}
-
-/// Tag and content of the next element. Tags have one octet here, lengths up to four.
-fn element<'a>(input: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
-    let (&tag, rest) = input.split_first()?;
-    let (&first, rest) = rest.split_first()?;
-    let (len, rest) = match first {
-        0..=0x7f => (usize::from(first), rest),
-        0x81..=0x84 => {
-            let (octets, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
-            (octets.iter().fold(0, |len, &octet| len << 8 | usize::from(octet)), rest)
-        }
-        _ => return None,
-    };
-    let (content, rest) = rest.split_at_checked(len)?;
-    *input = rest;
-    Some((tag, content))
+/// `tls-server-end-point` (RFC 5929) of a certificate: its hash, by the hash function of its
+/// signature. `None` if that has none of its own (Ed25519) or names it elsewhere (RSA-PSS).
+pub(super) fn end_point(der: &[u8]) -> Option<Vec<u8>> {
+    let certificate = Certificate::from_der(der).ok()?;
+    let algorithm = certificate.signature_algorithm().oid.to_string();
+    let is_one_of = |known: &[&str]| known.contains(&algorithm.as_str());
+    match () {
+        () if is_one_of(&SHA1) || is_one_of(&SHA256) => Some(Sha256::digest(der).to_vec()),
+        () if is_one_of(&SHA384) => Some(Sha384::digest(der).to_vec()),
+        () if is_one_of(&SHA512) => Some(Sha512::digest(der).to_vec()),
+        () => None,
+    }
 }
 
 #[cfg(test)]
@@ -89,6 +65,21 @@ mod tests {
         }
         assert_eq!(common_name(&certificate(&[(DnType::OrganizationName, "admin")])), None);
         assert_eq!(common_name(&certificate(&[])), None);
+    }
+
+    #[test]
+    fn a_certificate_is_hashed_as_it_was_signed() {
+        for (algorithm, len) in [
+            (&rcgen::PKCS_ECDSA_P256_SHA256, Some(32)),
+            (&rcgen::PKCS_ECDSA_P384_SHA384, Some(48)),
+            (&rcgen::PKCS_ED25519, None),
+        ] {
+            let key = KeyPair::generate_for(algorithm).unwrap();
+            let params = CertificateParams::new(vec!["host.example".to_owned()]).unwrap();
+            let der = params.self_signed(&key).unwrap().der().to_vec();
+            assert_eq!(end_point(&der).map(|hash| hash.len()), len);
+        }
+        assert_eq!(end_point(b"no certificate"), None);
     }
 
     #[test]

@@ -2,15 +2,13 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::sync::Arc;
-use std::time::Instant;
-
-use rustls::ServerConfig;
+use std::time::{Duration, Instant};
 
 use super::certificate::common_name;
-use super::lease::Lease;
+use super::lease::{LINGER, Lease};
 use super::telemetry::Telemetry;
-use super::{NOTICE, Peer, ServerLimits, Stream};
-use crate::sync::auth::printable;
+use super::{LoadedTls, NOTICE, Peer, ServerLimits, Stream};
+use crate::sync::auth::{ChannelBindings, printable};
 use crate::sync::transport::{Buffer, TlsPeer, Transport, TransportError};
 use crate::sync::{Action, Done, Session, Work};
 
@@ -47,7 +45,7 @@ pub(super) struct Conn {
     session: Session,
     transport: Transport,
     /// For STARTTLS: the certificates as they are when it comes.
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<LoadedTls>,
     /// `None` while a worker has it, and after a worker has lost it.
     lease: Option<Lease>,
     /// A worker is at it.
@@ -75,7 +73,7 @@ impl Conn {
         peer: Peer,
         session: Session,
         lease: Lease,
-        tls: Option<Arc<ServerConfig>>,
+        tls: Option<LoadedTls>,
         now: Instant,
     ) -> Conn {
         Conn {
@@ -108,7 +106,7 @@ impl Conn {
     /// Begins the handshake.
     pub(super) fn start_tls(&mut self) -> Result<(), TransportError> {
         match &self.tls {
-            Some(config) => self.transport.start_tls(Arc::clone(config)),
+            Some(tls) => self.transport.start_tls(Arc::clone(&tls.config)),
             None => Err(rustls::Error::General("no certificate".into()).into()),
         }
     }
@@ -148,9 +146,9 @@ impl Conn {
         self.is_busy
     }
 
-    /// Whether it has backups open that are to be finished.
-    pub(super) fn holds_backups(&self) -> bool {
-        self.lease.as_ref().is_some_and(|lease| !lease.is_empty())
+    /// Whether it can be closed as it is: nothing is to be finished.
+    pub(super) fn is_done(&self) -> bool {
+        self.lease.as_ref().is_none_or(Lease::is_done)
     }
 
     /// Ends the session at the next opportunity. Its client has until then to read what
@@ -172,10 +170,16 @@ impl Conn {
             return self.accepted + limits.login_time;
         }
         let idle = self.last_command + limits.idle_time;
-        match self.holds_backups() {
-            true => idle.min(self.last_command + limits.lease_time),
-            false => idle,
+        match self.unused_after(limits) {
+            Some(time) => idle.min(self.last_command + time),
+            None => idle,
         }
+    }
+
+    /// How long after the last command the backups that it has open are taken from it.
+    fn unused_after(&self, limits: &ServerLimits) -> Option<Duration> {
+        let lease = self.lease.as_ref().filter(|lease| !lease.is_empty())?;
+        Some(if lease.is_lingering() { LINGER.min(limits.lease_time) } else { limits.lease_time })
     }
 
     /// A deadline may have passed.
@@ -194,8 +198,8 @@ impl Conn {
             self.shut_down(now);
             return None;
         }
-        let is_unused = self.last_command + limits.lease_time <= now;
-        (self.holds_backups() && is_unused).then_some(Work::Release)
+        let is_unused = |time| self.last_command + time <= now;
+        self.unused_after(limits).is_some_and(is_unused).then_some(Work::Release)
     }
 
     /// Goes on as far as possible without blocking.
@@ -360,7 +364,7 @@ impl Conn {
 
     /// The handshake is complete.
     fn greet(&mut self, tls: &TlsPeer) {
-        let TlsPeer { version, cipher, certificate } = tls;
+        let TlsPeer { version, cipher, certificate, exporter } = tls;
         let identity = certificate.as_deref().and_then(common_name);
         let peer = &self.peer;
         let client = match (&identity, certificate) {
@@ -369,7 +373,10 @@ impl Conn {
             (None, None) => "no authentication".to_owned(),
         };
         tracing::info!(target: NOTICE, "starttls: {peer} {version} with cipher {cipher} {client}");
-        self.session.handle_tls(identity);
+        let end_point = self.tls.as_ref().and_then(|tls| tls.end_point.as_deref());
+        let end_point = end_point.map(<[u8]>::to_vec);
+        let bindings = ChannelBindings { exporter: exporter.clone(), end_point };
+        self.session.handle_tls(identity, bindings);
     }
 
     /// Gives input to the session, and keeps what it cannot take now.

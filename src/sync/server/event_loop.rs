@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 use mio::{Events, Interest, Poll, Token, Waker};
-use rustls::ServerConfig;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
+use super::adopter::Adopter;
 use super::conn::{Conn, Next};
 use super::lease::Lease;
 use super::listen::Listener;
@@ -19,8 +19,8 @@ use super::origins::Origins;
 use super::ready::Ready;
 use super::workers::{Finished, Job, Workers};
 use super::{
-    NOTICE, Peer, Program, ServerLimits, ServerSettings, SharedSite, Stream, TelemetryFolder,
-    TlsError, TlsFiles,
+    KeepAlive, LoadedTls, NOTICE, Peer, Program, ServerLimits, ServerSettings, SharedSite, Stream,
+    TelemetryFolder, TlsError, TlsFiles,
 };
 use crate::sync::{Door, Session, SessionSettings, Work};
 
@@ -62,9 +62,10 @@ pub struct Server {
     session: Arc<SessionSettings>,
     site: SharedSite,
     limits: ServerLimits,
+    keep_alive: Option<KeepAlive>,
     tls_files: Option<TlsFiles>,
     telemetry: TelemetryFolder,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<LoadedTls>,
     manager: Manager,
     retirement: Retirement,
     workers: Workers,
@@ -120,6 +121,7 @@ impl Server {
             site: Arc::new(settings.site),
             origins: Origins::new(&settings.limits),
             limits: settings.limits,
+            keep_alive: settings.keep_alive,
             tls_files: settings.tls,
             telemetry: settings.telemetry,
             tls,
@@ -151,10 +153,11 @@ impl Server {
         self.welcome(stream, peer, door)
     }
 
-    /// Serves until a signal comes, or as its [`Retirement`] says. Before it returns, every
-    /// session's backups were finished.
+    /// Takes in what dead processes have left, then serves until a signal comes, or as its
+    /// [`Retirement`] says. Before it returns, every session's backups were finished.
     pub fn run(mut self) -> io::Result<Ended> {
         let mut events = Events::with_capacity(1024);
+        let _adopter = Adopter::start(&self.site);
         self.manager.ready(self.listeners.len());
         self.alive_at = self.manager.alive_interval().map(|interval| Instant::now() + interval);
         loop {
@@ -308,6 +311,9 @@ impl Server {
         let token = self.next_token;
         self.next_token += 1;
         self.accepted += 1;
+        if let Some(error) = self.keep_alive.and_then(|how| socket.keep_alive(&how).err()) {
+            tracing::warn!(%peer, %error, "tcp_keepalive has no effect");
+        }
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut socket, Token(token), interest)?;
         let now = Instant::now();
@@ -406,8 +412,8 @@ impl Server {
         if conn.is_busy() {
             return;
         }
-        if conn.holds_backups() {
-            return self.submit(token, Work::Release);
+        if !conn.is_done() {
+            return self.submit(token, Work::Close);
         }
         tracing::debug!(peer = %conn.peer, "connection closed");
         let _ = self.poll.registry().deregister(&mut conn.socket);

@@ -1,25 +1,31 @@
 //! The backups that one session has open, and what its commands do to them.
 //!
 //! A lease moves into each job of its session and back: it is never shared. Every
-//! backup in it is locked against other sessions and Cyrus's tools until RESTART,
-//! EXIT, the end of the connection, or a time without use.
+//! backup in it is locked against other sessions and Cyrus's tools until EXIT, the
+//! end of the connection, or a time without use. RESTART makes all of them durable; they then
+//! linger for a moment ([`LINGER`]), in case that the same ones are asked for again: a client
+//! that follows its mail server sends one RESTART after another, and opening a backup and
+//! committing its index cost more than a message does.
 
 mod apply;
 mod get;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod golden;
+mod group;
 mod messages;
 mod moving;
 mod pending;
 mod read_back;
+mod reserved;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 pub(super) mod tests;
 
 use std::time::{Duration, Instant};
 
-use self::pending::{Pending, Reserved};
+use self::pending::Pending;
+use self::reserved::Reserved;
 use super::answers::Answers;
 use super::login::Login;
 use super::request::Refusal;
@@ -38,6 +44,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const SLOW_DOWN: Duration = Duration::from_secs(2);
 /// How often the lock is tried meanwhile.
 const LOCK_RETRY: Duration = Duration::from_millis(100);
+
+/// How long a backup stays open after RESTART if nothing else is asked for.
+pub(super) const LINGER: Duration = Duration::from_secs(1);
+/// How long it may stay open over any number of them: others want to see it too.
+const HOLD_MAX: Duration = Duration::from_secs(5);
+/// How long a command waits for a lock that another session is about to give back.
+const LINGERING: Duration = Duration::from_millis(1_500);
 
 /// How often a backup is looked for that is being moved.
 const OPEN_TRIES: usize = 5;
@@ -61,20 +74,31 @@ pub(super) struct Lease {
     is_forced: bool,
     /// The user that the latest GET USER was about, and how often in a row.
     asked: (Vec<u8>, usize),
+    /// Those that were open at the latest RESTART; nothing knows them until they are opened.
+    lingering: Vec<Held>,
 }
 
 struct Held {
     key: Vec<u8>,
     writer: Writer,
+    since: Instant,
+}
+
+impl Held {
+    fn new(key: &[u8], writer: Writer) -> Held {
+        Held { key: key.to_vec(), writer, since: Instant::now() }
+    }
 }
 
 /// Where the bodies of a line are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Source {
+#[derive(Clone, Copy, Debug)]
+enum Source<'a> {
     /// They came with it.
     Line,
     /// They waited for it.
     Pending,
+    /// A dead process has left them.
+    Left(&'a Staging),
 }
 
 type Reply = Result<Answers, Refusal>;
@@ -95,12 +119,23 @@ impl Lease {
             login: Login::default(),
             is_forced: false,
             asked: (Vec::new(), 0),
+            lingering: Vec::new(),
         }
     }
 
     /// Whether any backup is held open.
     pub(super) fn is_empty(&self) -> bool {
-        self.open.is_empty()
+        self.open.is_empty() && self.lingering.is_empty()
+    }
+
+    /// Whether there is nothing that [`Work::Close`] would do.
+    pub(super) fn is_done(&self) -> bool {
+        self.is_empty() && self.pending.is_empty()
+    }
+
+    /// Whether backups are held only because they may be wanted again.
+    pub(super) fn is_lingering(&self) -> bool {
+        self.open.is_empty() && !self.lingering.is_empty()
     }
 
     /// Does a job. May block.
@@ -124,18 +159,33 @@ impl Lease {
             }),
             Work::Get(text) => reply(self.get(&text)),
             Work::Apply(text, bodies) => {
-                let result = self.apply(&text, &bodies);
+                let result = self.apply(&text, bodies);
                 if let Err(error) = self.staging.clear() {
                     tracing::warn!(%error, "cannot empty the staging file");
                 }
                 reply(result)
             }
-            Work::Restart => Done::Reply(self.finish_with("OK Restarting")),
-            Work::Exit => Done::Reply(self.finish_with("OK Finished")),
+            Work::Restart => {
+                self.end_group();
+                Done::Reply(promise(self.restart(), "OK Restarting"))
+            }
+            Work::Exit => {
+                self.end_group();
+                Done::Reply(promise(self.finish_all(), "OK Finished"))
+            }
             Work::Release => {
                 // The client hears of it when it asks for a promise, and goes on with what
                 // it asked for.
                 self.is_in_doubt = self.finish_all().is_err();
+                Done::Released
+            }
+            Work::Close => {
+                self.end_group();
+                if self.finish_all().is_err() {
+                    tracing::error!(
+                        "a backup was not finished; it will be mended when next opened"
+                    );
+                }
                 Done::Released
             }
         }
@@ -155,15 +205,21 @@ impl Lease {
         self.append_from(at, line, Source::Line)
     }
 
-    fn append_from(&mut self, at: usize, line: &Line<'_>, source: Source) -> Result<(), Refusal> {
+    fn append_from(
+        &mut self,
+        at: usize,
+        line: &Line<'_>,
+        source: Source<'_>,
+    ) -> Result<(), Refusal> {
         let staging = match source {
             Source::Line => &self.staging,
-            Source::Pending => self.pending.staging(),
+            Source::Pending => self.pending.staging().ok_or(Refusal::Internal)?,
+            Source::Left(staging) => staging,
         };
         match self.open[at].writer.append(now(), line, staging) {
             Ok(()) => Ok(()),
             Err(error) => {
-                self.is_in_doubt |= self.open.remove(at).writer.has_unfinished();
+                self.is_in_doubt |= self.open.remove(at).writer.has_unsynced();
                 Err(error.into())
             }
         }
@@ -172,19 +228,12 @@ impl Lease {
     /// Opens the backup of a userid, makes it the one that GET speaks of.
     fn open_current(&mut self, userid: &[u8]) -> Result<usize, Refusal> {
         let key = self.site.names.userid_key(userid);
+        self.open(&key)?;
+        self.end_group();
+        // That may have opened others.
         let at = self.open(&key)?;
-        self.forget_group();
         self.current = vec![key];
         Ok(at)
-    }
-
-    /// What the latest GET spoke of is done with.
-    fn forget_group(&mut self) {
-        self.current.clear();
-        self.reserved = Reserved::default();
-        if let Err(error) = self.pending.clear() {
-            tracing::warn!(%error, "cannot empty the staging file");
-        }
     }
 
     /// Opens a backup, making it if there is none; returns its place.
@@ -194,13 +243,18 @@ impl Lease {
             self.open.push(held);
             return Ok(self.open.len() - 1);
         }
+        if let Some(at) = self.lingering.iter().position(|held| held.key == key) {
+            self.open.push(self.lingering.remove(at));
+            return Ok(self.open.len() - 1);
+        }
+        self.finish_lingering();
         self.make_room()?;
-        let writer = self.open_writer(key).inspect_err(|refusal| {
+        let writer = patiently(LINGERING, || self.open_writer(key)).inspect_err(|refusal| {
             if !matches!(refusal, Refusal::Locked) {
                 tracing::error!(backup = %lossy(key), "cannot open the backup");
             }
         })?;
-        self.open.push(Held { key: key.to_vec(), writer });
+        self.open.push(Held::new(key, writer));
         Ok(self.open.len() - 1)
     }
 
@@ -220,13 +274,7 @@ impl Lease {
     /// [`Lease::open`] for commands that had better not be answered LOCKED: a client repeats its
     /// whole round at once, for as long as the lock is held.
     fn open_patiently(&mut self, key: &[u8]) -> Result<usize, Refusal> {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            match self.open(key) {
-                Err(Refusal::Locked) if Instant::now() < until => std::thread::sleep(LOCK_RETRY),
-                other => return other,
-            }
-        }
+        patiently(PATIENCE, || self.open(key))
     }
 
     /// Where an open backup is.
@@ -245,40 +293,72 @@ impl Lease {
         finished
     }
 
-    fn finish_with(&mut self, status: &str) -> Vec<u8> {
-        self.forget_group();
-        match self.finish_all() {
-            Ok(()) => format!("{status}\r\n").into_bytes(),
-            Err(_) => format!("{}\r\n", Refusal::Internal.status()).into_bytes(),
+    /// Makes everything durable that was acknowledged since the last time. The first error
+    /// is returned, after all have been tried.
+    fn restart(&mut self) -> Result<(), Refusal> {
+        self.finish_lingering();
+        let mut result = self.begin_anew();
+        for mut held in self.open.drain(..) {
+            let lingers = held.since.elapsed() < HOLD_MAX;
+            let settled = if lingers { held.writer.sync(now()) } else { held.writer.finish(now()) };
+            if lingers && settled.is_ok() {
+                self.lingering.push(held);
+            }
+            result = result.and(settled.map_err(Refusal::from));
+        }
+        result
+    }
+
+    /// Lets go of what was not asked for again. All of it is durable: should the index not be
+    /// committed, the next open does it.
+    fn finish_lingering(&mut self) {
+        for held in self.lingering.drain(..) {
+            let path = held.writer.path().to_owned();
+            if let Err(error) = finish(held) {
+                tracing::error!(file = %path.display(), %error, "cannot commit the index");
+            }
         }
     }
 
-    /// Makes everything durable that was acknowledged since the last time, and lets
-    /// go of every backup. The first error is returned, after all have been tried.
-    fn finish_all(&mut self) -> Result<(), Refusal> {
+    /// An error if something that was acknowledged cannot be promised any more; the next time
+    /// it can.
+    fn begin_anew(&mut self) -> Result<(), Refusal> {
         self.asked = (Vec::new(), 0);
-        let mut result = match std::mem::take(&mut self.is_in_doubt) {
+        match std::mem::take(&mut self.is_in_doubt) {
             true => Err(Refusal::Internal),
             false => Ok(()),
-        };
-        for held in self.open.drain(..) {
-            let finished = finish(held);
-            if result.is_ok() {
-                result = finished;
-            }
         }
-        result
+    }
+
+    /// [`Lease::restart`], and lets go of every backup.
+    fn finish_all(&mut self) -> Result<(), Refusal> {
+        self.finish_lingering();
+        let result = self.begin_anew();
+        self.open.drain(..).map(finish).fold(result, Result::and)
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            // Data and index may be out of step: the next open puts that right.
+            // Data and index may be out of step: the next open puts that right. What waits stays
+            // in its file.
             return;
         }
-        if self.finish_all().is_err() {
-            tracing::error!("a backup was not finished; it will be mended when next opened");
+        self.run(Work::Close);
+    }
+}
+
+/// Tries again for so long while another has the lock.
+fn patiently<T>(
+    patience: Duration,
+    mut open: impl FnMut() -> Result<T, Refusal>,
+) -> Result<T, Refusal> {
+    let until = Instant::now() + patience;
+    loop {
+        match open() {
+            Err(Refusal::Locked) if Instant::now() < until => std::thread::sleep(LOCK_RETRY),
+            other => return other,
         }
     }
 }
@@ -304,6 +384,14 @@ fn read<T>(
         held.writer.put_aside_if_damaged(&error);
         error.into()
     })
+}
+
+/// The answer to a command that promises durability.
+fn promise(result: Result<(), Refusal>, status: &str) -> Vec<u8> {
+    match result {
+        Ok(()) => format!("{status}\r\n").into_bytes(),
+        Err(_) => format!("{}\r\n", Refusal::Internal.status()).into_bytes(),
+    }
 }
 
 fn reply(result: Reply) -> Done {

@@ -27,7 +27,7 @@ impl Login {
             Some(identity) if mech.eq_ignore_ascii_case("EXTERNAL") => {
                 authenticator.start_external(identity, initial)
             }
-            _ => authenticator.start(mech, initial, channel.is_private),
+            _ => authenticator.start(mech, initial, channel.is_private, &channel.bindings),
         };
         *self = Login { exchange, mech: mech.to_ascii_uppercase(), channel };
         self.take(peer, step)

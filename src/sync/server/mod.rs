@@ -1,6 +1,7 @@
 //! The server: one event loop over all connections, worker threads for all that
 //! may block, and the leases in which sessions hold their backups.
 
+mod adopter;
 mod answers;
 mod certificate;
 mod conn;
@@ -32,9 +33,9 @@ pub use event_loop::{Ended, Server, StartError};
 pub use listen::{ListenError, Listener, bind};
 pub use manager::{Manager, Retirement};
 pub use program::Program;
-pub use stream::{Peer, Stream};
+pub use stream::{KeepAlive, Peer, Stream};
 pub use telemetry::TelemetryFolder;
-pub use tls::{ClientCerts, TlsError, TlsFiles};
+pub use tls::{ClientCerts, LoadedTls, TlsError, TlsFiles};
 
 /// The target of log events that are NOTICE in syslog, a level that `tracing` lacks.
 pub const NOTICE: &str = "cyrbk::notice";
@@ -47,6 +48,8 @@ pub struct ServerSettings {
     pub site: Site,
     /// Bounds of the server as a whole.
     pub limits: ServerLimits,
+    /// Whether idle clients are asked if they are still there.
+    pub keep_alive: Option<KeepAlive>,
     /// Certificates; without them there is no TLS.
     pub tls: Option<TlsFiles>,
     /// For users that are to be watched.

@@ -3,10 +3,12 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use mio::event::Source;
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
+use rustix::net::sockopt;
 
 /// A connected socket.
 #[derive(Debug)]
@@ -22,6 +24,35 @@ pub enum Stream {
 pub(super) enum ListenSocket {
     Tcp(TcpListener),
     Unix(UnixListener),
+}
+
+/// TCP's own questions to an idle peer; `None`: as the system has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeepAlive {
+    /// How many stay without an answer before the connection is lost.
+    pub count: Option<u32>,
+    /// Silence before the first one.
+    pub idle: Option<Duration>,
+    /// Time between two.
+    pub interval: Option<Duration>,
+}
+
+impl Stream {
+    /// Has an idle client asked from time to time if it is still there.
+    pub(super) fn keep_alive(&self, how: &KeepAlive) -> io::Result<()> {
+        let Stream::Tcp(socket) = self else { return Ok(()) };
+        sockopt::set_socket_keepalive(socket, true)?;
+        if let Some(count) = how.count {
+            sockopt::set_tcp_keepcnt(socket, count)?;
+        }
+        if let Some(idle) = how.idle {
+            sockopt::set_tcp_keepidle(socket, idle)?;
+        }
+        if let Some(interval) = how.interval {
+            sockopt::set_tcp_keepintvl(socket, interval)?;
+        }
+        Ok(())
+    }
 }
 
 impl ListenSocket {
@@ -134,6 +165,30 @@ mod tests {
 
     fn peer(address: &str) -> Peer {
         Peer::new(SocketAddr::new(address.parse().unwrap(), 1))
+    }
+
+    #[test]
+    fn keep_alive_reaches_the_socket() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.set_nonblocking(true).unwrap();
+        let stream = Stream::Tcp(TcpStream::from_std(client));
+        let Stream::Tcp(socket) = &stream else { panic!() };
+        let idle_before = sockopt::tcp_keepidle(socket).unwrap();
+        let seconds = Duration::from_secs;
+        let none = KeepAlive { count: None, idle: None, interval: None };
+        assert!(!sockopt::socket_keepalive(socket).unwrap());
+        stream.keep_alive(&none).unwrap();
+        assert!(sockopt::socket_keepalive(socket).unwrap());
+        assert_eq!(sockopt::tcp_keepidle(socket).unwrap(), idle_before);
+        let all =
+            KeepAlive { count: Some(4), idle: Some(seconds(70)), interval: Some(seconds(11)) };
+        stream.keep_alive(&all).unwrap();
+        assert_eq!(sockopt::tcp_keepcnt(socket).unwrap(), 4);
+        assert_eq!(sockopt::tcp_keepidle(socket).unwrap(), seconds(70));
+        assert_eq!(sockopt::tcp_keepintvl(socket).unwrap(), seconds(11));
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        Stream::Unix(ours).keep_alive(&all).unwrap();
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::certificate::end_point;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -82,9 +83,18 @@ pub enum TlsError {
     },
 }
 
+/// What the files hold.
+#[derive(Clone, Debug)]
+pub struct LoadedTls {
+    /// For handshakes.
+    pub(super) config: Arc<ServerConfig>,
+    /// `tls-server-end-point` of the server's certificate.
+    pub(super) end_point: Option<Arc<[u8]>>,
+}
+
 impl TlsFiles {
     /// Reads the files. To be called again when they may have changed.
-    pub fn load(&self) -> Result<Arc<ServerConfig>, TlsError> {
+    pub fn load(&self) -> Result<LoadedTls, TlsError> {
         let provider = Arc::new(ring::default_provider());
         let failed = |source| TlsError::Config { path: self.cert.clone(), source };
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -108,7 +118,9 @@ impl TlsFiles {
         let chain = certificates(&self.cert)?;
         let key = PrivateKeyDer::from_pem_file(&self.key)
             .map_err(|source| TlsError::Pem { path: self.key.clone(), source })?;
-        builder.with_single_cert(chain, key).map(Arc::new).map_err(failed)
+        let end_point = chain.first().and_then(|own| end_point(own)).map(Arc::from);
+        let config = builder.with_single_cert(chain, key).map(Arc::new).map_err(failed)?;
+        Ok(LoadedTls { config, end_point })
     }
 
     fn versions(&self) -> Result<Vec<&'static SupportedProtocolVersion>, TlsError> {

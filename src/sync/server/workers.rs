@@ -4,8 +4,8 @@
 //! jobs wait. There is at most one job per connection, so the queue is bounded by
 //! the number of connections.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -33,58 +33,59 @@ pub(super) struct Finished {
 
 /// The pool.
 pub(super) struct Workers {
-    jobs: Sender<Job>,
-    shared: Shared,
+    shared: Arc<Shared>,
     max: usize,
 }
 
-#[derive(Clone)]
 struct Shared {
-    jobs: Receiver<Job>,
+    queue: Mutex<Queue>,
+    /// A job was added while a thread was idle.
+    added: Condvar,
     results: Sender<Finished>,
     waker: Arc<Waker>,
-    threads: Arc<AtomicUsize>,
-    idle: Arc<AtomicUsize>,
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    threads: usize,
+    idle: usize,
 }
 
 impl Workers {
     /// A pool of up to `max` threads; results come through the receiver, each
     /// after a wake-up.
     pub(super) fn new(max: usize, waker: Arc<Waker>) -> (Workers, Receiver<Finished>) {
-        let (jobs, job_queue) = unbounded();
         let (results, result_queue) = unbounded();
-        let shared = Shared {
-            jobs: job_queue,
-            results,
-            waker,
-            threads: Arc::default(),
-            idle: Arc::default(),
-        };
-        (Workers { jobs, shared, max: max.max(1) }, result_queue)
+        let (queue, added) = (Mutex::default(), Condvar::new());
+        let shared = Arc::new(Shared { queue, added, results, waker });
+        (Workers { shared, max: max.max(1) }, result_queue)
     }
 
     /// Hands a job to a thread.
     pub(super) fn submit(&self, job: Job) {
-        // The receiver lives in `shared`, so the queue is never closed.
-        let _ = self.jobs.send(job);
-        // A thread that leaves says so before it looks for a job once more: either it
-        // finds this one, or it is not counted here.
-        let threads = self.shared.threads.load(Ordering::SeqCst);
-        let waiting = self.shared.jobs.len();
-        if waiting > self.shared.idle.load(Ordering::SeqCst) && threads < self.max {
+        let mut queue = self.shared.queue();
+        queue.jobs.push_back(job);
+        if queue.jobs.len() > queue.idle && queue.threads < self.max {
+            queue.threads += 1;
+            drop(queue);
             self.start_thread();
+        } else {
+            drop(queue);
+            self.shared.added.notify_one();
         }
     }
 
     fn start_thread(&self) {
-        let shared = self.shared.clone();
-        shared.threads.fetch_add(1, Ordering::SeqCst);
+        let shared = Arc::clone(&self.shared);
         let spawned = std::thread::Builder::new().name("worker".into()).spawn(move || shared.run());
         if let Err(error) = spawned {
             tracing::error!(%error, "cannot start a worker thread");
-            if self.shared.threads.fetch_sub(1, Ordering::SeqCst) == 1
-                && let Ok(job) = self.shared.jobs.try_recv()
-            {
+            let mut queue = self.shared.queue();
+            queue.threads -= 1;
+            let job = if queue.threads == 0 { queue.jobs.pop_front() } else { None };
+            drop(queue);
+            if let Some(job) = job {
                 // Nobody else would: everybody waits for this one.
                 self.shared.finish(job);
             }
@@ -93,24 +94,32 @@ impl Workers {
 }
 
 impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        // Nothing panics while it is held.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn run(&self) {
-        loop {
-            self.idle.fetch_add(1, Ordering::SeqCst);
-            let job = self.jobs.recv_timeout(IDLE);
-            self.idle.fetch_sub(1, Ordering::SeqCst);
-            if let Ok(job) = job {
-                self.finish(job);
-                continue;
-            }
-            self.threads.fetch_sub(1, Ordering::SeqCst);
-            match self.jobs.try_recv() {
-                Ok(job) => {
-                    self.threads.fetch_add(1, Ordering::SeqCst);
-                    self.finish(job);
-                }
-                Err(_) => return,
-            }
+        while let Some(job) = self.next() {
+            self.finish(job);
         }
+    }
+
+    /// The next job; `None` if none came for long, and the thread counts no more.
+    ///
+    /// Not a channel: its receivers spin before they sleep, on processors that others want.
+    fn next(&self) -> Option<Job> {
+        let mut queue = self.queue();
+        queue.idle += 1;
+        let is_empty = |queue: &mut Queue| queue.jobs.is_empty();
+        let (mut queue, _) = self
+            .added
+            .wait_timeout_while(queue, IDLE, is_empty)
+            .unwrap_or_else(PoisonError::into_inner);
+        queue.idle -= 1;
+        let job = queue.jobs.pop_front();
+        queue.threads -= usize::from(job.is_none());
+        job
     }
 
     fn finish(&self, job: Job) {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::sync::auth::ChannelBindings;
 use crate::sync::work::AuthReply;
 
 fn session(door: Door) -> Session {
@@ -9,6 +10,7 @@ fn session(door: Door) -> Session {
         server_name: "host".into(),
         mechanisms: vec!["SCRAM-SHA-1"],
         mechanisms_private: vec!["SCRAM-SHA-1", "PLAIN"],
+        mechanisms_bound: vec!["SCRAM-SHA-1-PLUS"],
         offers_external: true,
         limits: Limits { line: 1000, literal: 1000, body: 1000, bodies: 10 },
         spool_memory: 1000,
@@ -62,7 +64,7 @@ fn nothing_is_said_or_heard_before_tls() {
     let mut session = session(Door { tls_first: true, ..Door::default() });
     assert!(session.is_awaiting_tls() && !session.wants_input());
     assert_eq!(say(&mut session, b"NOOP\r\n"), (String::new(), None));
-    session.handle_tls(None);
+    session.handle_tls(None, ChannelBindings::default());
     let banner = format!("* SASL SCRAM-SHA-1 PLAIN|* COMPRESS DEFLATE|{OK}");
     assert_eq!(sent(&mut session), (banner, None));
 }
@@ -78,13 +80,16 @@ fn starttls_leads_to_another_banner() {
     let begin = "OK Begin TLS negotiation now|".to_owned();
     assert_eq!(sent(&mut session), (begin, Some(Action::StartTls)));
     assert!(!session.wants_input());
-    session.handle_tls(Some("admin".into()));
-    let banner = format!("* SASL SCRAM-SHA-1 PLAIN EXTERNAL|* COMPRESS DEFLATE|{OK}");
+    let bindings = ChannelBindings { exporter: Some(vec![1]), end_point: None };
+    session.handle_tls(Some("admin".into()), bindings.clone());
+    let banner =
+        format!("* SASL SCRAM-SHA-1-PLUS SCRAM-SHA-1 PLAIN EXTERNAL|* COMPRESS DEFLATE|{OK}");
     assert_eq!(sent(&mut session), (banner, None));
     let twice = "BAD Already did a successful Starttls|".to_owned();
     assert_eq!(say(&mut session, b"STARTTLS\r\n"), (twice, None));
     let (_, login) = say(&mut session, b"AUTHENTICATE EXTERNAL =\r\n");
-    let channel = Channel { is_tls: true, is_private: true, identity: Some("admin".to_owned()) };
+    let identity = Some("admin".to_owned());
+    let channel = Channel { is_tls: true, is_private: true, identity, bindings };
     let (mech, initial) = ("EXTERNAL".to_owned(), Some(Vec::new()));
     assert_eq!(login, Some(Action::Submit(Work::Authenticate { mech, initial, channel })));
 }

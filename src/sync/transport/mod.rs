@@ -157,7 +157,10 @@ impl Transport {
             if self.tls.is_none() && self.deflater.is_none() {
                 return Ok(self.plain.rest());
             }
-            self.encode(PIECE)?;
+            // A piece that compresses well may come to nothing before the next one.
+            while self.wire.is_empty() && !self.plain.is_empty() {
+                self.encode(PIECE)?;
+            }
         }
         Ok(self.wire.rest())
     }

@@ -174,6 +174,23 @@ fn replies_of_any_length_come_out_flushed() {
         assert!(zip.unpack(&packed) == reply, "{len}");
         assert!(transport.deflater.as_ref().unwrap().is_idle(), "{len}");
     }
+    // So regular that nothing comes out until the end.
+    let reply = vec![b'x'; 1_000_000];
+    transport.send(&reply);
+    assert!(zip.unpack(&output(&mut transport)) == reply);
+}
+
+#[test]
+fn what_compresses_well_does_not_stay_behind() {
+    let mut zip = Zip::new();
+    let mut transport = Transport::default();
+    transport.start_deflate(b"").unwrap();
+    for len in [65_537, 300_000, 3_000_000] {
+        let reply = b"GUID 4eea1e78e5032625a64f9ba26611156942a8f86a ".repeat(len / 46);
+        transport.send(&reply);
+        assert!(zip.unpack(&output(&mut transport)) == reply, "{len}");
+        assert_eq!(transport.octets_to_send(), 0);
+    }
 }
 
 #[test]

@@ -4,9 +4,14 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
+use rustls::{
+    ClientConfig, ClientConnection, Connection, ProtocolVersion, ServerConfig, ServerConnection,
+};
 
 use super::{Buffer, TransportError};
+
+/// RFC 9266, 2.
+const EXPORTER_LABEL: &[u8] = b"EXPORTER-Channel-Binding";
 
 /// What a handshake agreed upon.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +22,8 @@ pub(crate) struct TlsPeer {
     pub(crate) cipher: String,
     /// The other side's certificate; a client's was verified.
     pub(crate) certificate: Option<CertificateDer<'static>>,
+    /// `tls-exporter` (RFC 9266), which needs TLS 1.3.
+    pub(crate) exporter: Option<Vec<u8>>,
 }
 
 /// See the module.
@@ -60,8 +67,15 @@ impl Tls {
         Some(TlsPeer {
             version: version.unwrap_or("TLS").replace("TLSv1_", "TLSv1."),
             cipher: cipher.unwrap_or("unknown").to_owned(),
+            exporter: self.exporter(),
             certificate: certificates.and_then(<[_]>::first).map(|c| c.clone().into_owned()),
         })
+    }
+
+    fn exporter(&self) -> Option<Vec<u8>> {
+        let version = self.connection.protocol_version();
+        let export = || self.connection.export_keying_material([0; 32], EXPORTER_LABEL, None);
+        (version == Some(ProtocolVersion::TLSv1_3)).then(export)?.ok().map(Vec::from)
     }
 
     /// Decrypts from `raw` until `out` has something; 0 if more input is needed or

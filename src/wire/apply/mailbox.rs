@@ -116,7 +116,7 @@ impl<'a> Mailbox<'a> {
             records: fields.get("RECORD").ok_or(Reject::BadParameters)?.as_list(),
             extra: fields.others(&KNOWN_FIELDS),
         };
-        mailbox.records().try_for_each(|record| record.map(drop))?;
+        mailbox.records.items().try_for_each(|value| Record::check(&value))?;
         Ok(mailbox)
     }
 

@@ -1,7 +1,7 @@
 //! `RECORD`: one message of a mailbox.
 
 use super::Reject;
-use super::fields::fields;
+use super::fields::{Fields, fields};
 use crate::wire::Guid;
 use crate::wire::dlist::{Literals, Printer, Value};
 use crate::wire::sync_crc::CrcRecord;
@@ -46,24 +46,33 @@ impl Record {
     /// Reads one item of a list of records.
     pub fn read(value: &Value<'_>) -> Result<Record, Reject> {
         let fields = fields(value).map_err(|_| Reject::BadRecord)?;
-        let read = || -> Result<Record, Reject> {
-            let (flags, expunged) = match fields.get("FLAGS") {
-                Some(value) => flags(value),
-                None => (Vec::new(), false),
-            };
-            Ok(Record {
-                uid: fields.u32("UID")?,
-                modseq: fields.u64("MODSEQ")?,
-                last_updated: fields.time("LAST_UPDATED")?,
-                flags,
-                expunged,
-                internaldate: fields.time("INTERNALDATE")?,
-                size: fields.u64("SIZE").ok(),
-                guid: fields.get("GUID").and_then(|v| v.as_guid()).ok_or(Reject::BadRecord)?,
-                annotations: fields.list("ANNOTATIONS"),
-            })
-        };
-        read().map_err(|_| Reject::BadRecord)
+        let mut record = Record::without_lists(&fields).map_err(|_| Reject::BadRecord)?;
+        if let Some(value) = fields.get("FLAGS") {
+            (record.flags, record.expunged) = flags(value);
+        }
+        record.annotations = fields.list("ANNOTATIONS");
+        Ok(record)
+    }
+
+    /// Whether [`Record::read`] would give a record.
+    pub(super) fn check(value: &Value<'_>) -> Result<(), Reject> {
+        let record = fields(value).and_then(|fields| Record::without_lists(&fields));
+        record.map(drop).map_err(|_| Reject::BadRecord)
+    }
+
+    /// All that can be wrong with a record is outside its lists.
+    fn without_lists(fields: &Fields<'_>) -> Result<Record, Reject> {
+        Ok(Record {
+            uid: fields.u32("UID")?,
+            modseq: fields.u64("MODSEQ")?,
+            last_updated: fields.time("LAST_UPDATED")?,
+            flags: Vec::new(),
+            expunged: false,
+            internaldate: fields.time("INTERNALDATE")?,
+            size: fields.u64("SIZE").ok(),
+            guid: fields.get("GUID").and_then(|v| v.as_guid()).ok_or(Reject::BadRecord)?,
+            annotations: Vec::new(),
+        })
     }
 }
 

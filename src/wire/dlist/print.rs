@@ -1,5 +1,8 @@
 //! Printing values in the one canonical form.
 
+use std::io::Write as _;
+
+use super::read::{Token, Tokens};
 use super::{FileHeader, Value};
 use crate::wire::Guid;
 
@@ -47,12 +50,14 @@ impl Printer {
 
     /// A decimal number.
     pub fn number(&mut self, number: u64) -> &mut Self {
-        self.raw(number.to_string().as_bytes())
+        // Writing to a vector cannot fail.
+        let _ = write!(self.out, "{number}");
+        self
     }
 
     /// A message identity.
     pub fn guid(&mut self, guid: &Guid) -> &mut Self {
-        self.raw(guid.to_string().as_bytes())
+        self.raw(&guid.hex())
     }
 
     /// A string: bare, quoted or a literal, whichever comes first.
@@ -61,7 +66,7 @@ impl Printer {
             return self.raw(b"\"\"");
         }
         let short = text.len() < STRING_MAX;
-        if short && text.iter().all(|&c| fits_bare(c)) && text != b"NIL" {
+        if short && text.iter().all(|&c| FITS_BARE[usize::from(c)]) && text != b"NIL" {
             self.raw(text)
         } else if short && text.iter().all(|&c| fits_quoted(c)) {
             self.raw(b"\"").raw(text).raw(b"\"")
@@ -104,21 +109,45 @@ impl Printer {
             Value::Atom(text) => self.string(text),
             Value::Flag(text) => self.raw(text),
             Value::File(file) => self.file(file),
-            Value::List(list) => {
-                self.raw(b"(");
-                for (i, item) in list.items().enumerate() {
-                    self.separator(i).value(&item);
-                }
-                self.raw(b")")
+            Value::List(list) => self.raw(b"(").tokens(list.tokens()).raw(b")"),
+            Value::KvList(kv) => self.raw(b"%(").tokens(kv.tokens()).raw(b")"),
+        }
+    }
+
+    /// The inside of a list: one walk over all lists in it, and not one for each depth.
+    fn tokens(&mut self, tokens: Tokens<'_>) -> &mut Self {
+        let mut is_first = true;
+        // Printed once it is known of what.
+        let mut key = None;
+        for token in tokens {
+            if matches!(token, Token::Close) {
+                self.raw(b")");
+                is_first = false;
+                continue;
             }
-            Value::KvList(kv) => {
-                self.raw(b"%(");
-                for (i, (key, value)) in kv.pairs().enumerate() {
-                    self.separator(i).item(&key, &value);
+            if !is_first && key.is_none() {
+                self.raw(b" ");
+            }
+            is_first = false;
+            match token {
+                Token::Key(name) => key = Some(name),
+                Token::Leaf(value) => {
+                    if let Some(name) = key.take() {
+                        self.string(&name).raw(b" ");
+                    }
+                    self.value(&value);
                 }
-                self.raw(b")")
+                Token::Open | Token::OpenKv | Token::Close => {
+                    // Cyrus prints the name of a list as it is.
+                    if let Some(name) = key.take() {
+                        self.raw(&name).raw(b" ");
+                    }
+                    self.raw(if matches!(token, Token::Open) { b"(" } else { b"%(" });
+                    is_first = true;
+                }
             }
         }
+        self
     }
 
     /// The space in front of every element but the first.
@@ -127,9 +156,18 @@ impl Printer {
     }
 }
 
-fn fits_bare(c: u8) -> bool {
-    (0x1f..0x7f).contains(&c)
-        && !matches!(c, b' ' | b'{' | b'(' | b')' | b'"' | b'%' | b'*' | b'\\')
+const FITS_BARE: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut c = 0;
+    while c < 256 {
+        table[c] = fits_bare(c as u8);
+        c += 1;
+    }
+    table
+};
+
+const fn fits_bare(c: u8) -> bool {
+    c >= 0x1f && c < 0x7f && !matches!(c, b' ' | b'{' | b'(' | b')' | b'"' | b'%' | b'*' | b'\\')
 }
 
 /// NUL cannot be quoted: a quoted string is text.
@@ -148,6 +186,42 @@ mod tests {
         let mut printer = Printer::new(Literals::NonSync, Vec::new());
         printer.string(text);
         String::from_utf8_lossy(&printer.into_text()).into_owned()
+    }
+
+    /// `key value`, by walking each list alone.
+    fn by_element(key: &[u8], value: &Value<'_>, out: &mut Vec<u8>) {
+        match value {
+            Value::List(_) | Value::KvList(_) => out.extend_from_slice(key),
+            _ => out.extend_from_slice(string(key).as_bytes()),
+        }
+        out.push(b' ');
+        element(value, out);
+    }
+
+    fn element(value: &Value<'_>, out: &mut Vec<u8>) {
+        match value {
+            Value::List(list) => {
+                out.push(b'(');
+                for (i, item) in list.items().enumerate() {
+                    out.extend_from_slice(if i > 0 { b" " } else { b"" });
+                    element(&item, out);
+                }
+                out.push(b')');
+            }
+            Value::KvList(kv) => {
+                out.extend_from_slice(b"%(");
+                for (i, (key, value)) in kv.pairs().enumerate() {
+                    out.extend_from_slice(if i > 0 { b" " } else { b"" });
+                    by_element(&key, &value, out);
+                }
+                out.push(b')');
+            }
+            leaf => {
+                let mut printer = Printer::new(Literals::NonSync, Vec::new());
+                printer.value(leaf);
+                out.extend_from_slice(&printer.into_text());
+            }
+        }
     }
 
     #[test]
@@ -209,6 +283,17 @@ mod tests {
                 let printed = printer.into_text();
                 let value = parse_value(&printed).unwrap();
                 prop_assert_eq!(value.as_text().unwrap(), &text[..]);
+            }
+        }
+
+        #[test]
+        fn lists_are_printed_element_by_element(text in "X [(%][%(){}a-z0-9 \\\\\"+]{0,60}") {
+            if let Ok((key, value)) = parse_item(text.as_bytes()) {
+                let mut printer = Printer::new(Literals::NonSync, Vec::new());
+                printer.item(&key, &value);
+                let mut expected = Vec::new();
+                by_element(&key, &value, &mut expected);
+                prop_assert_eq!(printer.into_text(), expected);
             }
         }
 

@@ -66,7 +66,12 @@ pub struct List<'a> {
 impl<'a> List<'a> {
     /// Its elements in order.
     pub fn items(&self) -> Items<'a> {
-        Items { reader: Reader::new(self.span) }
+        Items { reader: Reader::checked(self.span) }
+    }
+
+    /// All that is in it at any depth, in order.
+    pub(super) fn tokens(&self) -> Tokens<'a> {
+        Tokens { reader: Reader::checked(self.span), kv: 0, key: 0 }
     }
 
     /// Whether it has no element.
@@ -84,12 +89,20 @@ pub struct KvList<'a> {
 impl<'a> KvList<'a> {
     /// Keys and values in order.
     pub fn pairs(&self) -> Pairs<'a> {
-        Pairs { reader: Reader::new(self.span) }
+        Pairs { reader: Reader::checked(self.span) }
+    }
+
+    /// All that is in it at any depth, in order.
+    pub(super) fn tokens(&self) -> Tokens<'a> {
+        Tokens { reader: Reader::checked(self.span), kv: 1, key: 1 }
     }
 
     /// All fields, for looking up several of them.
     pub fn fields(&self) -> Fields<'a> {
-        Fields { pairs: self.pairs().collect() }
+        // Records have nine, mailboxes some twenty.
+        let mut pairs = Vec::with_capacity(12);
+        pairs.extend(self.pairs());
+        Fields { pairs }
     }
 }
 
@@ -159,6 +172,62 @@ impl<'a> Iterator for Pairs<'a> {
     }
 }
 
+/// A list with all lists in it, in one walk.
+#[derive(Clone, Debug)]
+pub(super) struct Tokens<'a> {
+    reader: Reader<'a>,
+    /// A bit for each list that is open, the innermost one lowest: it is a kvlist.
+    kv: u64,
+    /// What comes next in it is a key. In a key, `%` is a letter like any other.
+    key: u64,
+}
+
+/// What [`Tokens`] meets.
+#[derive(Debug)]
+pub(super) enum Token<'a> {
+    /// `(`
+    Open,
+    /// `%(`
+    OpenKv,
+    /// `)`
+    Close,
+    /// The name of what comes next.
+    Key(Cow<'a, [u8]>),
+    /// Neither list nor kvlist.
+    Leaf(Value<'a>),
+}
+
+impl<'a> Iterator for Tokens<'a> {
+    type Item = Token<'a>;
+
+    fn next(&mut self) -> Option<Token<'a>> {
+        let reader = &mut self.reader;
+        reader.skip_space();
+        let c = reader.peek()?;
+        if c == b')' {
+            reader.at += 1;
+            self.kv >>= 1;
+            self.key = self.key >> 1 ^ self.kv & 1;
+            return Some(Token::Close);
+        }
+        if self.key & 1 == 1 {
+            self.key ^= 1;
+            return reader.string().ok().map(Token::Key);
+        }
+        if c == b'(' {
+            reader.at += 1;
+            (self.kv, self.key) = (self.kv << 1, self.key << 1);
+            return Some(Token::Open);
+        }
+        if c == b'%' && reader.eat(b"%(") {
+            (self.kv, self.key) = (self.kv << 1 | 1, self.key << 1 | 1);
+            return Some(Token::OpenKv);
+        }
+        self.key ^= self.kv & 1;
+        reader.value(0).ok().map(Token::Leaf)
+    }
+}
+
 /// Reads a named value, `key value`, and nothing behind it.
 pub fn parse_item(text: &[u8]) -> Result<(Cow<'_, [u8]>, Value<'_>), SyntaxError> {
     let mut reader = Reader::new(text);
@@ -181,11 +250,17 @@ pub fn parse_value(text: &[u8]) -> Result<Value<'_>, SyntaxError> {
 struct Reader<'a> {
     text: &'a [u8],
     at: usize,
+    /// What is inside lists was looked at before: their ends are all that is wanted.
+    is_checked: bool,
 }
 
 impl<'a> Reader<'a> {
     fn new(text: &'a [u8]) -> Reader<'a> {
-        Reader { text, at: 0 }
+        Reader { text, at: 0, is_checked: false }
+    }
+
+    fn checked(text: &'a [u8]) -> Reader<'a> {
+        Reader { text, at: 0, is_checked: true }
     }
 
     fn peek(&self) -> Option<u8> {
@@ -239,11 +314,17 @@ impl<'a> Reader<'a> {
         match self.peek() {
             Some(b'(') => {
                 self.at += 1;
-                let span = self.span(|reader| reader.value(depth + 1).map(drop))?;
+                let span = match self.is_checked {
+                    true => self.skim(false)?,
+                    false => self.span(|reader| reader.value(depth + 1).map(drop))?,
+                };
                 Ok(Value::List(List { span }))
             }
             Some(b'%') if self.eat(b"%(") => {
-                let span = self.span(|reader| reader.key_value(depth + 1).map(drop))?;
+                let span = match self.is_checked {
+                    true => self.skim(true)?,
+                    false => self.span(|reader| reader.key_value(depth + 1).map(drop))?,
+                };
                 Ok(Value::KvList(KvList { span }))
             }
             Some(b'%') if self.text[self.at..].starts_with(b"%{") => self.file(),
@@ -281,6 +362,68 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The span of a list or kvlist that was checked before, found without looking at its
+    /// elements: a line with 100,000 records is walked several times.
+    fn skim(&mut self, is_kv: bool) -> Result<&'a [u8], SyntaxError> {
+        let start = self.at;
+        // A bit for each list that is open, the innermost one lowest: whether it is a kvlist, and
+        // whether what comes next in it is a key. In a key, `%` is a letter like any other.
+        let (mut kv, mut key) = (u64::from(is_kv), u64::from(is_kv));
+        let mut depth = 1;
+        loop {
+            self.skip_space();
+            let Some(c) = self.peek() else { return self.error("list without an end") };
+            let may_nest = key & 1 == 0;
+            match c {
+                b')' => {
+                    self.at += 1;
+                    depth -= 1;
+                    (kv, key) = (kv >> 1, key >> 1);
+                    if depth == 0 {
+                        return Ok(&self.text[start..self.at - 1]);
+                    }
+                }
+                b'(' if depth <= DEPTH_MAX => {
+                    self.at += 1;
+                    depth += 1;
+                    (kv, key) = (kv << 1, key << 1);
+                    continue;
+                }
+                b'%' if may_nest && depth <= DEPTH_MAX && self.eat(b"%(") => {
+                    depth += 1;
+                    (kv, key) = (kv << 1 | 1, key << 1 | 1);
+                    continue;
+                }
+                b'%' if may_nest && self.text[self.at..].starts_with(b"%{") => {
+                    self.file()?;
+                }
+                b'"' => self.skim_quoted()?,
+                b'{' => {
+                    self.literal()?;
+                }
+                b'(' => return self.error("nested too deeply"),
+                _ => self.atom_run(),
+            }
+            // A key or a value has ended.
+            key ^= kv & 1;
+        }
+    }
+
+    fn skim_quoted(&mut self) -> Result<(), SyntaxError> {
+        let mut at = self.at + 1;
+        while let Some(&c) = self.text.get(at) {
+            match c {
+                b'"' => {
+                    self.at = at + 1;
+                    return Ok(());
+                }
+                b'\\' => at += 2,
+                _ => at += 1,
+            }
+        }
+        self.error("quoted string without an end")
+    }
+
     fn file(&mut self) -> Result<Value<'a>, SyntaxError> {
         let start = self.at;
         let Some(len) = self.text[start..].iter().position(|&c| c == b'\n') else {
@@ -297,6 +440,7 @@ impl<'a> Reader<'a> {
         }
     }
 
+    #[inline]
     fn string(&mut self) -> Result<Cow<'a, [u8]>, SyntaxError> {
         match self.peek() {
             Some(b'"') => self.quoted(),
@@ -313,9 +457,9 @@ impl<'a> Reader<'a> {
     }
 
     fn atom_run(&mut self) {
-        while self.peek().is_some_and(|c| !is_space(c) && !matches!(c, b'(' | b')' | b'"')) {
-            self.at += 1;
-        }
+        let rest = &self.text[self.at..];
+        let len = rest.iter().position(|&c| ENDS_ATOM[usize::from(c)]).unwrap_or(rest.len());
+        self.at += len;
     }
 
     fn quoted(&mut self) -> Result<Cow<'a, [u8]>, SyntaxError> {
@@ -373,6 +517,18 @@ impl<'a> Reader<'a> {
         }
     }
 }
+
+/// Octets at which an atom ends.
+const ENDS_ATOM: [bool; 256] = {
+    let mut table = [false; 256];
+    let ends = b" \t\r\n()\"";
+    let mut i = 0;
+    while i < ends.len() {
+        table[ends[i] as usize] = true;
+        i += 1;
+    }
+    table
+};
 
 fn is_special(c: u8) -> bool {
     matches!(c, b'(' | b')' | b'{' | b'"' | b'%' | b'*' | b'\\' | 0x7f..)
@@ -437,6 +593,77 @@ mod tests {
             assert_eq!(parse_value(text.as_bytes()).unwrap().as_number(), expected, "{text}");
         }
         assert_eq!(parse_value(b"\"\"").unwrap().as_number(), None);
+    }
+
+    /// All that a walk meets, with the spans of lists.
+    fn walk(value: &Value<'_>, out: &mut Vec<String>) {
+        match value {
+            Value::List(list) => {
+                out.push(format!("( {}", list.span.escape_ascii()));
+                list.items().for_each(|item| walk(&item, out));
+            }
+            Value::KvList(kv) => {
+                out.push(format!("%( {}", kv.span.escape_ascii()));
+                for (key, value) in kv.pairs() {
+                    out.push(key.escape_ascii().to_string());
+                    walk(&value, out);
+                }
+            }
+            other => out.push(format!("{other:?}")),
+        }
+    }
+
+    /// As `walk`, but each list is checked again.
+    fn walk_checking(value: &Value<'_>, out: &mut Vec<String>) {
+        let (span, is_kv) = match value {
+            Value::List(list) => (list.span, false),
+            Value::KvList(kv) => (kv.span, true),
+            other => return out.push(format!("{other:?}")),
+        };
+        out.push(format!("{} {}", if is_kv { "%(" } else { "(" }, span.escape_ascii()));
+        let mut reader = Reader::new(span);
+        loop {
+            reader.skip_space();
+            if reader.at_end() {
+                return;
+            }
+            if is_kv {
+                let (key, value) = reader.key_value(0).unwrap();
+                out.push(key.escape_ascii().to_string());
+                walk_checking(&value, out);
+            } else {
+                walk_checking(&reader.value(0).unwrap(), out);
+            }
+        }
+    }
+
+    fn assert_walks_agree(text: &[u8]) {
+        let Ok((_, value)) = parse_item(text) else { return };
+        let (mut skimming, mut checking) = (Vec::new(), Vec::new());
+        walk(&value, &mut skimming);
+        walk_checking(&value, &mut checking);
+        assert_eq!(skimming, checking, "{}", text.escape_ascii());
+    }
+
+    #[test]
+    fn lists_are_found_again_where_they_were_checked() {
+        for text in [
+            "X ((a (b)) %(k (c)) \\F d)",
+            "X (%(k \"(\" \"l\" \"a\\\")\") {3+}\r\n(\"( z)",
+            "X (%(%{a (b) c %(d e)) (%{d 4eea1e78e5032625a64f9ba26611156942a8f86a 0}\r\n) y)",
+            "X (%(%(a b) c d) ((%(e NIL)(f)%(g h)) i))",
+            "X (%({1+}\r\na {2+}\r\n)) b (c)) (\\{3}) x{3} ()%())",
+        ] {
+            assert!(parse_item(text.as_bytes()).is_ok(), "{text}");
+            assert_walks_agree(text.as_bytes());
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_lists_are_found_again(text in "X [(][%(){}a 1+\"\\\\\n-]{0,40}[)]") {
+            assert_walks_agree(text.as_bytes());
+        }
     }
 
     #[test]

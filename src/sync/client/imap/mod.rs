@@ -12,6 +12,8 @@
 
 mod identity;
 mod response;
+#[cfg(test)]
+mod tests;
 
 use std::io::{self, Read};
 use std::time::Duration;
@@ -299,7 +301,7 @@ fn quoted(name: &str) -> String {
 fn flag_list(flags: &[&[u8]]) -> String {
     let is_atom = |text: &[u8]| {
         let special = |c: &u8| !c.is_ascii_graphic() || b"(){%*\"\\]".contains(c);
-        !text.is_empty() && !text.iter().any(|c| special(c))
+        !text.is_empty() && !text.iter().any(special)
     };
     let system = ["\\answered", "\\flagged", "\\deleted", "\\seen", "\\draft"];
     let settable = |flag: &&&[u8]| match flag.first() {
@@ -317,7 +319,7 @@ fn date_time(unix: i64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+mod word_tests {
     use super::*;
 
     #[test]

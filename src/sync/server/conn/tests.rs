@@ -16,6 +16,7 @@ fn turns(door: Door) -> usize {
         server_name: "host".into(),
         mechanisms: vec!["PLAIN"],
         mechanisms_private: vec!["PLAIN"],
+        mechanisms_bound: Vec::new(),
         offers_external: false,
         limits: Limits { line: 1000, literal: 1000, body: 1000, bodies: 10 },
         spool_memory: 1000,

@@ -10,7 +10,7 @@ use crate::wire::dlist::{Literals, Printer, Value, parse_item};
 use crate::wire::own::Own;
 
 impl Lease {
-    pub(super) fn apply(&mut self, text: &[u8], bodies: &[Body]) -> Reply {
+    pub(super) fn apply(&mut self, text: &[u8], bodies: Vec<Body>) -> Reply {
         let (name, value) = item("Apply", text)?;
         let mut answers = Answers::new();
         let name = name.strip_prefix(b"LOCAL_").unwrap_or(&name);
@@ -23,7 +23,7 @@ impl Lease {
             b"MESSAGE" => self.messages(&value, bodies)?,
             b"MAILBOX" if Mailbox::is_placeholder(&value) => {}
             b"MAILBOX" | b"UNMAILBOX" | b"RENAME" | b"EXPUNGE" | b"SEEN" | b"SUB" | b"UNSUB"
-            | b"SIEVE" | b"UNSIEVE" => self.store(name, &value)?,
+            | b"SIEVE" | b"UNSIEVE" => self.store(name, &value, text)?,
             b"CAPABILITIES" => answers.nothing_enabled(),
             b"FORCE" => self.is_forced = true,
             b"UNUSER" => self.unuser(&value)?,
@@ -33,8 +33,8 @@ impl Lease {
         Ok(answers)
     }
 
-    /// Appends a line that Cyrus has a place for.
-    fn store(&mut self, name: &[u8], value: &Value<'_>) -> Result<(), Refusal> {
+    /// Appends a line that Cyrus has a place for. `sent` is how it came.
+    fn store(&mut self, name: &[u8], value: &Value<'_>, sent: &[u8]) -> Result<(), Refusal> {
         let apply = Apply::read(name, value)?;
         let names = &self.site.names;
         let key = match &apply {
@@ -65,7 +65,7 @@ impl Lease {
                 self.claim_messages(at, mailbox)?;
                 self.check_state(at, mailbox)?;
                 self.end_others(at, &mailbox.mboxname, &mailbox.uniqueid)?;
-                self.append_line(at, name, value)?;
+                self.append_read(at, name, value, sent, &apply)?;
                 return self.check_whole(at, mailbox);
             }
             Apply::Unsieve(script) => {
@@ -74,7 +74,24 @@ impl Lease {
             }
             _ => {}
         }
-        self.append_line(at, name, value)
+        self.append_read(at, name, value, sent, &apply)
+    }
+
+    /// Appends a line that was read. As a rule it came in canonical text already, and need not be
+    /// read again as what is stored.
+    fn append_read(
+        &mut self,
+        at: usize,
+        name: &[u8],
+        value: &Value<'_>,
+        sent: &[u8],
+        apply: &Apply<'_>,
+    ) -> Result<(), Refusal> {
+        let text = canonical(name, value);
+        if text == sent {
+            return self.append(at, &Line { text: sent, body_at: &[], bodies: &[], apply });
+        }
+        self.append_text(at, &text)
     }
 
     /// Refuses changes to a state that is not the one here: a client that remembers what it
@@ -130,9 +147,7 @@ impl Lease {
         name: &[u8],
         value: &Value<'_>,
     ) -> Result<(), Refusal> {
-        let mut printer = Printer::new(Literals::NonSync, Vec::new());
-        printer.item(name, value);
-        self.append_text(at, &printer.into_text())
+        self.append_text(at, &canonical(name, value))
     }
 
     /// Appends a line of canonical text.
@@ -243,4 +258,10 @@ impl Lease {
         printer.string(text).raw(b")");
         self.append_text(at, &printer.into_text())
     }
+}
+
+fn canonical(name: &[u8], value: &Value<'_>) -> Vec<u8> {
+    let mut printer = Printer::new(Literals::NonSync, Vec::new());
+    printer.item(name, value);
+    printer.into_text()
 }

@@ -94,7 +94,7 @@ impl Lease {
         match found {
             Ok(found) => Ok(found == wanted.len()),
             Err(refusal) if failed_write => {
-                self.is_in_doubt |= self.open.remove(target).writer.has_unfinished();
+                self.is_in_doubt |= self.open.remove(target).writer.has_unsynced();
                 Err(refusal)
             }
             // The reason is in the log.

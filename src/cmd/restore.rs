@@ -1,0 +1,339 @@
+//! `restore`: from backups to a mail server.
+//!
+//! Both faces, Cyrus's `restore` and `cyrbk restore`, fill in the same request. This file
+//! opens the backups and goes through them; what is said is in `words`.
+
+mod connect;
+pub(super) mod options;
+mod progress;
+mod words;
+
+use std::ffi::OsString;
+use std::io::{self, BufRead};
+use std::num::NonZero;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+pub use options::{Options, Words};
+
+use super::ctl_backups::progress::{Progress, Tally};
+use super::ctl_backups::{Outcome, bulk};
+use super::report::{store_error, write_labelled};
+use super::select::{Selected, Target, select};
+use super::startup::{self, DEFAULT_CONFIG};
+use super::{Exit, Mode, Stop, Streams, mailbox_name, moment, site};
+use crate::config::Settings;
+use crate::lock::Wait;
+use crate::restore::{self, Job, Object, Plan, Report, Request, View, What};
+use crate::store::Backup;
+use crate::sync::client::{Client, Options as ClientOptions};
+use crate::wire::mboxname::{NameRules, SHARED};
+
+/// Name of the tool, and prefix of its options in the configuration.
+const NAME: &str = "restore";
+/// How often a connection that broke is made again, as long as something arrives each time.
+const RECONNECTS_MAX: u32 = 5;
+/// How long to wait before that.
+const RECONNECT_PAUSE: Duration = Duration::from_secs(2);
+
+/// Runs `restore` with these words, the first of which is its name as given.
+pub(super) fn main(args: &[OsString], streams: &mut Streams<'_>) -> Result<Exit, Stop> {
+    match options::parse(args.get(1..).unwrap_or_default()) {
+        Ok(options) => run(&options, streams),
+        Err(options::Misuse) => {
+            streams.err.write_all(options::USAGE.as_bytes())?;
+            Ok(Exit::Usage)
+        }
+    }
+}
+
+/// Carries out a request.
+pub(super) fn run(options: &Options, streams: &mut Streams<'_>) -> Result<Exit, Stop> {
+    if options.delay > 0 {
+        writeln!(streams.err, "Waiting for {} seconds for gdb attach...", options.delay)?;
+        std::thread::sleep(Duration::from_secs(options.delay));
+    }
+    let settings = startup::start(NAME, options.config.as_deref(), streams)?;
+    let rules = site::name_rules(&settings);
+    let what = match what(options, &settings) {
+        Ok(what) => what,
+        Err(error) => {
+            writeln!(streams.err, "{error}")?;
+            return Ok(Exit::TempFail);
+        }
+    };
+    let config = options.config.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG));
+    let client = match connect::client_options(options, &settings, config) {
+        Ok(client) => client,
+        Err(error) => {
+            writeln!(streams.err, "{error}")?;
+            return Ok(Exit::TempFail);
+        }
+    };
+    let request = request(options, what);
+    let errand = Errand { options, settings: &settings, rules: &rules, request: &request, client };
+    match options.mode {
+        Mode::All | Mode::Prefixes | Mode::Domains => errand.restore_many(streams),
+        _ => errand.restore_one(streams),
+    }
+}
+
+fn request(options: &Options, what: What) -> Request {
+    let octets = |text: &Option<OsString>| text.as_ref().map(|text| text.as_bytes().to_vec());
+    Request {
+        recursive: options.recursive,
+        expunged: options.expunged,
+        keep_ids: options.keep_ids,
+        keep_deleted_names: options.keep_deleted_names,
+        into: octets(&options.into),
+        partition: octets(&options.partition),
+        acl: octets(&options.acl),
+        local_only: options.local_only,
+        duplicates: options.duplicates,
+        parts: match (&options.parts, &options.into) {
+            (Some(parts), _) => parts.clone(),
+            (None, Some(_)) => restore::Parts::mailboxes(),
+            (None, None) => options::usual_parts(&options.what),
+        },
+        replace: options.replace,
+        ..Request::new(what)
+    }
+}
+
+/// What the words mean. A file that cannot be read is an error.
+fn what(options: &Options, settings: &Settings) -> Result<What, String> {
+    let object = |operand: &[u8]| {
+        Object::parse(operand, |name| mailbox_name::internal(&settings.names, name))
+    };
+    Ok(match &options.what {
+        Words::All => What::All,
+        Words::Living => What::Living,
+        Words::Objects(operands) => {
+            What::Objects(operands.iter().map(|operand| object(operand.as_bytes())).collect())
+        }
+        Words::File(file) => {
+            let lines = read_lines(file)
+                .map_err(|error| format!("fopen {}: {}", file.display(), in_words_of_c(&error)))?;
+            What::Objects(lines.iter().map(|line| object(line)).collect())
+        }
+    })
+}
+
+fn in_words_of_c(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(code) => nix::errno::Errno::from_raw(code).desc().to_owned(),
+        None => error.to_string(),
+    }
+}
+
+/// One object on each line, with either line end; empty lines and comments do not count.
+fn read_lines(file: &OsString) -> io::Result<Vec<Vec<u8>>> {
+    let mut reader: Box<dyn BufRead> = if file == "-" {
+        Box::new(io::stdin().lock())
+    } else {
+        Box::new(io::BufReader::new(std::fs::File::open(file)?))
+    };
+    let mut lines = Vec::new();
+    let mut line = Vec::new();
+    while reader.read_until(b'\n', &mut line)? > 0 {
+        let text = line.strip_suffix(b"\n").unwrap_or(&line);
+        let text = text.strip_suffix(b"\r").unwrap_or(text);
+        if !text.is_empty() && !text.starts_with(b"#") {
+            lines.push(text.to_vec());
+        }
+        line.clear();
+    }
+    Ok(lines)
+}
+
+/// Everything that is the same for all backups of a run.
+struct Errand<'e> {
+    options: &'e Options,
+    settings: &'e Settings,
+    rules: &'e NameRules,
+    request: &'e Request,
+    client: ClientOptions,
+}
+
+impl Errand<'_> {
+    fn restore_one(&self, streams: &mut Streams<'_>) -> Result<Exit, Stop> {
+        let backup = self.options.backups.first().cloned().unwrap_or_default();
+        let target = match super::select::one(self.settings, self.options.mode, &backup) {
+            Selected::Backup(target) => target,
+            Selected::Unknown { why, .. } => {
+                write_labelled(streams.err, backup.as_bytes(), &why.to_string())?;
+                return Ok(Exit::TempFail);
+            }
+        };
+        let outcome = self.restore(&target, backup.as_bytes(), streams)?;
+        Ok(if outcome == Outcome::Done { Exit::Ok } else { Exit::TempFail })
+    }
+
+    fn restore_many(&self, streams: &mut Streams<'_>) -> Result<Exit, Stop> {
+        let selected = match select(self.settings, self.options.mode, &self.options.backups) {
+            Ok(selected) => selected,
+            Err(why) => {
+                writeln!(streams.err, "{why}")?;
+                return Ok(Exit::TempFail);
+            }
+        };
+        let visit = |selected: &Selected, streams: &mut Streams<'_>| match selected {
+            Selected::Backup(target) => self.restore(target, target.label(), streams),
+            Selected::Unknown { operand, why } => {
+                write_labelled(streams.err, operand.as_bytes(), &why.to_string())?;
+                Ok(Outcome::Unknown)
+            }
+        };
+        let mut tally = Tally::start(selected.len());
+        let mut done = |_: usize, outcome: Outcome| {
+            tally.add(outcome);
+            true
+        };
+        let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
+        let jobs = self.options.jobs.map_or_else(cores, NonZero::get).min(selected.len()).max(1);
+        let interrupted: Arc<AtomicBool> = bulk::interruption()?;
+        let progress = Progress::start(selected.len(), streams);
+        // Shared mailboxes first: what users have seen of them goes by their unique ids there.
+        let is_shared = |selected: &Selected| matches!(selected, Selected::Backup(target) if target.label() == SHARED);
+        let (shared, users): (Vec<_>, Vec<_>) = selected.into_iter().partition(is_shared);
+        let result = [shared, users].iter().try_for_each(|some| {
+            bulk::in_parallel(some, jobs, &visit, &interrupted, &progress, streams, &mut done)
+        });
+        progress.end();
+        result?;
+        tally.write(streams.out)?;
+        let is_interrupted = interrupted.load(Ordering::Relaxed);
+        Ok(if tally.failed() || is_interrupted { Exit::TempFail } else { Exit::Ok })
+    }
+
+    fn restore(
+        &self,
+        target: &Target,
+        label: &[u8],
+        streams: &mut Streams<'_>,
+    ) -> Result<Outcome, Stop> {
+        let wait = if self.options.wait { Wait::Yes } else { Wait::No };
+        let backup = match Backup::open_shared(&target.path, wait) {
+            Ok(backup) => backup,
+            Err(error) => {
+                write_labelled(streams.err, label, &store_error(&error))?;
+                return Ok(Outcome::Failed);
+            }
+        };
+        let looked = moment::look_back(backup, self.options.at, label, streams.err)?;
+        let backup = match looked {
+            Ok(backup) => backup,
+            Err(text) => {
+                write_labelled(streams.err, label, &text)?;
+                return Ok(Outcome::Failed);
+            }
+        };
+        let planned = View::now(&backup).and_then(|view| {
+            let plan = Plan::make(&view, self.rules, self.request, self.options.verbosity > 0)?;
+            Ok((view, plan))
+        });
+        let (view, plan) = match planned {
+            Ok(planned) => planned,
+            Err(error) => {
+                write_labelled(streams.err, label, &store_error(&error))?;
+                return Ok(Outcome::Failed);
+            }
+        };
+        for note in &plan.notes {
+            words::write_note(note, streams.err)?;
+        }
+        if self.options.dry_run {
+            return self.dry_run(&plan, &view, label, streams);
+        }
+        let userid = self.owner(target, &plan);
+        let staging = &self.settings.backup_staging_path;
+        let job = Job {
+            view: &view,
+            userid: userid.as_deref(),
+            rules: self.rules,
+            request: self.request,
+            staging,
+        };
+        let report = match self.carry_out(&job, &plan, streams)? {
+            Ok(report) => report,
+            Err(text) => {
+                write_labelled(streams.err, label, &text)?;
+                return Ok(Outcome::Failed);
+            }
+        };
+        if self.options.tell {
+            words::write_report(&report, self.request.keep_ids, streams.out)?;
+        }
+        let failed = words::write_failures(label, &plan, &report, streams.err)?;
+        Ok(if failed { Outcome::Failed } else { Outcome::Done })
+    }
+
+    fn dry_run(
+        &self,
+        plan: &Plan,
+        view: &View<'_>,
+        label: &[u8],
+        streams: &mut Streams<'_>,
+    ) -> Result<Outcome, Stop> {
+        words::write_plan(plan, view, &self.request.parts, streams.out)?;
+        if self.options.verbosity > 0 {
+            streams.out.flush()?;
+            writeln!(streams.err, "do nothing (-n) specified, exiting now")?;
+        }
+        let failed = words::write_failures(label, plan, &Report::default(), streams.err)?;
+        Ok(if failed { Outcome::Failed } else { Outcome::Done })
+    }
+
+    /// Restores; a connection that breaks is made again as long as that gets on.
+    fn carry_out(
+        &self,
+        job: &Job<'_>,
+        plan: &Plan,
+        streams: &mut Streams<'_>,
+    ) -> Result<Result<Report, String>, Stop> {
+        let mut all: Option<Report> = None;
+        for attempt in 0..=RECONNECTS_MAX {
+            let mut client = match Client::connect(&self.client) {
+                Ok(client) => client,
+                Err(error) => match all {
+                    Some(report) => return Ok(Ok(report)),
+                    None => return Ok(Err(format!("cannot connect: {error}"))),
+                },
+            };
+            if self.options.verbosity > 0 && attempt == 0 && client.peer().has_sieve_mailbox {
+                writeln!(streams.out, "ENABLE 0x800")?;
+                streams.out.flush()?;
+            }
+            let progress = progress::Progress::start(plan, streams);
+            let mut report =
+                restore::run(job, plan, &mut client, &mut |event| progress.event(event));
+            progress.end();
+            // What was restored is; a server that does not say good-bye changes nothing.
+            let _ = client.exit();
+            let gets_on =
+                report.mailboxes.iter().any(|mailbox| mailbox.created || mailbox.restored > 0);
+            if let Some(before) = all {
+                report.add_earlier(&before);
+            }
+            let again = report.ended.is_some() && report.is_worth_a_retry && gets_on;
+            all = Some(report);
+            if !again {
+                break;
+            }
+            std::thread::sleep(RECONNECT_PAUSE);
+        }
+        Ok(Ok(all.unwrap_or_default()))
+    }
+
+    /// Whose backup it is; `None`: nobody's.
+    fn owner(&self, target: &Target, plan: &Plan) -> Option<Vec<u8>> {
+        let by_name = || {
+            let first = plan.targets.first()?.sources.first()?;
+            Some(self.rules.backup_key(&first.mailbox.mboxname))
+        };
+        target.userid.clone().or_else(by_name).filter(|key| key != SHARED)
+    }
+}

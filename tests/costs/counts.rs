@@ -1,0 +1,84 @@
+//! What the kernel counts of another process.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, ChildStderr, Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::NamedTempFile;
+
+/// System calls of a process are being counted.
+pub(crate) struct Trace {
+    strace: Child,
+    /// What it says: it would die of having nobody to tell about a new thread.
+    said: BufReader<ChildStderr>,
+    summary: NamedTempFile,
+}
+
+impl Trace {
+    /// Begins to count; `None` where there is no strace, or it may not look at others.
+    pub(crate) fn attach(pid: u32) -> Option<Trace> {
+        let summary = NamedTempFile::new().unwrap();
+        let mut strace = Command::new("strace")
+            .args(["-f", "-c", "-o"])
+            .arg(summary.path())
+            .args(["-p", &pid.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .ok()?;
+        let mut said = BufReader::new(strace.stderr.take()?);
+        let mut line = String::new();
+        if said.read_line(&mut line).is_ok() && line.contains("attached") {
+            return Some(Trace { strace, said, summary });
+        }
+        let _ = strace.wait();
+        None
+    }
+
+    /// Ends it; how often each call was made.
+    pub(crate) fn detach(mut self) -> BTreeMap<String, u64> {
+        kill(Pid::from_raw(self.strace.id().cast_signed()), Signal::SIGINT).unwrap();
+        self.strace.wait().unwrap();
+        drop(self.said);
+        let text = fs::read_to_string(self.summary.path()).unwrap();
+        let rows = text.lines().filter_map(|line| {
+            // % time, seconds, usecs/call, calls, [errors,] name
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let [_, _, _, calls, .., name] = words[..] else { return None };
+            Some((name.to_owned(), calls.parse().ok()?))
+        });
+        let counts: BTreeMap<String, u64> = rows.filter(|(name, _)| name != "total").collect();
+        assert!(!counts.is_empty(), "{text}");
+        counts
+    }
+}
+
+/// Octets that passed through a process's system calls.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Io {
+    pub(crate) read: u64,
+    pub(crate) written: u64,
+}
+
+impl Io {
+    pub(crate) fn of(pid: u32) -> Io {
+        let text = fs::read_to_string(format!("/proc/{pid}/io")).unwrap();
+        let field = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.trim().parse().unwrap()
+        };
+        Io { read: field("rchar:"), written: field("wchar:") }
+    }
+
+    pub(crate) fn since(self, before: Io) -> Io {
+        Io { read: self.read - before.read, written: self.written - before.written }
+    }
+
+    pub(crate) fn each(self, rounds: u64) -> Io {
+        Io { read: self.read / rounds, written: self.written / rounds }
+    }
+}

@@ -1,0 +1,218 @@
+//! What one new message costs the server, counted and not timed: system calls, syncs, octets read
+//! and written. The counts hardly vary, so that a change which costs more is seen at once.
+#![allow(clippy::unwrap_used)]
+
+#[path = "../server/client.rs"]
+#[allow(dead_code)]
+mod client;
+mod counts;
+#[path = "../crash/server.rs"]
+#[allow(dead_code)]
+mod server;
+
+/// For [`client`].
+mod site {
+    pub(crate) use crate::server::{ADMIN, PASSWORD};
+}
+
+use std::collections::BTreeMap;
+
+use client::{Client, apply_message, guid};
+use counts::{Io, Trace};
+use server::{Running, Server};
+
+/// Rounds that are counted.
+const ROUNDS: u64 = 10;
+/// A user whose mail is replicated in the words of `sync_client`.
+struct Rolling {
+    client: Client,
+    user: &'static str,
+    last_uid: u32,
+}
+
+impl Rolling {
+    fn log_in(port: u16, user: &'static str) -> Rolling {
+        Rolling { client: Client::admin(([127, 0, 0, 1], port).into()), user, last_uid: 0 }
+    }
+
+    /// Makes the server let go of the user's backup, which it keeps a while otherwise.
+    fn turn_to_others(&mut self) {
+        self.ask("GET USER others\r\n");
+        self.ask("RESTART\r\n");
+    }
+
+    fn ask(&mut self, line: impl AsRef<[u8]>) {
+        let reply = self.client.ask(line);
+        assert!(reply.lines().last().unwrap().starts_with("OK "), "{reply}");
+    }
+
+    /// One new message, made durable.
+    fn deliver(&mut self) {
+        let user = self.user;
+        let text = format!("X-No: {}\r\n\r\n{}\r\n", self.last_uid, "Words. ".repeat(700));
+        self.ask(format!("GET MAILBOXES (user.{user})\r\n"));
+        let guid = guid(text.as_bytes());
+        self.ask(format!(
+            "APPLY RESERVE %(PARTITION default MBOXNAME (user.{user}) GUID ({guid}))\r\n"
+        ));
+        self.ask(apply_message(text.as_bytes()));
+        self.apply_mailbox(&[(guid, text.len())]);
+        self.ask("RESTART\r\n");
+    }
+
+    /// `count` messages with octets that hardly compress, as one portion.
+    fn fill(&mut self, count: u64) {
+        let user = self.user;
+        self.ask(format!("GET USER {user}\r\n"));
+        let mut records = Vec::new();
+        for number in 0..count {
+            let mut state = number + 1;
+            let text: Vec<u8> = std::iter::repeat_with(|| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                b' ' + (state >> 33) as u8 % 90
+            })
+            .take(10_000)
+            .collect();
+            self.ask(apply_message(&text));
+            records.push((guid(&text), text.len()));
+        }
+        self.apply_mailbox(&records);
+        self.ask("RESTART\r\n");
+    }
+
+    fn apply_mailbox(&mut self, messages: &[(String, usize)]) {
+        let user = self.user;
+        let records: Vec<String> = messages
+            .iter()
+            .map(|(guid, size)| {
+                self.last_uid += 1;
+                format!(
+                    "%(UID {0} MODSEQ {0} LAST_UPDATED 1 FLAGS (\\Seen) INTERNALDATE 1 SIZE \
+                     {size} GUID {guid})",
+                    self.last_uid
+                )
+            })
+            .collect();
+        let line = format!(
+            "APPLY MAILBOX %(UNIQUEID id-{user} MBOXNAME user.{user} SYNC_CRC 0 SYNC_CRC_ANNOT 0 \
+             LAST_UID {0} HIGHESTMODSEQ {0} RECENTUID 0 RECENTTIME 0 LAST_APPENDDATE 0 \
+             POP3_LAST_LOGIN 0 POP3_SHOW_AFTER 0 UIDVALIDITY 7 PARTITION default ACL \"\" \
+             OPTIONS P RECORD ({1}))\r\n",
+            self.last_uid,
+            records.join(" ")
+        );
+        self.ask(line);
+    }
+}
+
+/// System calls of ten rounds with so many replies each; `None` if strace cannot be used.
+fn count(
+    running: &Running,
+    replies: u64,
+    mut round: impl FnMut(u64),
+) -> Option<BTreeMap<String, u64>> {
+    for try_no in 0..TRIES {
+        let Some(trace) = Trace::attach(running.pid()) else {
+            eprintln!("SKIPPED: strace cannot be used");
+            return None;
+        };
+        (0..ROUNDS).for_each(|number| round(try_no * ROUNDS + number));
+        let counts = trace.detach();
+        // On a busy machine strace may begin late.
+        if counts.get("sendto") == Some(&(replies * ROUNDS)) {
+            return Some(counts);
+        }
+    }
+    panic!("strace never saw all replies");
+}
+
+/// How often to try to see all calls.
+const TRIES: u64 = 5;
+
+/// Calls of ten rounds, without waiting and waking: those depend on who comes first.
+fn steady(counts: &BTreeMap<String, u64>) -> u64 {
+    let varying = ["futex", "epoll_wait", "sched_yield", "recvfrom", "write"];
+    counts.iter().filter(|(name, _)| !varying.contains(&name.as_str())).map(|(_, n)| n).sum()
+}
+
+#[test]
+fn system_calls_of_a_new_message_for_a_user_in_turn() {
+    let server = Server::new();
+    let running = server.start();
+    let mut rolling = Rolling::log_in(running.port(), "tom");
+    rolling.deliver();
+    rolling.turn_to_others();
+    let Some(counts) = count(&running, 7, |_| {
+        rolling.deliver();
+        rolling.turn_to_others();
+    }) else {
+        return;
+    };
+    let each = |name: &str| counts.get(name).copied().unwrap_or(0) / ROUNDS;
+    // The data file; then the commit of the index: its journal twice, the directory, itself.
+    assert_eq!(each("fdatasync"), 1, "{counts:?}");
+    assert!(each("fsync") <= 4, "{counts:?}");
+    // Opening and closing two backups.
+    let calls = steady(&counts) / ROUNDS;
+    assert!(calls <= TURN_CALLS, "{calls} each: {counts:?}");
+}
+
+#[test]
+fn system_calls_of_one_new_message_after_another() {
+    let server = Server::new();
+    let running = server.start();
+    let mut rolling = Rolling::log_in(running.port(), "tom");
+    rolling.deliver();
+    let Some(counts) = count(&running, 5, |_| rolling.deliver()) else { return };
+    let each = |name: &str| counts.get(name).copied().unwrap_or(0) / ROUNDS;
+    assert_eq!(each("fdatasync"), 1, "{counts:?}");
+    // On a slow machine the server lets go of the backup once or twice meanwhile.
+    let calls = steady(&counts) / ROUNDS;
+    assert!(calls <= NEXT_CALLS, "{calls} each: {counts:?}");
+}
+
+/// Calls of a message and an empty session for another user, of which the server opens and closes
+/// both.
+const TURN_CALLS: u64 = 400;
+/// Calls of a message for the user who had the one before.
+const NEXT_CALLS: u64 = 60;
+
+#[test]
+fn syncs_of_a_new_user() {
+    let server = Server::new();
+    let running = server.start();
+    let mut client = Client::admin(([127, 0, 0, 1], running.port()).into());
+    client.ask("GET USER first\r\n");
+    let Some(counts) = count(&running, 2, |number| {
+        assert_eq!(client.ask(format!("GET USER user{number}\r\n")), "OK Success\r\n");
+        assert_eq!(client.ask("RESTART\r\n"), "OK Restarting\r\n");
+    }) else {
+        return;
+    };
+    let syncs: u64 = ["fsync", "fdatasync"].iter().filter_map(|name| counts.get(*name)).sum();
+    // The file and two directories, and three for the catalog.
+    assert!(syncs / ROUNDS <= 8, "{counts:?}");
+}
+
+#[test]
+fn what_a_new_message_reads_and_writes_does_not_grow() {
+    let server = Server::new();
+    let running = server.start();
+    let mut rolling = Rolling::log_in(running.port(), "tom");
+    let mut cost = |fill: u64| {
+        rolling.fill(fill);
+        rolling.turn_to_others();
+        let before = Io::of(running.pid());
+        for _ in 0..ROUNDS {
+            rolling.deliver();
+            rolling.turn_to_others();
+        }
+        Io::of(running.pid()).since(before).each(ROUNDS)
+    };
+    let (small, large) = (cost(20), cost(2_000));
+    // A message of 5 KB that compresses well; the rest is pages of the index and its journal.
+    assert!(small.written <= 200_000 && small.read <= 200_000, "{small:?}");
+    // 20 MB more of data; some more pages on the way to a row.
+    assert!(large.written <= small.written + 60_000, "{small:?} {large:?}");
+    assert!(large.read <= small.read + 60_000, "{small:?} {large:?}");
+}
