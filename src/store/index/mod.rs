@@ -156,7 +156,10 @@ impl Index {
 
     /// An index of its own in memory, spilled to a temporary file when large.
     pub fn scratch() -> Result<Index> {
-        let index = Index { db: Connection::open("")? };
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let index = Index { db: Connection::open_with_flags("", flags)? };
         index.configure(Open::Create)?;
         schema::prepare(&index.db, Open::Create).map_err(|what| IndexError::Unusable {
             path: PathBuf::new(),
