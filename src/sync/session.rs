@@ -203,7 +203,8 @@ impl Session {
     }
 
     /// The TLS handshake is complete: greets the client, again if it was greeted before.
-    /// `identity` is who the client is by its certificate, `bindings` what a log-in can be bound to.
+    /// `identity` is who the client is by its certificate, `bindings` what a log-in can be bound
+    /// to.
     pub fn handle_tls(&mut self, identity: Option<String>, bindings: ChannelBindings) {
         self.identity = identity;
         self.bindings = bindings;

@@ -11,6 +11,7 @@ mod compact;
 mod damage;
 mod killed;
 mod live;
+mod live_modes;
 mod live_more;
 mod many;
 mod more;

@@ -274,8 +274,8 @@ fn idle_connections_cost_little() {
         let threads = memory(pid, "Threads");
         let each = (after - before) * 1024 / COUNT;
         println!(
-            "{COUNT} authenticated connections, compressed: {is_compressed}, TLS: {is_tls}: {before} \
-             to {after} KiB, {each} octets each, {threads} threads"
+            "{COUNT} authenticated connections, compressed: {is_compressed}, TLS: {is_tls}: \
+             {before} to {after} KiB, {each} octets each, {threads} threads"
         );
         assert!(each < 32 * 1024, "{each}");
         drop(open);
