@@ -45,31 +45,39 @@ def large_mailbox(plan, programs, root, table):
     table.ratio(f"ingest, {messages} messages in one mailbox", *pairs)
 
 
-def _trickle(plan, server, user, number):
-    return server.load("trickle", "--name", user, "--rounds", plan.trickle_messages,
+def _trickle(plan, server, users, number):
+    return server.load("trickle", "--name", ",".join(users), "--rounds", plan.trickle_messages,
                        mail=[*plan.mail, "--seed", 1000 + number], compress=plan.compress)
 
 
 def trickle(plan, programs, root, table):
     """One new message at a time, into backups that cyrbk has written: the real backupd goes on
-    with one of them, cyrbk with another one."""
+    with one of them, cyrbk with another one. First message after message, then with another
+    user's in between, so that each backup is opened and closed each time."""
     own = {}
     for size in plan.sizes:
         workspace = Workspace(programs, root, f"trickle-{size}")
         fill(plan, workspace, size, ("mine0", "theirs0"))
-        results = {CYRUS: [], CYRBK: []}
         with Server(workspace, CYRUS) as real, Server(workspace, CYRBK) as ours:
-            for number in range(plan.rounds + 1):
-                for server, user in ((real, "theirs0"), (ours, "mine0")):
-                    cost = _cost(_trickle(plan, server, user, number), "median_ns")
-                    if number > 0:
-                        results[server.maker].append(cost)
-        table.ratio(f"one new message, {size} MB stored", results[CYRUS], results[CYRBK])
-        own[size] = sorted(wall for wall, _, _ in results[CYRBK])[plan.rounds // 2]
+            for label, others in (("", ()), (" in turn", ("other",))):
+                results = {CYRUS: [], CYRBK: []}
+                for number in range(plan.rounds + 1):
+                    for server, user in ((real, "theirs0"), (ours, "mine0")):
+                        users = (user, *(server.maker + other for other in others))
+                        seed = number + 100 * len(others)
+                        cost = _cost(_trickle(plan, server, users, seed), "median_ns")
+                        if number > 0:
+                            results[server.maker].append(cost)
+                table.ratio(f"one new message{label}, {size} MB stored", results[CYRUS],
+                            results[CYRBK])
+                walls = sorted(wall for wall, _, _ in results[CYRBK])
+                own[label, size] = walls[plan.rounds // 2]
         workspace.remove()
-    if len(own) > 1:
-        low, high = min(own), max(own)
-        table.single(f"cyrbk itself: {high} MB / {low} MB stored", own[high] / own[low])
+    low, high = min(plan.sizes), max(plan.sizes)
+    for label in ("", " in turn"):
+        if low < high:
+            ratio = own[label, high] / own[label, low]
+            table.single(f"cyrbk's own, {high} MB / {low} MB{label}", ratio)
 
 
 def fill(plan, workspace, megabytes, users):

@@ -3,6 +3,7 @@
 //! ```text
 //! main -> cmd -> sync::server -> store -> { lock, wire }
 //!          |      sync::session -> wire; sync::auth -> lock
+//!          |      restore -> { sync::client, store, lock, wire }
 //!          +----> config
 //! ```
 //!

@@ -15,7 +15,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
     ("sync/client", &["sync", "sync/client", "wire"]),
     ("sync/server", &["sync", "sync/auth", "sync/server", "store", "wire"]),
     ("sync", &["sync", "sync/auth", "wire"]),
-    ("restore", &["restore", "store", "sync/client", "wire"]),
+    ("restore", &["restore", "store", "lock", "sync/client", "wire"]),
     (
         "cmd",
         &[

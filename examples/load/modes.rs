@@ -43,9 +43,11 @@ pub(crate) struct Ingest {
 
 #[derive(Args)]
 pub(crate) struct Trickle {
-    /// Whose INBOX; made if it is not there.
-    #[arg(long, default_value = "load0")]
-    name: String,
+    /// Whose INBOX; made if it is not there. Several users, with commas between, take turns: the
+    /// time is that of the first one's messages.
+    #[arg(long, default_value = "load0", value_delimiter = ',')]
+    name: Vec<String>,
+    /// Messages of each user.
     #[arg(long, default_value_t = 20)]
     rounds: u64,
 }
@@ -221,41 +223,51 @@ fn verify(csync: &mut Csync, mailbox: &Mailbox) -> Result<()> {
 /// New messages one at a time, as rolling replication brings them.
 pub(crate) fn trickle(server: &Server, mail: &Mail, args: &Trickle) -> Result<Report> {
     let mut csync = Csync::login(server)?;
-    let mut mailbox = Mailbox::new(&args.name, format!("user.{}", args.name));
-    let get = format!("GET MAILBOXES ({})\r\n", mailbox.name);
+    let inbox = |name: &String| Mailbox::new(name, format!("user.{name}"));
+    let mut mailboxes: Vec<Mailbox> = args.name.iter().map(inbox).collect();
     let mut rounds = Vec::new();
     let mut octets = 0;
     let cpu = own_cpu();
     for round in 0..args.rounds {
-        let messages = [mail.message(&args.name, 1_000_000_000 + round)];
-        csync.waited = Duration::ZERO;
-        let lines = csync.ask(get.as_bytes())?;
-        if let Some(line) = lines.first() {
-            mailbox.resume(line).context("a MAILBOX line without its fields")?;
-            for command in mailbox.reserve(&messages) {
-                csync.ask(&command.octets)?;
+        for (turn, mailbox) in mailboxes.iter_mut().enumerate() {
+            let message = mail.message(&mailbox.name, 1_000_000_000 + round);
+            octets += message.octets.len();
+            csync.waited = Duration::ZERO;
+            deliver(&mut csync, mailbox, message)?;
+            if turn == 0 {
+                rounds.push(csync.waited);
             }
         }
-        for command in upload(&messages) {
-            csync.ask(&command.octets)?;
-            octets += command.message_octets;
-        }
-        csync.ask(&mailbox.add(&messages).octets)?;
-        csync.ask(b"RESTART\r\n")?;
-        rounds.push(csync.waited);
     }
     let cpu = own_cpu().saturating_sub(cpu);
-    verify(&mut csync, &mailbox)?;
+    mailboxes.iter().try_for_each(|mailbox| verify(&mut csync, mailbox))?;
     csync.ask(b"EXIT\r\n")?;
     let total: Duration = rounds.iter().sum();
     rounds.sort();
     Ok(Report(vec![
-        ("messages", rounds.len() as u128),
+        ("messages", (rounds.len() * mailboxes.len()) as u128),
         ("octets", octets as u128),
         ("elapsed_ns", total.as_nanos()),
-        ("median_ns", rounds[rounds.len() / 2].as_nanos()),
+        ("median_ns", rounds.get(rounds.len() / 2).map_or(0, Duration::as_nanos)),
         ("client_cpu_ns", cpu.as_nanos()),
     ]))
+}
+
+fn deliver(csync: &mut Csync, mailbox: &mut Mailbox, message: Message) -> Result<()> {
+    let messages = [message];
+    let lines = csync.ask(format!("GET MAILBOXES ({})\r\n", mailbox.name).as_bytes())?;
+    if let Some(line) = lines.first() {
+        mailbox.resume(line).context("a MAILBOX line without its fields")?;
+        for command in mailbox.reserve(&messages) {
+            csync.ask(&command.octets)?;
+        }
+    }
+    for command in upload(&messages) {
+        csync.ask(&command.octets)?;
+    }
+    csync.ask(&mailbox.add(&messages).octets)?;
+    csync.ask(b"RESTART\r\n")?;
+    Ok(())
 }
 
 /// Connections that say nothing; how much more memory the server has with them.

@@ -25,7 +25,7 @@ pub use search::{Search, SearchForm};
 
 use super::report::{VerifyReport, store_error, write_labelled};
 use super::select::{Selected, one};
-use super::{Exit, Stop, Streams, moment, startup};
+use super::{Exit, Stop, Streams, moment, startup, tool_log};
 use crate::config::Settings;
 use crate::lock::Wait;
 use crate::store::{Backup, verify};
@@ -81,6 +81,7 @@ pub(super) fn run(options: &Options, streams: &mut Streams<'_>) -> Result<Exit, 
     match show(options, &settings, streams) {
         Ok(()) => Ok(Exit::Ok),
         Err(Failure::Text(text)) => {
+            tool_log::backup_error(options.backup.as_bytes(), &text);
             write_labelled(streams.err, options.backup.as_bytes(), &text)?;
             Ok(Exit::TempFail)
         }

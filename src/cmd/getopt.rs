@@ -27,6 +27,23 @@ pub(super) struct Long {
     pub(super) short: u8,
 }
 
+impl Long {
+    /// An option that takes no value.
+    pub(super) const fn flag(name: &'static str, short: u8) -> Long {
+        Long { name, argument: Argument::None, short }
+    }
+
+    /// `--name=value`, or `--name value`.
+    pub(super) const fn with_value(name: &'static str, short: u8) -> Long {
+        Long { name, argument: Argument::Required, short }
+    }
+
+    /// `--name`, or `--name=value`.
+    pub(super) const fn with_optional_value(name: &'static str, short: u8) -> Long {
+        Long { name, argument: Argument::Optional, short }
+    }
+}
+
 /// The options of a tool.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Spec {

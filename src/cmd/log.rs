@@ -31,11 +31,24 @@ pub(super) enum Target {
         /// The service name.
         ident: String,
     },
+    /// syslog under this name, or nowhere: what a tool prints is for whoever runs it.
+    Tool {
+        /// The tool's name.
+        ident: &'static str,
+    },
 }
+
+/// What tools log: their own lines, and what was mended on the way.
+const TOOL_FILTER: &str =
+    "off,cyrbk::cmd=info,cyrbk::store::recover=warn,cyrbk::store::backup=warn";
 
 /// Starts logging; `RUST_LOG` overrides how much.
 pub(super) fn start(settings: &Settings, target: Target) {
-    let default = if settings.debug { "debug" } else { "info" };
+    let default = match target {
+        Target::Tool { .. } => &format!("{TOOL_FILTER},{NOTICE}=info"),
+        _ if settings.debug => "debug",
+        _ => "info",
+    };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -43,6 +56,7 @@ pub(super) fn start(settings: &Settings, target: Target) {
         .with_ansi(false)
         .without_time();
     let _ = match sink(settings, target) {
+        Some(Sink::Nothing) => return,
         Some(sink) => builder.with_level(false).with_writer(sink).try_init(),
         None => builder.with_writer(io::stderr).try_init(),
     };
@@ -53,7 +67,12 @@ pub(super) fn start(settings: &Settings, target: Target) {
 
 /// `None` for a person at a terminal.
 fn sink(settings: &Settings, target: Target) -> Option<Sink> {
-    if let Target::Syslog { ident } = target
+    let (ident, otherwise) = match target {
+        Target::Stderr => (None, None),
+        Target::Syslog { ident } => (Some(ident), None),
+        Target::Tool { ident } => (Some(ident.to_owned()), Some(Sink::Nothing)),
+    };
+    if let Some(ident) = ident
         && let Ok(socket) = UnixDatagram::unbound()
         && std::fs::metadata(SYSLOG_SOCKET).is_ok()
     {
@@ -65,6 +84,9 @@ fn sink(settings: &Settings, target: Target) -> Option<Sink> {
             facility: facility(settings.syslog_facility),
             tag: tag(settings, prefix.as_deref(), &ident),
         }));
+    }
+    if otherwise.is_some() {
+        return otherwise;
     }
     // inetd leaves the client on standard error as well.
     if is_same_socket(&io::stdin(), &io::stderr()) {

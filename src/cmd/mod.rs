@@ -38,6 +38,7 @@ mod service;
 pub mod site;
 mod startup;
 mod time;
+mod tool_log;
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufWriter, IsTerminal, Write};

@@ -3,13 +3,14 @@
 
 use std::io::{self, Write};
 
-use super::findings;
+use super::{findings, tool_log};
 use crate::store::verify::{self, Check, Event, Fault, Finding, Step};
 use crate::store::{Backup, StoreError};
 use crate::wire::dlist::lossy;
 
-/// What went wrong with a backup.
+/// What went wrong with a backup; syslog is told too, as by Cyrus.
 pub(super) fn store_error(error: &StoreError) -> String {
+    tool_log::store_error(error);
     match error {
         StoreError::Missing(_) | StoreError::DataMissing(_) => "Mailbox does not exist".into(),
         StoreError::Locked(_) => "Mailbox is locked".into(),

@@ -5,6 +5,7 @@
 
 mod connect;
 pub(super) mod options;
+mod progress;
 mod words;
 
 use std::ffi::OsString;
@@ -195,8 +196,12 @@ impl Errand<'_> {
         let jobs = self.options.jobs.map_or_else(cores, NonZero::get).min(selected.len()).max(1);
         let interrupted: Arc<AtomicBool> = bulk::interruption()?;
         let progress = Progress::start(selected.len(), streams);
-        let result =
-            bulk::in_parallel(&selected, jobs, &visit, &interrupted, &progress, streams, &mut done);
+        // Shared mailboxes first: what users have seen of them goes by their unique ids there.
+        let is_shared = |selected: &Selected| matches!(selected, Selected::Backup(target) if target.label() == SHARED);
+        let (shared, users): (Vec<_>, Vec<_>) = selected.into_iter().partition(is_shared);
+        let result = [shared, users].iter().try_for_each(|some| {
+            bulk::in_parallel(some, jobs, &visit, &interrupted, &progress, streams, &mut done)
+        });
         progress.end();
         result?;
         tally.write(streams.out)?;
@@ -260,7 +265,7 @@ impl Errand<'_> {
             }
         };
         if self.options.tell {
-            words::write_report(&report, streams.out)?;
+            words::write_report(&report, self.request.keep_ids, streams.out)?;
         }
         let failed = words::write_failures(label, &plan, &report, streams.err)?;
         Ok(if failed { Outcome::Failed } else { Outcome::Done })
@@ -302,7 +307,10 @@ impl Errand<'_> {
                 writeln!(streams.out, "ENABLE 0x800")?;
                 streams.out.flush()?;
             }
-            let mut report = restore::run(job, plan, &mut client, &mut |_| {});
+            let progress = progress::Progress::start(plan, streams);
+            let mut report =
+                restore::run(job, plan, &mut client, &mut |event| progress.event(event));
+            progress.end();
             // What was restored is; a server that does not say good-bye changes nothing.
             let _ = client.exit();
             let gets_on =

@@ -5,18 +5,18 @@ use std::path::Path;
 use nix::sys::stat::{Mode, umask};
 
 use super::identity::become_cyrus;
-use super::{Exit, Stop, Streams};
+use super::{Exit, Stop, Streams, log};
 use crate::config::Settings;
 
 /// The configuration file where `-C` names none.
 pub(super) const DEFAULT_CONFIG: &str = "/etc/imapd.conf";
 
 /// Reads the configuration for the tool `ident`, becomes the Cyrus user, sets the
-/// umask: in this order, so that root can be the only one to read the file.
+/// umask, and opens syslog: in this order, so that root can be the only one to read the file.
 ///
 /// What is wrong has been printed when this returns an error.
 pub(super) fn start(
-    ident: &str,
+    ident: &'static str,
     config: Option<&Path>,
     streams: &mut Streams<'_>,
 ) -> Result<Settings, Stop> {
@@ -35,5 +35,6 @@ pub(super) fn start(
         return Err(Stop::Exit(Exit::Usage));
     }
     umask(Mode::from_bits_truncate(settings.umask));
+    log::start(&settings, log::Target::Tool { ident });
     Ok(settings)
 }

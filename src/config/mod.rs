@@ -27,6 +27,6 @@ pub use error::{ConfigError, ConfigWarning, EXIT_CONFIG, Origin};
 pub use file::{Entry, FILE_LEN_MAX, ImapdConf};
 pub use settings::{
     CompactSettings, DbBackend, KeepAliveSettings, LimitSettings, NameRules, PartitionMode,
-    PartitionSelect, PwCheck, SaslSettings, Secret, Settings, SyncClientSettings, SyslogFacility,
-    TlsClientCerts, TlsSettings, Virtdomains,
+    PartitionSelect, PwCheck, SaslSettings, Secret, Settings, SyncClientSettings, SyncTls,
+    SyslogFacility, TlsClientCerts, TlsSettings, Virtdomains,
 };

@@ -324,14 +324,32 @@ pub struct SyncClientSettings {
     pub host: Option<String>,
     /// `sync_port`: number or service name.
     pub port: Option<String>,
-    /// `sync_authname`
+    /// `sync_authname`, else `restore_authname`, which Cyrus documents and never reads.
     pub authname: Option<String>,
-    /// `sync_password`
+    /// `sync_password`, else `restore_password`.
     pub password: Option<Secret>,
-    /// `sync_realm`
+    /// `sync_realm`: for mechanisms with realms, of which there are none here.
     pub realm: Option<String>,
+    /// `force_sasl_client_mech`: the mechanisms that may be used; `None` for all.
+    pub mechanisms: Option<Vec<String>>,
+    /// `cyrbk_sync_tls`: whether the connection is encrypted.
+    pub tls: SyncTls,
     /// `sync_try_imap`: whether the IMAP port is tried first; yes.
     pub try_imap: bool,
+}
+
+/// `cyrbk_sync_tls`: whether the connection to another server is encrypted; `optional`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SyncTls {
+    /// `off`
+    Off,
+    /// `optional`: by STARTTLS, if the server has it.
+    #[default]
+    Optional,
+    /// `require`: by STARTTLS, or not at all.
+    Require,
+    /// `immediate`: from the first octet on.
+    Immediate,
 }
 
 /// A text that must not be printed by accident.

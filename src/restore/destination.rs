@@ -173,6 +173,22 @@ impl Destination {
     }
 }
 
+/// The unique ids that mailboxes have at the destination: where one could not be kept, because a
+/// deleted copy has it, its substitute.
+pub(super) fn present_ids(
+    client: &mut Client,
+    rules: &NameRules,
+    ids: &[Vec<u8>],
+) -> Result<Vec<Vec<u8>>, ClientError> {
+    let all = |id: &Vec<u8>| (0..=SUBSTITUTES_MAX).map(|n| substitute(id, n)).collect::<Vec<_>>();
+    let mut there = Destination::default();
+    let wanted: Vec<Vec<u8>> = ids.iter().flat_map(all).collect();
+    there.ask_for_ids(client, &wanted)?;
+    let lives =
+        |id: &Vec<u8>| there.holders.get(id).is_some_and(|name| rules.undeleted(name).is_none());
+    Ok(ids.iter().map(|id| all(id).into_iter().find(lives).unwrap_or_else(|| id.clone())).collect())
+}
+
 /// Names of the mailboxes that are to keep their ids, with their unique ids.
 fn kept_ids(plan: &Plan) -> impl Iterator<Item = (&Vec<u8>, &[u8])> {
     let exact = plan.targets.iter().filter(|target| target.keep_ids);

@@ -17,12 +17,16 @@
 
 mod destination;
 mod line;
+mod mailbox;
 mod plan;
 mod report;
 mod request;
 mod run;
 mod select;
 mod state;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
 mod there;
 mod upload;
 mod view;

@@ -4,8 +4,7 @@
 //! What is at the destination already wins, unless it is to be replaced: since the backup was
 //! made somebody may have changed it there.
 
-use super::destination::Destination;
-use super::plan::Plan;
+use super::destination;
 use super::report::{StateOutcome, StateReport};
 use super::request::Part;
 use super::run::Job;
@@ -19,11 +18,9 @@ use crate::wire::dlist::{Literals, Printer, Value, lossy, parse_value};
 pub(super) fn restore(
     job: &Job<'_>,
     client: &mut Client,
-    destination: &Destination,
-    plan: &Plan,
     reports: &mut Vec<StateReport>,
 ) -> Result<(), ClientError> {
-    let mut state = State { job, client, destination, plan, reports };
+    let mut state = State { job, client, reports };
     let parts = &job.request.parts;
     if let Some(userid) = job.userid
         && [Part::Subscriptions, Part::Seen, Part::Sieve].iter().any(|part| parts.has(*part))
@@ -51,8 +48,6 @@ pub(super) fn restore(
 struct State<'s> {
     job: &'s Job<'s>,
     client: &'s mut Client,
-    destination: &'s Destination,
-    plan: &'s Plan,
     reports: &'s mut Vec<StateReport>,
 }
 
@@ -84,8 +79,9 @@ impl State<'_> {
         let Some(rows) = self.rows("seen state", |job| job.view.index().seen_states()) else {
             return Ok(());
         };
-        for row in rows {
-            let uniqueid = self.uniqueid_there(&row.uniqueid);
+        let ids: Vec<Vec<u8>> = rows.iter().map(|row| row.uniqueid.clone()).collect();
+        let ids = destination::present_ids(self.client, self.job.rules, &ids)?;
+        for (row, uniqueid) in rows.into_iter().zip(ids) {
             let newer = there.seen.iter().find(|state| state.uniqueid == uniqueid);
             let todo = match newer {
                 Some(state) if state.lastchange == row.lastchange => {
@@ -99,16 +95,6 @@ impl State<'_> {
             self.settle(&[b"seen state ", &row.uniqueid], todo)?;
         }
         Ok(())
-    }
-
-    /// The unique id that a mailbox of the plan has got at the destination.
-    fn uniqueid_there(&self, uniqueid: &[u8]) -> Vec<u8> {
-        let is_it = |target: &&super::plan::Target| {
-            target.sources.first().is_some_and(|source| source.mailbox.uniqueid == uniqueid)
-        };
-        let target = self.plan.targets.iter().find(is_it);
-        let state = target.and_then(|target| self.destination.mailbox(&target.name));
-        state.map_or_else(|| uniqueid.to_vec(), |state| state.uniqueid.clone())
     }
 
     fn scripts(&mut self, userid: &[u8], there: &UserState) -> Result<(), ClientError> {

@@ -54,3 +54,54 @@ impl There {
         (before - records.len()) as u64
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(uid: u32, message: u8, expunged: bool) -> RecordRow {
+        RecordRow {
+            last_chunk_id: 1,
+            uid,
+            modseq: 1,
+            last_updated: 1,
+            flags: Vec::new(),
+            internaldate: 1,
+            annotations: Vec::new(),
+            expunged: expunged.then_some(1),
+            guid: Some(Guid::from([message; 20])),
+            size: 1,
+        }
+    }
+
+    /// What is left of `records`, UIDs only, and how many are there.
+    fn left(there: &[(u8, bool)], records: &[(u32, u8, bool)]) -> (Vec<u32>, u64) {
+        let mut copies = There::default();
+        for (message, expunged) in there {
+            copies.add(Guid::from([*message; 20]), *expunged);
+        }
+        let records = records.iter().map(|(uid, message, gone)| record(*uid, *message, *gone));
+        let mut records: Vec<RecordRow> = records.collect();
+        let count = copies.take_from(&mut records);
+        (records.iter().map(|record| record.uid).collect(), count)
+    }
+
+    #[test]
+    fn each_copy_counts_once() {
+        let records = [(1, 7, false), (2, 7, false), (3, 8, false)];
+        assert_eq!(left(&[], &records), (vec![1, 2, 3], 0));
+        assert_eq!(left(&[(7, false)], &records), (vec![2, 3], 1));
+        assert_eq!(left(&[(7, false), (7, false), (8, false)], &records), (vec![], 3));
+    }
+
+    #[test]
+    fn expunged_copies_are_no_living_ones() {
+        let living = [(1, 7, false)];
+        assert_eq!(left(&[(7, true)], &living), (vec![1], 0));
+        // But whoever sees a message need not have it as expunged as well.
+        let expunged = [(1, 7, true)];
+        assert_eq!(left(&[(7, false)], &expunged), (vec![], 1));
+        assert_eq!(left(&[(7, true)], &expunged), (vec![], 1));
+        assert_eq!(left(&[], &expunged), (vec![1], 0));
+    }
+}

@@ -66,18 +66,24 @@ fn copy_octets(disk: &dyn Disk, from: u64, to: u64, mut copy: &File) -> io::Resu
 /// without the journal may look whole and be half of a transaction.
 pub(super) fn put_index_aside(path: &Path, now: i64) -> io::Result<PathBuf> {
     let index = index_path(path);
-    // The lock of the backup is held: nobody else makes such names now.
-    let (kept, ()) = unused_name(path, &format!(".index.{now}"), |kept| {
-        if fs::exists(kept)? {
-            return Err(io::ErrorKind::AlreadyExists.into());
-        }
-        fs::rename(&index, kept)
-    })?;
+    let kept = rename_to_unused(&index, path, &format!(".index.{now}"))?;
     match fs::rename(with_suffix(&index, "-journal"), with_suffix(&kept, "-journal")) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}
     }
     sync_directory_of(&index)?;
+    Ok(kept)
+}
+
+/// Renames `from` to a name that begins with `path` and `suffix` and that nobody has. The lock of
+/// the file is held: nobody else makes such names now.
+pub(super) fn rename_to_unused(from: &Path, path: &Path, suffix: &str) -> io::Result<PathBuf> {
+    let (kept, ()) = unused_name(path, suffix, |kept| {
+        if fs::exists(kept)? {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        fs::rename(from, kept)
+    })?;
     Ok(kept)
 }
 

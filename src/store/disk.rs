@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 /// A data file, read and written by offset. Whoever writes holds its lock.
-pub trait Disk: Send {
+pub trait Disk: Send + Sync {
     /// Octets of the file.
     fn len_file(&self) -> io::Result<u64>;
     /// Tells a file from another one that has taken its place.

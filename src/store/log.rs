@@ -97,7 +97,8 @@ impl LogLine {
             || matches!(LogLine::parse(0, line), Ok(Some(line)) if line.item().is_ok())
     }
 
-    fn parse(offset: u64, line: Vec<u8>) -> Result<Option<LogLine>, LogError> {
+    /// `None` if it is a comment, or of another verb.
+    pub(super) fn parse(offset: u64, line: Vec<u8>) -> Result<Option<LogLine>, LogError> {
         let syntax = |what, at| LogError::Syntax { offset, source: SyntaxError { what, at } };
         if line.first() == Some(&b'#') {
             return Ok(None);

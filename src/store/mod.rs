@@ -39,6 +39,7 @@ pub mod survey;
 mod torn;
 pub mod twoskip;
 pub mod verify;
+pub mod waiting;
 
 pub use append::{Line, Writer};
 pub use backup::Backup;

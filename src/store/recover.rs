@@ -11,6 +11,8 @@
 //! Every step can be cut short and is then done again at the next open.
 //! `docs/durability.md` lists the states that are met.
 
+mod mend;
+
 use std::io;
 use std::path::Path;
 
@@ -23,9 +25,9 @@ use super::disk::Disk;
 use super::error::{Result, StoreError};
 use super::file_hash::FileHash;
 use super::index::{ChunkRow, Index, IndexError, Open, State};
-use super::replay::{self, Member, Replay};
-use super::torn;
+use super::replay::{self, Member, Replay, Stretch};
 use crate::lock::{self, Kind, Wait};
+use mend::Mending;
 
 /// A backup ready for appending: the index accounts for every octet of the file.
 pub(super) struct Ready {
@@ -35,20 +37,39 @@ pub(super) struct Ready {
     pub(super) last_ts: i64,
 }
 
+/// How data are taken in.
+pub(super) struct Taking<'t> {
+    /// Unix time.
+    pub(super) now: i64,
+    /// The file's octets in front of this are known to survive a power cut.
+    pub(super) durable: u64,
+    /// Is told of every stretch that is taken in.
+    pub(super) told: &'t mut dyn FnMut(Stretch),
+}
+
 /// Brings data file and index of `path` into step, whatever state they are in.
 /// The lock is held through `disk`.
 pub(super) fn open(disk: Box<dyn Disk>, path: &Path, now: i64) -> Result<Ready> {
+    open_telling(disk, path, &mut Taking { now, durable: 0, told: &mut |_| {} })
+}
+
+/// The same, for a caller who wants to know what there was, or knows something.
+pub(super) fn open_telling(
+    disk: Box<dyn Disk>,
+    path: &Path,
+    taking: &mut Taking<'_>,
+) -> Result<Ready> {
     complete_interrupted(path, &*disk)?;
     let fitted =
-        open_index(path).and_then(|index| Ok((take_in(&*disk, path, &index, now)?, index)));
+        open_index(path).and_then(|index| Ok((take_in(&*disk, path, &index, taking)?, index)));
     let ready = match fitted {
         Ok((Fit::Fits(accounted), index)) => accounted.ready(disk, path, index),
         Ok((Fit::Misfit(what), index)) => {
             drop(index);
-            rebuild(disk, path, &what, now)?
+            rebuild(disk, path, &what, taking)?
         }
         Err(StoreError::Index { source, .. }) if source.is_damage() => {
-            rebuild(disk, path, &source.to_string(), now)?
+            rebuild(disk, path, &source.to_string(), taking)?
         }
         Err(e) => return Err(e),
     };
@@ -69,7 +90,7 @@ pub(super) fn take_in_for_reader(
     if known.is_none_or(|known| known == len) {
         return Ok(());
     }
-    match take_in(disk, path, index, now)? {
+    match take_in(disk, path, index, &mut Taking { now, durable: 0, told: &mut |_| {} })? {
         Fit::Fits(_) => Ok(()),
         Fit::Misfit(what) => Err(StoreError::Inconsistent { path: path.to_owned(), what }),
     }
@@ -86,11 +107,11 @@ pub(super) fn is_behind(disk: &dyn Disk, path: &Path, index: &Index) -> Result<b
 /// Octets that an index of cyrbk's own speaks for: none if its first session was never
 /// finished. `None` for an index of Cyrus's.
 fn known_to_ours(index: &Index) -> std::result::Result<Option<u64>, IndexError> {
-    match index.state()? {
+    index.at_once(|index| match index.state()? {
         Some(state) => Ok(Some(state.len_file)),
         None if index.is_ours()? && index.last_chunk()?.is_none() => Ok(Some(0)),
         None => Ok(None),
-    }
+    })?
 }
 
 fn open_index(path: &Path) -> Result<Index> {
@@ -98,12 +119,12 @@ fn open_index(path: &Path) -> Result<Index> {
 }
 
 /// Puts the index aside and builds it from the data.
-fn rebuild(disk: Box<dyn Disk>, path: &Path, what: &str, now: i64) -> Result<Ready> {
-    let kept = aside::put_index_aside(path, now).map_err(StoreError::io(path))?;
+fn rebuild(disk: Box<dyn Disk>, path: &Path, what: &str, taking: &mut Taking<'_>) -> Result<Ready> {
+    let kept = aside::put_index_aside(path, taking.now).map_err(StoreError::io(path))?;
     tracing::error!(file = %path.display(), kept = %kept.display(), %what,
         "the index is unusable: building it again from the data");
     let index = open_index(path)?;
-    match take_in(&*disk, path, &index, now)? {
+    match take_in(&*disk, path, &index, taking)? {
         Fit::Fits(accounted) => Ok(accounted.ready(disk, path, index)),
         Fit::Misfit(what) => Err(StoreError::Inconsistent { path: path.to_owned(), what }),
     }
@@ -154,13 +175,13 @@ impl Accounted {
 }
 
 /// Brings the index up to the end of the file, and the end of the file into order.
-fn take_in(disk: &dyn Disk, path: &Path, index: &Index, now: i64) -> Result<Fit> {
+fn take_in(disk: &dyn Disk, path: &Path, index: &Index, taking: &mut Taking<'_>) -> Result<Fit> {
     let len = disk.len_file().map_err(StoreError::io(path))?;
     let state = index.state().map_err(StoreError::index(path))?;
     let last = index.last_chunk().map_err(StoreError::index(path))?;
     let last_ts = last.as_ref().map_or(0, |chunk| chunk.ts_end.max(chunk.ts_start));
     let replay = Replay { disk, path, index, hash: FileHash::default(), last_ts };
-    let mut scan = Scan { replay, now };
+    let mut scan = Scan { replay, taking };
     let accounted = match scan.accounted(state, last.as_ref(), len)? {
         Ok(accounted) => accounted,
         Err(misfit) => return Ok(Fit::Misfit(misfit)),
@@ -178,12 +199,12 @@ fn take_in(disk: &dyn Disk, path: &Path, index: &Index, now: i64) -> Result<Fit>
     Ok(Fit::Fits(Accounted { hash, last_ts }))
 }
 
-struct Scan<'a> {
+struct Scan<'a, 't> {
     replay: Replay<'a>,
-    now: i64,
+    taking: &'a mut Taking<'t>,
 }
 
-impl Scan<'_> {
+impl Scan<'_, '_> {
     /// The end of what the index speaks for, or why it does not fit.
     fn accounted(
         &mut self,
@@ -266,7 +287,7 @@ impl Scan<'_> {
         scratch.begin().map_err(fault())?;
         let chunks = index.chunks().map_err(fault())?;
         for chunk in chunks.iter().filter(|chunk| chunk.offset < end) {
-            if let Member::Broken { what } = replay.member(chunk.offset, end)? {
+            if let Member::Broken(what) = replay.member(chunk.offset, end)? {
                 tracing::error!(file = %path.display(), offset = chunk.offset, %what,
                     "damaged chunk");
                 replay.lines_before_damage(chunk.offset, end)?;
@@ -287,81 +308,17 @@ impl Scan<'_> {
     /// the file was synced.
     fn take_in_tail(&mut self, from: u64) -> Result<()> {
         let Replay { path, index, disk, .. } = self.replay;
-        let octets = self.len()? - from;
-        tracing::info!(file = %path.display(), offset = from, octets,
-            "data beyond the index: taking them in");
-        self.mend_last(from)?;
-        self.make_durable(from)?;
-        index.begin().map_err(StoreError::index(path))?;
         let len = self.len()?;
-        let mut at = from;
-        while at < len {
-            at = match self.replay.member(at, len)? {
-                Member::Complete { end } => end,
-                Member::Broken { what } => self.pass_over(at, len, &what)?,
-            };
-        }
+        tracing::info!(file = %path.display(), offset = from, octets = len - from,
+            "data beyond the index: taking them in");
+        index.begin().map_err(StoreError::index(path))?;
+        let mut mending = Mending { now: self.taking.now, told: &mut *self.taking.told };
+        self.replay.members(from, len, &mut mending)?;
+        self.make_durable(from)?;
+        let len = self.len()?;
         self.replay.hash.update_from(disk, len).map_err(self.io())?;
         let state = self.state()?;
         index.set_state(&state).and_then(|()| index.commit()).map_err(StoreError::index(path))
-    }
-
-    /// Enters what is good of a broken member that others follow, and returns where
-    /// the next one begins.
-    fn pass_over(&mut self, at: u64, len: u64, what: &str) -> Result<u64> {
-        let path = self.replay.path;
-        let broken = torn::broken_member(self.replay.disk, at, len).map_err(self.io())?;
-        let Some(next) = broken.next else {
-            // It was mended.
-            let what = format!("the member at offset {at} cannot be mended: {what}");
-            return Err(StoreError::Inconsistent { path: path.to_owned(), what });
-        };
-        let good = broken.kept.as_ref().map_or(at, |kept| kept.end);
-        if let Some(kept) = broken.kept {
-            self.replay.kept_lines(at, &kept)?;
-        }
-        tracing::error!(file = %path.display(), member = at, from = good, until = next, %what,
-            "damaged data passed over");
-        Ok(next)
-    }
-
-    /// Looks for a last member that is torn, behind `from`. It is ended behind its last
-    /// complete line, or taken away if it holds none.
-    fn mend_last(&self, from: u64) -> Result<()> {
-        let disk = self.replay.disk;
-        let len = self.len()?;
-        let mut at = from;
-        let (kept, what) = loop {
-            if at >= len {
-                return Ok(());
-            }
-            match replay::totals(disk, at, len) {
-                Ok(totals) => at = totals.end,
-                Err(MemberError::Io { source, .. }) => {
-                    return Err(self.io()(source));
-                }
-                Err(what) => {
-                    let broken = torn::broken_member(disk, at, len).map_err(self.io())?;
-                    match broken.next {
-                        Some(next) => at = next,
-                        None => break (broken.kept, what),
-                    }
-                }
-            }
-        };
-        let cut = kept.as_ref().map_or(at, |kept| kept.end);
-        tracing::warn!(file = %self.replay.path.display(), member = at, cut, octets = len - cut,
-            %what, "torn member: keeping its complete lines");
-        if cut < len {
-            let copy = aside::keep_octets(disk, self.replay.path, cut, len, self.now)
-                .map_err(self.io())?;
-            tracing::warn!(file = %copy.display(), "kept what is cut");
-            disk.cut(cut).map_err(self.io())?;
-        }
-        match kept {
-            Some(kept) => disk.write_at(&kept.trailer(), cut).map_err(self.io()),
-            None => Ok(()),
-        }
     }
 
     /// Makes everything behind `from` survive a power cut, even if a sync of it has
@@ -371,7 +328,7 @@ impl Scan<'_> {
         let disk = self.replay.disk;
         let len = self.len()?;
         let mut buffer = vec![0; 1 << 18];
-        let mut at = from;
+        let mut at = from.max(self.taking.durable);
         while at < len {
             let want = (len - at).min(buffer.len() as u64) as usize;
             let got = disk.read_at(&mut buffer[..want], at).map_err(self.io())?;

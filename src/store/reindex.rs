@@ -10,36 +10,15 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::aside;
 use super::backup::{index_path, with_suffix};
-use super::chunk::MemberError;
 use super::data_file::{self, sync_directory_of};
+use super::disk::Disk;
 use super::error::{Result, StoreError};
-use super::{aside, recover, replay, torn};
+use super::index::{Index, Open};
+use super::recover::{self, Taking};
+pub use super::replay::Stretch;
 use crate::lock::Wait;
-
-/// What a stretch of the data file is.
-#[derive(Debug)]
-pub enum Stretch {
-    /// A whole member.
-    Member {
-        /// Its offset in the file.
-        offset: u64,
-    },
-    /// The file ends inside this member; its complete lines are kept.
-    Torn {
-        /// Its offset in the file.
-        offset: u64,
-    },
-    /// Octets that are no readable member.
-    Damaged {
-        /// Where they begin.
-        offset: u64,
-        /// Where the next readable member begins, or the end of the file.
-        end: u64,
-        /// Why they cannot be read.
-        source: MemberError,
-    },
-}
 
 /// What was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +30,7 @@ pub struct Reindexed {
 }
 
 /// Rebuilds the index of the backup at `path`, under its lock. What the file
-/// consists of goes to `sink` first. The old index stays as `<index>.<now>` if
+/// consists of goes to `sink`, as it is found. The old index stays as `<index>.<now>` if
 /// `keep_previous`, or if damage was found: it may know more. On an error it is
 /// put back.
 ///
@@ -65,9 +44,14 @@ pub fn run(
     sink: &mut dyn FnMut(Stretch),
 ) -> Result<Reindexed> {
     let file = data_file::open(path, false, wait).map_err(StoreError::lock(path))?;
-    let damaged = scan(&file, path, sink)?;
+    let durable = durable(&file, path);
     let old = Aside::put(path, now).map_err(StoreError::io(index_path(path)))?;
-    if let Err(error) = build(file, path, now) {
+    let mut damaged = 0;
+    let mut told = |stretch| {
+        damaged += u64::from(matches!(stretch, Stretch::Damaged { .. }));
+        sink(stretch);
+    };
+    if let Err(error) = build(file, path, Taking { now, durable, told: &mut told }) {
         return match old.put_back() {
             Ok(()) => Err(error),
             Err(source) => Err(StoreError::Io { path: old.index, source }),
@@ -84,40 +68,18 @@ pub fn run(
 }
 
 /// The lock goes with `file`, which is closed on return.
-fn build(file: File, path: &Path, now: i64) -> Result<()> {
-    recover::open(Box::new(file), path, now).map(drop)
+fn build(file: File, path: &Path, mut taking: Taking<'_>) -> Result<()> {
+    recover::open_telling(Box::new(file), path, &mut taking).map(drop)
 }
 
-/// Tells what the file consists of, and counts the damaged stretches.
-fn scan(file: &File, path: &Path, sink: &mut dyn FnMut(Stretch)) -> Result<u64> {
-    let len = file.metadata().map_err(StoreError::io(path))?.len();
-    let (mut offset, mut damaged) = (0, 0);
-    while offset < len {
-        offset = match replay::totals(file, offset, len) {
-            Ok(totals) => {
-                sink(Stretch::Member { offset });
-                totals.end
-            }
-            Err(MemberError::Io { source, .. }) => return Err(StoreError::io(path)(source)),
-            Err(source) => {
-                let broken =
-                    torn::broken_member(file, offset, len).map_err(StoreError::io(path))?;
-                match (broken.next, source) {
-                    (None, MemberError::Torn { .. }) => {
-                        sink(Stretch::Torn { offset });
-                        len
-                    }
-                    (next, source) => {
-                        damaged += 1;
-                        let end = next.unwrap_or(len);
-                        sink(Stretch::Damaged { offset, end, source });
-                        end
-                    }
-                }
-            }
-        };
+/// Octets of the file that the index knows to survive a power cut. Without that, all of them
+/// are written once more before they are synced.
+fn durable(file: &File, path: &Path) -> u64 {
+    let state = Index::open(&index_path(path), Open::Read).and_then(|index| index.state());
+    match (state, Disk::inode(file)) {
+        (Ok(Some(state)), Ok(inode)) if state.inode == inode => state.len_file,
+        _ => 0,
     }
-    Ok(damaged)
 }
 
 /// The old index under another name, if there was one.

@@ -1,5 +1,8 @@
 //! Members of a data file to rows of an index.
 
+mod ahead;
+mod scan;
+
 use std::io;
 use std::path::Path;
 
@@ -9,12 +12,14 @@ use super::chunk::{MemberError, MemberReader};
 use super::disk::Disk;
 use super::error::{Result, StoreError};
 use super::file_hash::FileHash;
-use super::index::{Index, Position};
+use super::helpers;
+use super::index::{Index, Position, RestartPoint};
 use super::log::{LogError, LogLine, LogReader, NoBodies};
 use super::restart;
 use super::torn::{self, Kept};
 use crate::wire::Guid;
 use crate::wire::apply::Apply;
+pub(super) use scan::{Lines, Scanned, member as scan_member};
 
 /// Enters members into an index, from the front of the file to its end.
 pub(super) struct Replay<'a> {
@@ -28,15 +33,55 @@ pub(super) struct Replay<'a> {
     pub(super) last_ts: i64,
 }
 
+/// What a stretch of a data file is.
+#[derive(Debug)]
+pub enum Stretch {
+    /// A whole member.
+    Member {
+        /// Its offset in the file.
+        offset: u64,
+    },
+    /// The file ends inside this member; its complete lines are kept.
+    Torn {
+        /// Its offset in the file.
+        offset: u64,
+    },
+    /// Octets that are no readable member.
+    Damaged {
+        /// Where they begin.
+        offset: u64,
+        /// Where the next readable member begins, or the end of the file.
+        end: u64,
+        /// Why they cannot be read.
+        source: MemberError,
+    },
+}
+
+/// Accompanies a walk over members.
+pub(super) trait Passing {
+    /// The member at `offset` was entered.
+    fn whole(&mut self, offset: u64);
+
+    /// The one at `at` cannot be, for this reason. Returns where to go on; `None` if that was
+    /// the end.
+    fn broken(
+        &mut self,
+        replay: &mut Replay<'_>,
+        at: u64,
+        what: MemberError,
+    ) -> Result<Option<u64>>;
+}
+
 /// What was found where a member should begin.
 pub(super) enum Member {
     /// It was entered, and ends here.
     Complete { end: u64 },
     /// Nothing was entered.
-    Broken { what: String },
+    Broken(MemberError),
 }
 
 /// What a member, or the good part of one, holds.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Totals {
     /// File offset behind it.
     pub(super) end: u64,
@@ -49,15 +94,77 @@ pub(super) struct Totals {
 impl Replay<'_> {
     /// Enters the member at `at`, if it is complete before `len`.
     pub(super) fn member(&mut self, at: u64, len: u64) -> Result<Member> {
-        // First a look without effect: a row is made only for what is whole.
-        match totals(self.disk, at, len) {
-            Ok(totals) => {
-                self.enter(at, &totals)?;
-                Ok(Member::Complete { end: totals.end })
-            }
-            Err(MemberError::Io { source, .. }) => Err(StoreError::io(self.path)(source)),
-            Err(e) => Ok(Member::Broken { what: e.to_string() }),
+        let scanned = scan::member(self.disk, at, len);
+        self.scanned(at, scanned)
+    }
+
+    /// Enters the members in `from..len`, several of which are read at a time.
+    pub(super) fn members(&mut self, from: u64, len: u64, passing: &mut dyn Passing) -> Result<()> {
+        let (disk, path) = (self.disk, self.path);
+        // `None`: there is no more.
+        let mut next = Some(from);
+        let marks = ahead::Marks::new(disk, from, len).map(|at| at.map_err(StoreError::io(path)));
+        helpers::in_order(
+            marks,
+            || (),
+            |(), mark| (mark, scan::chunk(disk, mark, len)),
+            |(mark, scanned)| {
+                while let Some(at) = next.filter(|&at| at < mark) {
+                    next = self.pass(at, scan::member(disk, at, len), passing)?;
+                }
+                if next == Some(mark) {
+                    let scanned = match scanned.transpose() {
+                        Some(scanned) => scanned,
+                        None => scan::member(disk, mark, len),
+                    };
+                    next = self.pass(mark, scanned, passing)?;
+                }
+                Ok(())
+            },
+        )?;
+        while let Some(at) = next.filter(|&at| at < len) {
+            next = self.pass(at, scan::member(disk, at, len), passing)?;
         }
+        Ok(())
+    }
+
+    /// Enters a member, and returns where the next one begins.
+    fn pass(
+        &mut self,
+        at: u64,
+        scanned: std::result::Result<Scanned, MemberError>,
+        passing: &mut dyn Passing,
+    ) -> Result<Option<u64>> {
+        match self.scanned(at, scanned)? {
+            Member::Complete { end } => {
+                passing.whole(at);
+                Ok(Some(end))
+            }
+            Member::Broken(what) => passing.broken(self, at, what),
+        }
+    }
+
+    fn scanned(
+        &mut self,
+        at: u64,
+        scanned: std::result::Result<Scanned, MemberError>,
+    ) -> Result<Member> {
+        let Scanned { totals, points, lines } = match scanned {
+            Ok(scanned) => scanned,
+            Err(MemberError::Io { source, .. }) => return Err(StoreError::io(self.path)(source)),
+            Err(what) => return Ok(Member::Broken(what)),
+        };
+        let end = totals.end;
+        match lines {
+            Lines::Held(lines, fault) => {
+                let mut chunk = self.chunk(at)?;
+                lines.iter().try_for_each(|line| self.line(&mut chunk, line))?;
+                fault.iter().for_each(|fault| self.tell_unreadable(at, fault));
+                self.end(&chunk, &totals, points)?;
+            }
+            Lines::TooLong => self.enter(at, &totals, points)?,
+        }
+        Ok(Member::Complete { end })
     }
 
     /// Enters the complete lines in front of the damage in a member that ends
@@ -72,27 +179,41 @@ impl Replay<'_> {
     /// Enters the complete lines of the broken member at `at`.
     pub(super) fn kept_lines(&mut self, at: u64, kept: &Kept) -> Result<()> {
         let totals = torn_totals(self.disk, at, kept.end).map_err(self.io())?;
-        self.enter(at, &totals)
+        let points = restart::find(self.disk, at, &totals).map_err(self.io())?;
+        self.enter(at, &totals, points)
     }
 
-    fn enter(&mut self, at: u64, totals: &Totals) -> Result<()> {
-        self.hash.update_from(self.disk, at).map_err(self.io())?;
+    /// Enters the lines of a member one by one.
+    fn enter(&mut self, at: u64, totals: &Totals, points: Vec<RestartPoint>) -> Result<()> {
         let member = MemberReader::open_until(self.disk, at, totals.end);
         let mut reader = LogReader::over(member.map_err(|e| self.log(e.into()))?);
-        let mut chunk = None;
+        let mut chunk = self.chunk(at)?;
         while let Some(line) = self.next_line(&mut reader, at)? {
-            let id = match chunk {
-                Some(id) => id,
-                None => {
-                    let id = self.index.start_chunk(line.ts, at, &self.hash.hex());
-                    *chunk.insert(id.map_err(StoreError::index(self.path))?)
-                }
-            };
-            self.last_ts = self.last_ts.max(line.ts);
-            self.enter_line(&line, Position { chunk_id: id, ts: line.ts, offset: line.offset })?;
+            self.line(&mut chunk, &line)?;
         }
-        let Some(id) = chunk else { return Ok(()) };
-        let points = restart::find(self.disk, at, totals).map_err(self.io())?;
+        self.end(&chunk, totals, points)
+    }
+
+    /// A chunk that begins at `at`; it has no row before it has a line.
+    fn chunk(&mut self, at: u64) -> Result<Chunk> {
+        self.hash.update_from(self.disk, at).map_err(self.io())?;
+        Ok(Chunk { at, id: None })
+    }
+
+    fn line(&mut self, chunk: &mut Chunk, line: &LogLine) -> Result<()> {
+        let id = match chunk.id {
+            Some(id) => id,
+            None => {
+                let id = self.index.start_chunk(line.ts, chunk.at, &self.hash.hex());
+                *chunk.id.insert(id.map_err(StoreError::index(self.path))?)
+            }
+        };
+        self.last_ts = self.last_ts.max(line.ts);
+        self.enter_line(line, Position { chunk_id: id, ts: line.ts, offset: line.offset })
+    }
+
+    fn end(&self, chunk: &Chunk, totals: &Totals, points: Vec<RestartPoint>) -> Result<()> {
+        let Some(id) = chunk.id else { return Ok(()) };
         points
             .into_iter()
             .try_for_each(|point| self.index.add_restart_point(id, point))
@@ -110,11 +231,15 @@ impl Replay<'_> {
             // The end of the good part of a damaged member.
             Err(LogError::Member(MemberError::Torn { .. })) => Ok(None),
             Err(error) => {
-                tracing::error!(file = %self.path.display(), member = at, %error,
-                    "rest of the chunk is not readable");
+                self.tell_unreadable(at, &error);
                 Ok(None)
             }
         }
+    }
+
+    fn tell_unreadable(&self, at: u64, error: &LogError) {
+        tracing::error!(file = %self.path.display(), member = at, %error,
+            "rest of the chunk is not readable");
     }
 
     /// A line that cannot be indexed was refused when it came in; Cyrus leaves
@@ -144,6 +269,12 @@ impl Replay<'_> {
     fn log(&self, error: LogError) -> StoreError {
         StoreError::log(self.path)(error)
     }
+}
+
+/// A chunk whose lines are being entered.
+struct Chunk {
+    at: u64,
+    id: Option<i64>,
 }
 
 /// What the complete member at `offset` holds, as if the file ended at `len`.
@@ -190,7 +321,10 @@ impl Count {
     }
 
     fn totals(self, end: u64) -> Totals {
-        let data_sha1 = Guid::from(<[u8; 20]>::from(self.sha1.finalize())).to_string();
-        Totals { end, len_plain: self.len_plain, data_sha1 }
+        Totals { end, len_plain: self.len_plain, data_sha1: hex(self.sha1) }
     }
+}
+
+fn hex(sha1: Sha1) -> String {
+    Guid::from(<[u8; 20]>::from(sha1.finalize())).to_string()
 }

@@ -21,36 +21,59 @@ const WINDOW: u64 = 32 * 1024;
 /// Restart points of the member at `offset`, about one in every [`RESTART_EVERY`]
 /// inflated octets, in the order of their offsets.
 pub(super) fn find(disk: &dyn Disk, offset: u64, totals: &Totals) -> io::Result<Vec<RestartPoint>> {
-    let mut points = Vec::new();
     if totals.len_plain < RESTART_EVERY {
-        return Ok(points);
+        return Ok(Vec::new());
     }
     let start = match MemberReader::open_until(disk, offset, totals.end) {
         Ok(member) => member.offset_file(),
         Err(MemberError::Io { source, .. }) => return Err(source),
-        Err(_) => return Ok(points),
+        Err(_) => return Ok(Vec::new()),
     };
     let mut pieces = Pieces::new(disk, start, totals.end);
     let mut walk = Walk::default();
-    let mut trial: Option<Trial> = None;
+    let mut finder = Finder::default();
     while let Some(piece) = pieces.next_piece()? {
-        let verdict = trial.as_mut().map(|trial| trial.feed(piece.octets));
-        match verdict {
-            Some(Verdict::Holds) => points.extend(trial.take().map(|trial| trial.point)),
-            Some(Verdict::Fails) => trial = None,
-            Some(Verdict::Undecided) | None => {}
-        }
+        finder.before(piece.octets);
         if !walk.feed(piece.octets) {
             break;
         }
-        let last = points.last().map_or(0, |point| point.offset_plain);
-        let is_due = trial.is_none() && walk.len_plain - last >= RESTART_EVERY;
-        if is_due && walk.is_between_lines(&piece) {
-            let point = RestartPoint { offset_plain: walk.len_plain, offset_file: piece.end };
-            trial = Some(Trial::new(point));
+        if walk.is_between_lines(&piece) {
+            let (offset_plain, offset_file) = (walk.len_plain, piece.end);
+            finder.behind(RestartPoint { offset_plain, offset_file });
         }
     }
-    Ok(points)
+    Ok(finder.into_points())
+}
+
+/// Finds restart points, for whoever inflates a member.
+#[derive(Default)]
+pub(super) struct Finder {
+    points: Vec<RestartPoint>,
+    trial: Option<Trial>,
+}
+
+impl Finder {
+    /// To be told of all deflate data, in pieces, in front of what is told of them.
+    pub(super) fn before(&mut self, packed: &[u8]) {
+        match self.trial.as_mut().map(|trial| trial.feed(packed)) {
+            Some(Verdict::Holds) => self.points.extend(self.trial.take().map(|trial| trial.point)),
+            Some(Verdict::Fails) => self.trial = None,
+            Some(Verdict::Undecided) | None => {}
+        }
+    }
+
+    /// To be told where a line and a piece have ended, and a flush with them.
+    pub(super) fn behind(&mut self, point: RestartPoint) {
+        let last = self.points.last().map_or(0, |point| point.offset_plain);
+        if self.trial.is_none() && point.offset_plain - last >= RESTART_EVERY {
+            self.trial = Some(Trial::new(point));
+        }
+    }
+
+    /// The points, in the order of their offsets.
+    pub(super) fn into_points(self) -> Vec<RestartPoint> {
+        self.points
+    }
 }
 
 /// Inflates from a candidate on, until nothing can refer back to behind it.

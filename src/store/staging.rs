@@ -21,6 +21,11 @@ impl Staging {
         Staging { directory, file: None }
     }
 
+    /// Reads bodies that lie in a file which somebody else writes.
+    pub(super) fn over(file: File) -> Staging {
+        Staging { directory: PathBuf::new(), file: Some(file) }
+    }
+
     /// Adds octets at the end.
     pub fn add(&mut self, octets: &[u8]) -> io::Result<()> {
         if self.file.is_none() {

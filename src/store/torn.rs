@@ -241,7 +241,7 @@ pub(super) struct Piece<'b> {
     /// File offset behind them.
     pub(super) end: u64,
     /// They end in a flush mark.
-    ends_in_mark: bool,
+    pub(super) ends_in_mark: bool,
 }
 
 /// Cuts the file into pieces that end at flush marks, or at a multiple of [`PIECE`] if

@@ -32,8 +32,10 @@ pub enum Work {
     Restart,
     /// `EXIT`: the same, before the connection closes.
     Exit,
-    /// The same, without a reply: the session is idle or has lost its client.
+    /// The same, without a reply: the session is idle, and may go on where it stopped.
     Release,
+    /// The connection is gone: all that it has begun ends.
+    Close,
 }
 
 /// What surrounds a dialogue.
@@ -58,7 +60,7 @@ pub enum Done {
     Staged(bool),
     /// The complete reply: untagged lines and the final line.
     Reply(Vec<u8>),
-    /// Of `Release`.
+    /// Of `Release` and `Close`.
     Released,
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -12,6 +12,8 @@ use tempfile::NamedTempFile;
 /// System calls of a process are being counted.
 pub(crate) struct Trace {
     strace: Child,
+    /// What it says: it would die of having nobody to tell about a new thread.
+    said: BufReader<ChildStderr>,
     summary: NamedTempFile,
 }
 
@@ -28,20 +30,20 @@ impl Trace {
             .stderr(Stdio::piped())
             .spawn()
             .ok()?;
-        let said = BufReader::new(strace.stderr.take()?).lines().next();
-        match said {
-            Some(Ok(line)) if line.contains("attached") => Some(Trace { strace, summary }),
-            _ => {
-                let _ = strace.wait();
-                None
-            }
+        let mut said = BufReader::new(strace.stderr.take()?);
+        let mut line = String::new();
+        if said.read_line(&mut line).is_ok() && line.contains("attached") {
+            return Some(Trace { strace, said, summary });
         }
+        let _ = strace.wait();
+        None
     }
 
     /// Ends it; how often each call was made.
     pub(crate) fn detach(mut self) -> BTreeMap<String, u64> {
         kill(Pid::from_raw(self.strace.id().cast_signed()), Signal::SIGINT).unwrap();
         self.strace.wait().unwrap();
+        drop(self.said);
         let text = fs::read_to_string(self.summary.path()).unwrap();
         let rows = text.lines().filter_map(|line| {
             // % time, seconds, usecs/call, calls, [errors,] name

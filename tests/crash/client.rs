@@ -123,15 +123,7 @@ impl Client {
             format!("APPLY RESERVE %(PARTITION default MBOXNAME (user.{user}) GUID ({list}))\r\n")
                 .as_bytes(),
         )?;
-        let mut command = b"APPLY MESSAGE (".to_vec();
-        for (i, (guid, body)) in guids.iter().zip(&bodies).enumerate() {
-            let space = if i == 0 { "" } else { " " };
-            let header = format!("{space}%{{default {guid} {}}}\r\n", body.len());
-            command.extend_from_slice(header.as_bytes());
-            command.extend_from_slice(body);
-        }
-        command.extend_from_slice(b")\r\n");
-        self.order(&command)?;
+        self.order(&apply_message(&bodies))?;
         ledger.messages.extend(&guids);
         ledger.sizes.extend(guids.iter().copied().zip(bodies.iter().map(Vec::len)));
 
@@ -145,7 +137,7 @@ impl Client {
     }
 
     /// Sends a command; its reply up to the final line, which must be OK.
-    fn order(&mut self, command: &[u8]) -> io::Result<String> {
+    pub(crate) fn order(&mut self, command: &[u8]) -> io::Result<String> {
         self.stream.get_mut().write_all(command)?;
         let mut reply = String::new();
         loop {
@@ -170,6 +162,18 @@ pub(crate) fn guid_of(octets: &[u8]) -> Guid {
     Guid::from(<[u8; 20]>::from(Sha1::digest(octets)))
 }
 
+pub(crate) fn apply_message(bodies: &[Vec<u8>]) -> Vec<u8> {
+    let mut command = b"APPLY MESSAGE (".to_vec();
+    for (i, body) in bodies.iter().enumerate() {
+        let space = if i == 0 { "" } else { " " };
+        let header = format!("{space}%{{default {} {}}}\r\n", guid_of(body), body.len());
+        command.extend_from_slice(header.as_bytes());
+        command.extend_from_slice(body);
+    }
+    command.extend_from_slice(b")\r\n");
+    command
+}
+
 fn mailbox(ledger: &Ledger, records: &BTreeMap<u32, Guid>) -> Vec<u8> {
     let (user, last_uid) = (&ledger.user, ledger.last_uid);
     let records: Vec<String> = records
@@ -192,7 +196,7 @@ fn mailbox(ledger: &Ledger, records: &BTreeMap<u32, Guid>) -> Vec<u8> {
 }
 
 /// Half prose, half noise: deflate compresses one and stores the other.
-fn body(user: &str, random: &mut Random, len_max: u64) -> Vec<u8> {
+pub(crate) fn body(user: &str, random: &mut Random, len_max: u64) -> Vec<u8> {
     let mut body = format!("Subject: to {user}, {}\r\n\r\n", random.below(1 << 50)).into_bytes();
     let len = random.below(len_max);
     while (body.len() as u64) < len {

@@ -1,6 +1,6 @@
 //! What is on disk, read by the library and by the real Cyrus tools.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
@@ -27,16 +27,7 @@ pub(crate) fn check(server: &Server, ledger: &Ledger) {
         return;
     };
     let backup = Backup::open(&path, Wait::No).unwrap();
-    let mut stored = BTreeMap::new();
-    for chunk in backup.index().chunks().unwrap() {
-        let mut reader = LogReader::open(backup.file(), chunk.offset).unwrap();
-        let mut bodies = Bodies::default();
-        while let Some(line) = reader.next_line(&mut bodies).unwrap() {
-            for guid in std::mem::take(&mut bodies.found) {
-                stored.insert(guid, (chunk.id, line.offset));
-            }
-        }
-    }
+    let stored = stored(&backup);
     for guid in &ledger.messages {
         let row = backup.index().message(guid).unwrap().unwrap();
         assert_eq!(stored.get(guid), Some(&(row.chunk_id, row.offset)), "{guid}");
@@ -47,6 +38,35 @@ pub(crate) fn check(server: &Server, ledger: &Ledger) {
     std::fs::copy(&path, &data).unwrap();
     drop(Writer::open(&data, 0).unwrap());
     assert_eq!(dump(&path), dump(&data), "{}", ledger.user);
+}
+
+/// Chunk and line of every message, each of which has its SHA-1.
+fn stored(backup: &Backup) -> BTreeMap<Guid, (i64, u64)> {
+    let mut stored = BTreeMap::new();
+    for chunk in backup.index().chunks().unwrap() {
+        let mut reader = LogReader::open(backup.file(), chunk.offset).unwrap();
+        let mut bodies = Bodies::default();
+        while let Some(line) = reader.next_line(&mut bodies).unwrap() {
+            for guid in std::mem::take(&mut bodies.found) {
+                stored.insert(guid, (chunk.id, line.offset));
+            }
+        }
+    }
+    stored
+}
+
+/// The messages in a user's backup, by its data; the index knows the same.
+pub(crate) fn messages(server: &Server, user: &str) -> BTreeSet<Guid> {
+    let path = Catalog::open(server.catalog()).lookup(user.as_bytes()).unwrap();
+    let Some(path) = path else { return BTreeSet::new() };
+    let backup = Backup::open(&path, Wait::Yes).unwrap();
+    let stored = stored(&backup);
+    assert_eq!(backup.index().messages().unwrap().len(), stored.len(), "{user}");
+    for (guid, at) in &stored {
+        let row = backup.index().message(guid).unwrap().unwrap();
+        assert_eq!((row.chunk_id, row.offset), *at, "{user}: {guid}");
+    }
+    stored.into_keys().collect()
 }
 
 #[derive(Default)]
@@ -71,7 +91,7 @@ impl BodySink for Bodies {
 
 /// A session notes as the end of a chunk when it was closed, a rebuild the time of its
 /// last line: that column is left out.
-fn dump(path: &Path) -> Vec<String> {
+pub(crate) fn dump(path: &Path) -> Vec<String> {
     let db = Connection::open(format!("{}.index", path.display())).unwrap();
     let mut rows = Vec::new();
     for table in [
@@ -79,6 +99,7 @@ fn dump(path: &Path) -> Vec<String> {
         "message",
         "mailbox",
         "mailbox_message",
+        "subscription",
         "cyrbk_record",
         "cyrbk_mailbox",
     ] {

@@ -8,9 +8,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod calls;
 mod client;
 mod disk;
 mod server;
+mod waiting;
 
 use std::sync::mpsc;
 use std::thread;

@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::Stdio;
 
 use cyrbk::store::Catalog;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::site::Site;
+use crate::site::{Site, wait};
 
 const USERS: usize = 1000;
 
@@ -33,6 +34,17 @@ fn a_thousand_users() {
     assert_eq!((ran.code, ran.err_text().as_str()), (0, ""));
     let expected: String = (0..USERS).map(|i| format!("reindex user{i:04}: ok\n")).collect();
     assert!(ran.out_text() == expected);
+    let list = site.ours("ctl_backups", &["list"]);
+    assert_eq!((list.code, list.out_text().lines().count()), (0, USERS));
+    for words in [&["verify", "-A", "--deep"][..], &["verify", "-A", "--quick"]] {
+        let ran = site.ours("ctl_backups", words);
+        let expected: String = (0..USERS).map(|i| format!("verify user{i:04}: ok\n")).collect();
+        assert!(ran.code == 0 && ran.out_text() == expected, "{words:?}: {}", ran.err_text());
+    }
+    let ran = site.ours("ctl_backups", &["compact", "-A", "-F"]);
+    let expected: String = (0..USERS).map(|i| format!("compact user{i:04}: ok\n")).collect();
+    assert!(ran.code == 0 && ran.out_text() == expected, "{}", ran.err_text());
+    assert_eq!(site.ours("ctl_backups", &["reindex", "-A"]).code, 0);
     let one = site.ours("ctl_backups", &["verify", "-A", "-v", "--jobs=1"]);
     let many = site.ours("ctl_backups", &["verify", "-A", "-v", "--jobs=8"]);
     assert_eq!(one.code, 0);
@@ -77,4 +89,66 @@ fn ctrl_c_ends_a_run_between_backups() {
     assert!(
         asides.into_iter().all(|f| !f.unwrap().file_name().to_str().unwrap().contains(".index."))
     );
+}
+
+/// Runs a line of words on a terminal.
+fn on_terminal(site: &Site, line: &str, variables: &[(&str, &str)]) -> String {
+    let mut command = site.command(Path::new("/usr/bin/script"));
+    command.env("TERM", "xterm").envs(variables.iter().copied());
+    command.args(["-qefc", line, "/dev/null"]);
+    wait(command).out_text()
+}
+
+/// Columns and colour are for people only, and only if they want them. What Cyrus's tools
+/// print is not changed for anybody.
+#[test]
+fn colour_is_for_those_who_can_see_it() {
+    if !Path::new("/usr/bin/script").exists() {
+        eprintln!("SKIPPED: no script(1), which makes a terminal");
+        return;
+    }
+    let site = Site::of_fixture("main");
+    let cyrbk = env!("CARGO_BIN_EXE_cyrbk");
+    let conf = site.conf().display().to_string();
+    for words in ["verify bob carol", "list bob carol", "verify --cyrus bob"] {
+        let line = format!("{cyrbk} {words} -C {conf}");
+        let coloured = on_terminal(&site, &line, &[]);
+        let plain = on_terminal(&site, &line, &[("NO_COLOR", "1")]);
+        assert!(coloured.contains("bob") && plain.contains("bob"), "{coloured}");
+        assert!(!plain.contains('\x1b'), "{plain:?}");
+        if words.starts_with("verify") {
+            assert!(coloured.contains("\x1b[32mok\x1b[0m"), "{coloured:?}");
+        }
+        assert!(!on_terminal(&site, &line, &[("TERM", "dumb")]).contains('\x1b'));
+        let json = on_terminal(&site, &line.replace(" -C", " --json -C"), &[]);
+        assert!(!json.contains('\x1b') && json.contains("\"userid\": \"bob\""), "{json:?}");
+    }
+    let line = format!("{} -C {conf} verify bob", site.path().join("bin/ctl_backups").display());
+    assert_eq!(on_terminal(&site, &line, &[]), "verify bob: ok\r\n");
+}
+
+/// What people see: a bar while it lasts, lines that are not broken by it, a tally.
+#[test]
+fn on_a_terminal_there_is_a_bar_and_a_tally() {
+    if !Path::new("/usr/bin/script").exists() {
+        eprintln!("SKIPPED: no script(1), which makes a terminal");
+        return;
+    }
+    let site = thousand();
+    assert_eq!(site.ours("ctl_backups", &["reconstruct"]).code, 0);
+    let line = format!(
+        "{} -C {} reindex -A --jobs=2",
+        site.path().join("bin/ctl_backups").display(),
+        site.conf().display()
+    );
+    let said = on_terminal(&site, &line, &[]);
+    assert!(said.contains("/1000 backups, "), "no bar");
+    assert!(said.contains("/s, ") && said.contains(" left"), "no rate");
+    for i in 0..USERS {
+        assert!(said.contains(&format!("reindex user{i:04}: ok\r\n")), "{i}");
+    }
+    assert!(said.trim_end().contains("1000 backups: 1000 ok, in "), "no tally");
+    // A pipe has neither, nor anything else that is not text.
+    let ran = site.ours("ctl_backups", &["verify", "-A"]);
+    assert!(ran.err.is_empty() && !ran.out.iter().any(|&c| c == b'\r' || c == 0x1b));
 }

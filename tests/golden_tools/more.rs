@@ -3,6 +3,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
+use std::path::Path;
 use std::process::Stdio;
 
 use cyrbk::lock::{Kind, Wait, open_locked};
@@ -275,4 +276,43 @@ fn reindex_goes_on_where_time_runs_backwards() {
     assert_eq!((ran.code, ran.out_text().as_str()), (0, "reindex alice: ok\n"));
     let shown = site.ours("cyr_backup", &["alice", "show", "mailboxes", "user.alice0"]);
     assert!(shown.out_text().contains("\ndeleted:  "), "{}", shown.out_text());
+}
+
+/// `lock` and `passwd` have JSON under cyrbk's own name only: Cyrus's `-j` means nothing to
+/// its `lock`.
+#[test]
+fn json_of_lock_and_passwd() {
+    let site = Site::of_fixture("main");
+    let cyrbk = |words: &[&str], input: &str| {
+        let mut command = site.command(Path::new(env!("CARGO_BIN_EXE_cyrbk")));
+        command.args(words).arg("-C").arg(site.conf());
+        let file = site.path().join("input");
+        fs::write(&file, input).unwrap();
+        command.stdin(fs::File::open(file).unwrap());
+        let ran = wait(command);
+        (ran.code, ran.out_text())
+    };
+    for (words, code, status) in [
+        (&["lock", "--json", "bob"][..], 0, "locked"),
+        (&["lock", "--json", "bob", "--execute", "true"], 0, "ok"),
+        (&["lock", "--json", "bob", "--execute", "exit 3"], 75, "failed (exit status: 3)"),
+        (&["lock", "--json", "--create", "bob"], 75, "failed (Mailbox already exists)"),
+    ] {
+        let path = site.path().join("two/b/bob_5xHD5K");
+        let text = format!(
+            "{{\n  \"command\": \"lock\",\n  \"userid\": \"bob\",\n  \"fname\": \"{}\",\n  \
+             \"status\": \"{status}\"\n}}\n",
+            path.display()
+        );
+        assert_eq!(cyrbk(words, ""), (code, text), "{words:?}");
+    }
+    let text = |status| {
+        format!(
+            "{{\n  \"command\": \"passwd\",\n  \"userid\": \"tom\",\n  \"status\": \
+             \"{status}\"\n}}\n"
+        )
+    };
+    assert_eq!(cyrbk(&["passwd", "--json", "tom"], "secret\n"), (0, text("ok")));
+    assert_eq!(cyrbk(&["passwd", "--json", "--delete", "tom"], ""), (0, text("removed")));
+    assert_eq!(site.ours("ctl_backups", &["-j", "lock", "bob"]).out_text().lines().count(), 2);
 }

@@ -12,6 +12,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod backup_server;
+mod cutter;
 mod cyrus;
 mod door_server;
 mod imap;
@@ -30,6 +31,7 @@ mod tools;
 mod workspace;
 
 mod test_client;
+mod test_client_cut;
 mod test_client_options;
 mod test_doors;
 mod test_export;

@@ -58,7 +58,9 @@ impl Replica {
                  imap cmd=\"imapd -C {conf_path}\" listen=\"127.0.0.1:{imap_port}\" prefork=0 \
                  proto=tcp4\n  \
                  syncserver cmd=\"sync_server -C {conf_path}\" listen=\"127.0.0.1:{csync_port}\" \
-                 prefork=0 proto=tcp4\n}}\nEVENTS {{\n}}\n"
+                 prefork=0 proto=tcp4\n  \
+                 syncsocket cmd=\"sync_server -C {conf_path}\" listen=\"{root}/csync\" \
+                 prefork=0\n}}\nEVENTS {{\n}}\n"
             ),
         );
         for user in users.iter().copied().chain([ADMIN]) {
@@ -81,6 +83,12 @@ impl Replica {
     /// How a client reaches the csync door as the administrator.
     pub(crate) fn csync(&self) -> Options {
         options(self.csync_port, Protocol::Auto)
+    }
+
+    /// How a client reaches the csync door for processes of the same machine.
+    pub(crate) fn local(&self) -> Options {
+        let path = self.workspace.path().join("csync");
+        Options::new(Destination::parse(path.to_str().unwrap()).unwrap())
     }
 
     /// How a client reaches the IMAP door as the administrator.

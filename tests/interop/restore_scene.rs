@@ -1,6 +1,7 @@
 //! A mail server, its backup at cyrbk, and `restore` from the one to the other.
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -8,9 +9,10 @@ use tempfile::TempDir;
 use crate::backup_server::{BackupServer, CYRBK, Maker};
 use crate::cyrus::{Cyrus, clean_command};
 use crate::imap::Imap;
-use crate::process::{Output, run};
+use crate::process::{Output, Service, run, wait_for};
 use crate::site::{ADMIN, Channel, PASSWORD, Site};
 use crate::sync_client::SyncRun;
+use crate::test_limits::try_memory;
 
 const TIMEOUT: Duration = Duration::from_secs(120);
 /// The channel to the backup server.
@@ -27,9 +29,14 @@ pub(crate) struct Scene {
 impl Scene {
     /// A mail server with accounts for `users` (no mailboxes yet).
     pub(crate) fn start(cyrus: &Cyrus, users: &[&str]) -> Self {
+        Self::start_with(cyrus, users, &[])
+    }
+
+    /// [`Scene::start`] with changes of the mail server's options.
+    pub(crate) fn start_with(cyrus: &Cyrus, users: &[&str], changes: &[&str]) -> Self {
         let server = BackupServer::start(cyrus, Maker::Cyrbk, users);
         let channel = Channel::new(CHANNEL, server.port, false);
-        let site = Site::start(cyrus, users, &[channel]);
+        let site = Site::start_with(cyrus, users, &[channel], changes);
         let links = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink(CYRBK, links.path().join("restore")).unwrap();
         let conf = std::fs::read_to_string(server.imapd_conf()).unwrap()
@@ -44,11 +51,6 @@ impl Scene {
     /// Backs up a user, or with other arguments of `sync_client` something else.
     pub(crate) fn sync(&self, args: &[&str]) -> SyncRun {
         self.site.sync(CHANNEL, args).success()
-    }
-
-    /// Follows the log of changes, deletions too.
-    pub(crate) fn sync_rolling(&self) -> SyncRun {
-        self.site.sync_rolling(CHANNEL).success()
     }
 
     /// The mail server's csync port, as an operand.
@@ -78,11 +80,32 @@ impl Scene {
         self.run(command, words)
     }
 
-    fn run(&self, mut command: std::process::Command, words: &[&str]) -> Output {
+    /// The most memory, in KiB, that a successful `cyrbk restore` had.
+    pub(crate) fn peak_of_cyrbk_restore(&self, words: &[&str]) -> u64 {
+        let mut command = clean_command(Path::new(CYRBK));
+        command.arg("restore");
+        self.add_words(&mut command, words);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
+        let mut service = Service::spawn(command);
+        let mut peak = 0;
+        let status = wait_for("the restore", Duration::from_secs(1800), || {
+            let now = try_memory(service.child.id(), "VmHWM");
+            peak = peak.max(now.unwrap_or_default());
+            service.try_status()
+        });
+        assert!(status.success(), "{status}");
+        peak
+    }
+
+    fn run(&self, mut command: Command, words: &[&str]) -> Output {
+        self.add_words(&mut command, words);
+        run(command, TIMEOUT)
+    }
+
+    fn add_words(&self, command: &mut Command, words: &[&str]) {
         let destination = self.destination();
         command.arg("-C").arg(self.restore_conf());
         command.args(words.iter().map(|word| word.replace("SERVER", &destination)));
-        run(command, TIMEOUT)
     }
 
     /// Everything that clients can see of a user, in lines.

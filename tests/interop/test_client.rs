@@ -19,7 +19,7 @@ use crate::replica::{Replica, TLS, options};
 /// Every mechanism that we know.
 const ALL: &str = "sasl_mech_list: PLAIN SCRAM-SHA-1 SCRAM-SHA-256";
 
-fn connect(options: &Options) -> Client {
+pub(crate) fn connect(options: &Options) -> Client {
     Client::connect(options).unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -28,12 +28,12 @@ fn with_mechanism(mut options: Options, mechanism: &str) -> Options {
     options
 }
 
-fn guid_of(octets: &[u8]) -> Guid {
+pub(crate) fn guid_of(octets: &[u8]) -> Guid {
     Guid::from(<[u8; 20]>::from(Sha1::digest(octets)))
 }
 
 /// The line that makes a mailbox with one message of UID 1.
-fn mailbox_line(name: &str, id: &str, guid: &Guid, size: usize) -> Vec<u8> {
+pub(crate) fn mailbox_line(name: &str, id: &str, guid: &Guid, size: usize) -> Vec<u8> {
     let record = format!(
         "%(UID 1 MODSEQ 4 LAST_UPDATED 1600000001 FLAGS (\\Flagged \\Seen) INTERNALDATE \
          1600000000 SIZE {size} GUID {guid})"
@@ -91,6 +91,7 @@ fn starttls_checks_who_is_there() {
             let mut known = Options { tls, certificates: replica.root(), ..at.clone() };
             let mut client = connect(&known);
             assert_eq!(client.peer().tls.as_deref(), Some("TLSv1.3"));
+            assert!(client.peer().is_verified);
             client.noop().unwrap();
             client.exit().unwrap();
             // Another name than the certificate's, another root than its own.
@@ -104,6 +105,9 @@ fn starttls_checks_who_is_there() {
             assert!(matches!(error, ClientError::Tls(_)), "{text}");
             assert!(text.contains("UnknownIssuer") || text.contains("BadSignature"), "{text}");
         }
+        // Without roots anybody is believed.
+        let client = connect(&at);
+        assert!(client.peer().tls.is_some() && !client.peer().is_verified);
         let never = Options { tls: TlsMode::Never, ..at.clone() };
         let error = Client::connect(&never).unwrap_err();
         assert!(matches!(error, ClientError::NoMechanism(_)), "{error}");
@@ -139,6 +143,16 @@ fn compression_is_had_where_it_can_be() {
             }
         }
     }
+}
+
+#[test]
+fn who_comes_by_a_unix_socket_is_let_in() {
+    let Some(cyrus) = Cyrus::find_or_skip("who_comes_by_a_unix_socket_is_let_in") else { return };
+    let replica = Replica::start(&cyrus, &["tom"], &TLS);
+    let mut client = connect(&replica.local());
+    assert_eq!((client.peer().mechanism.as_deref(), client.peer().is_imap), (None, false));
+    assert_eq!(client.get_user(b"tom").unwrap(), Default::default());
+    client.exit().unwrap();
 }
 
 #[test]

@@ -62,3 +62,45 @@ fn a_user_comes_back_as_he_was() {
     assert_eq!((output.stdout_text(), output.stderr_text()), (String::new(), String::new()));
     assert_eq!(scene.everything("tom"), before);
 }
+
+/// New ids, and everything else: annotations too, of which `sync_server` dies in a RESTORE.
+#[test]
+fn a_user_comes_back_with_new_ids() {
+    let Some(cyrus) = Cyrus::find_or_skip("a_user_comes_back_with_new_ids") else { return };
+    let scene = Scene::start(&cyrus, &["tom", "bob"]);
+    furnish(&scene);
+    let _ = scene.sync(&["-u", "tom"]);
+    // Ids and modification sequences are others; so is what is recent.
+    let without_ids = |lines: Vec<String>| -> Vec<String> {
+        let ids = ["UIDVALIDITY", "HIGHESTMODSEQ", "MAILBOXID", "UIDNEXT", "createdmodseq"];
+        let lines = lines.into_iter().filter(|line| !ids.iter().any(|id| line.contains(id)));
+        lines
+            .map(|line| match (line.split_once(" MODSEQ ("), line.split_once(") BODY")) {
+                (Some((start, _)), Some((_, end))) => format!("{start}{end}"),
+                _ => line,
+            })
+            .map(|line| line.replace("\\Recent ", "").replace("\\Recent", ""))
+            .collect()
+    };
+    let before = without_ids(scene.everything("tom"));
+    delete_user(&scene, "tom");
+    let _ = scene.site.program("cyr_expire", &["-E", "1", "-D", "0", "-X", "0"]);
+    let _ = scene.restore(&["-a", "SERVER", "tom"]).success();
+    assert_eq!(without_ids(scene.everything("tom")), before);
+    // Some of it.
+    delete_user(&scene, "tom");
+    let words = ["-a", "--without=sieve,quota,annotations", "SERVER", "tom"];
+    let _ = scene.restore(&words).success();
+    let some = without_ids(scene.everything("tom")).join("\n");
+    for (part, is_there) in [
+        ("subscribed: [\"INBOX.Work\"", true),
+        ("STORAGE", false),
+        ("\"main\"", false),
+        ("all about work", false),
+    ] {
+        assert_eq!(some.contains(part), is_there, "{part}: {some}");
+    }
+    let _ = scene.restore(&["-a", "--only=sieve,quota", "SERVER", "tom"]).success();
+    let more = without_ids(scene.everything("tom")).join("\n");
+    assert!(more.contains("\"main\" ACTIVE") && more.contains("STORAGE"), "{more}");
+}

@@ -3,8 +3,9 @@
 use crate::cyrus::Cyrus;
 use crate::mail;
 use crate::process::Output;
+use crate::raw_csync::RawCsync;
 use crate::restore_scene::Scene;
-use crate::site::ADMIN;
+use crate::site::{ADMIN, PASSWORD};
 
 const DATE: i64 = 1_000_000_000;
 
@@ -133,6 +134,26 @@ fn a_whole_server() {
     assert!(again.stdout_text().matches("0 messages restored (0 sent").count() == 3, "{again}");
 }
 
+/// A deleted copy of a shared mailbox has its unique id, by which it is known what was seen.
+#[test]
+fn what_was_seen_follows_a_new_unique_id() {
+    let Some(cyrus) = Cyrus::find_or_skip("what_was_seen_follows_a_new_unique_id") else { return };
+    let scene = start(&cyrus);
+    let mut admin = scene.site.imap(ADMIN);
+    admin.ok("DELETE news.local");
+    admin.logout();
+    let output = scene.cyrbk_restore(&["-U", "--all-users", "SERVER"]).success();
+    let told = "news.local: created, 2 messages restored, with the same UIDs, another unique id";
+    assert!(output.stdout_text().contains(told), "{output}");
+    let seen = |user: &str| {
+        let mut imap = scene.site.imap(user);
+        imap.select("news.local");
+        imap.lines("UID SEARCH SEEN").join(" ")
+    };
+    assert!(seen("tom").contains("* SEARCH 1"), "{}", seen("tom"));
+    assert!(!seen("bob").contains("* SEARCH 1"), "{}", seen("bob"));
+}
+
 #[test]
 fn through_the_imap_server() {
     let Some(cyrus) = Cyrus::find_or_skip("through_the_imap_server") else { return };
@@ -179,4 +200,44 @@ fn as_of_an_earlier_moment() {
     let fetched = scene.site.imap("tom").fetch_all("INBOX");
     let bodies: Vec<Vec<u8>> = fetched.into_iter().map(|message| message.body).collect();
     assert_eq!(bodies, [8, 1, 3].map(|number| mail::note(number).bytes));
+}
+
+/// Backups that Cyrus's own backupd has made, with virtual domains, shared mailboxes, several
+/// copies of a message, deleted mailboxes.
+#[test]
+fn backups_of_cyrus() {
+    let Some(cyrus) = Cyrus::find_or_skip("backups_of_cyrus") else { return };
+    let domains = ["virtdomains: userid", "defaultdomain: example.com"];
+    let scene = Scene::start_with(&cyrus, &[], &domains);
+    let copies = scene.server.make_dir("copies");
+    let source =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/backups/main");
+    for (file, mailbox, messages) in [
+        ("one/d/dave@virt.example_sPpR67", "virt.example!user.dave", 5),
+        ("one/q/%SHARED_lEsHFy", "shared.projects", 21),
+        ("one/c/carol_cesxQB", "user.carol.Work", 42),
+        ("one/a/alice_EPfRmx", "user.alice", 26),
+        ("two/t/tester_ygQSHr", "user.tester.other", 3),
+    ] {
+        let copy = copies.join(file.rsplit('/').next().unwrap());
+        let index = format!("{}.index", copy.display());
+        std::fs::copy(source.join(file), &copy).unwrap();
+        std::fs::copy(source.join(format!("{file}.index")), &index).unwrap();
+        scene.server.give_away(&copy);
+        scene.server.give_away(std::path::Path::new(&index));
+        let copy = copy.to_str().unwrap();
+        let words = ["-U", "--file", "--all", "--with-deleted", "SERVER", copy];
+        let output = scene.cyrbk_restore(&words).success();
+        assert!(
+            output.stdout_text().contains(&format!("{messages} messages restored (")),
+            "{output}"
+        );
+        let output = scene.cyrbk_restore(&words).success();
+        let nothing = format!("0 messages restored (0 sent, 0 B), {messages} there before");
+        assert!(output.stdout_text().contains(&nothing), "{output}");
+        let mut csync = RawCsync::login(scene.site.csync_port(), ADMIN, PASSWORD);
+        let ours = csync.ask_whole(format!("GET MAILBOXES ({mailbox})\r\n").as_bytes());
+        let line = format!(" MBOXNAME {mailbox} ");
+        assert!(ours.contains(&line), "{ours}");
+    }
 }

@@ -1,13 +1,15 @@
 //! `ctl_backups compact`: drops what is past its retention, joins and splits chunks.
 
 use std::io;
+use std::path::Path;
 
 use super::{Options, Outcome, for_each, write_outcome};
 use crate::cmd::report::store_error;
 use crate::cmd::time::now;
-use crate::cmd::{Exit, Stop, Streams};
+use crate::cmd::{Exit, Stop, Streams, tool_log};
 use crate::config::Settings;
 use crate::store::StoreError;
+use crate::store::backup::index_path;
 use crate::store::compact::{self, CompactError, Damage, Event, Figures, Policy, Sizes};
 
 pub(super) fn run(
@@ -26,10 +28,24 @@ pub(super) fn run(
             &mut |event| report.event(event),
         );
         report.written?;
+        tell_syslog(&target.path, &result);
         let (status, outcome) = status(&result);
         write_outcome(options, target, &status, streams.out)?;
         Ok(outcome)
     })
+}
+
+/// Cyrus makes the new index before it knows whether the work is worth while.
+fn tell_syslog(path: &Path, result: &Result<compact::Outcome, CompactError>) {
+    let damages = match result {
+        Ok(compact::Outcome::Done { damages, .. }) => damages.as_slice(),
+        Ok(compact::Outcome::Skipped) => &[],
+        _ => return,
+    };
+    let mut index = index_path(path).into_os_string();
+    index.push(".new");
+    tool_log::creating_index(Path::new(&index));
+    damages.iter().for_each(|d| tool_log::unreadable(path, d.offset_file, d.offset_plain));
 }
 
 fn policy(options: &Options, settings: &Settings, now: i64) -> Policy {

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use crate::cmd::Mode;
-use crate::cmd::getopt::{self, Argument, Found, Long, OptionError, Spec};
+use crate::cmd::getopt::{self, Found, Long, OptionError, Spec};
 
 /// What to do with the backups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,10 +182,6 @@ Modes, what the operands are:
 Exit status: 0 done, 64 usage, 75 something failed, 78 configuration
 ";
 
-const fn flag(name: &'static str, short: u8) -> Long {
-    Long { name, argument: Argument::None, short }
-}
-
 /// Options that have no letter.
 const JOBS: u8 = 1;
 const DRY_RUN: u8 = 2;
@@ -196,28 +192,28 @@ const DEEP: u8 = 5;
 const SPEC: Spec = Spec {
     short: "AC:DFPSVcfjmpst:uvwx:",
     long: &[
-        flag("all", b'A'),
-        flag("domains", b'D'),
-        flag("force", b'F'),
-        flag("prefixes", b'P'),
-        flag("stop-on-error", b'S'),
-        flag("no-verify", b'V'),
-        flag("create", b'c'),
-        flag("filenames", b'f'),
-        flag("json", b'j'),
-        flag("mailboxes", b'm'),
-        flag("pause", b'p'),
-        flag("sqlite3", b's'),
-        Long { name: "stale", argument: Argument::Optional, short: b't' },
-        flag("userids", b'u'),
-        flag("verbose", b'v'),
-        flag("wait-for-locks", b'w'),
-        Long { name: "execute", argument: Argument::Required, short: b'x' },
-        Long { name: "jobs", argument: Argument::Required, short: JOBS },
-        flag("dry-run", DRY_RUN),
-        flag("keep-files", KEEP_FILES),
-        flag("quick", QUICK),
-        flag("deep", DEEP),
+        Long::flag("all", b'A'),
+        Long::flag("domains", b'D'),
+        Long::flag("force", b'F'),
+        Long::flag("prefixes", b'P'),
+        Long::flag("stop-on-error", b'S'),
+        Long::flag("no-verify", b'V'),
+        Long::flag("create", b'c'),
+        Long::flag("filenames", b'f'),
+        Long::flag("json", b'j'),
+        Long::flag("mailboxes", b'm'),
+        Long::flag("pause", b'p'),
+        Long::flag("sqlite3", b's'),
+        Long::with_optional_value("stale", b't'),
+        Long::flag("userids", b'u'),
+        Long::flag("verbose", b'v'),
+        Long::flag("wait-for-locks", b'w'),
+        Long::with_value("execute", b'x'),
+        Long::with_value("jobs", JOBS),
+        Long::flag("dry-run", DRY_RUN),
+        Long::flag("keep-files", KEEP_FILES),
+        Long::flag("quick", QUICK),
+        Long::flag("deep", DEEP),
     ],
 };
 

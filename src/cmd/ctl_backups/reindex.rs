@@ -5,9 +5,10 @@ use std::io::{self, Write};
 use super::{Options, Outcome, for_each, write_outcome};
 use crate::cmd::report::store_error;
 use crate::cmd::time::now;
-use crate::cmd::{Exit, Stop, Streams};
+use crate::cmd::{Exit, Stop, Streams, tool_log};
 use crate::config::Settings;
 use crate::store::StoreError;
+use crate::store::backup::index_path;
 use crate::store::reindex::{self, Stretch};
 
 pub(super) fn run(
@@ -18,12 +19,20 @@ pub(super) fn run(
     for_each(options, settings, streams, |target, streams| {
         let keep = settings.compact.keep_previous;
         let (mut written, out) = (Ok(()), &mut *streams.out);
+        let mut damages = Vec::new();
         let result = reindex::run(&target.path, options.wait(), keep, now(), &mut |stretch| {
+            if let Stretch::Damaged { offset, .. } = stretch {
+                damages.push(offset);
+            }
             if written.is_ok() {
                 written = tell(options, &stretch, out);
             }
         });
         written?;
+        if result.is_ok() {
+            tool_log::creating_index(&index_path(&target.path));
+        }
+        damages.iter().for_each(|&offset| tool_log::unreadable(&target.path, offset, 0));
         let (status, outcome) = match result {
             Ok(done) if done.damaged == 0 => {
                 if options.verbosity > 0 {

@@ -13,7 +13,7 @@ use crate::cmd::json::Json;
 use crate::cmd::people::harmless;
 use crate::cmd::report::{VerifyReport, store_error, write_progress};
 use crate::cmd::select::Target;
-use crate::cmd::{Exit, Mode, Stop, Streams, site};
+use crate::cmd::{Exit, Mode, Stop, Streams, site, tool_log};
 use crate::config::Settings;
 use crate::store::verify::{self, Deep, Event};
 use crate::store::{Backup, StoreError};
@@ -88,7 +88,9 @@ fn with_findings(
         Ok(_) if errors == 0 => ("ok".into(), Outcome::Done),
         Ok(_) => {
             let faults = if errors == 1 { "fault" } else { "faults" };
-            (format!("failed ({errors} {faults})"), Outcome::Failed)
+            let status = format!("failed ({errors} {faults})");
+            tool_log::faults(target.label(), &status);
+            (status, Outcome::Failed)
         }
         Err(StoreError::Locked(_)) => ("locked".into(), Outcome::Locked),
         Err(error) => (format!("failed ({})", store_error(&error)), Outcome::Failed),

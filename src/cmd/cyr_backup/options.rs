@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::{Export, Search};
 use crate::cmd::Mode;
-use crate::cmd::getopt::{self, Argument, Long, OptionError, Spec};
+use crate::cmd::getopt::{self, Long, OptionError, Spec};
 use crate::cmd::time;
 
 /// What to show.
@@ -176,10 +176,6 @@ Modes, what the backup is named by:
 Exit status: 0 done, 64 usage, 75 something failed, 78 configuration
 ";
 
-const fn flag(name: &'static str, short: u8) -> Long {
-    Long { name, argument: Argument::None, short }
-}
-
 /// Options that have no letter.
 const EML: u8 = 1;
 const EXPUNGED: u8 = 2;
@@ -189,14 +185,14 @@ const AT: u8 = 4;
 const SPEC: Spec = Spec {
     short: "C:fmuv",
     long: &[
-        flag("filename", b'f'),
-        flag("mailbox", b'm'),
-        flag("userid", b'u'),
-        flag("verbose", b'v'),
-        Long { name: "eml", argument: Argument::Required, short: EML },
-        flag("expunged", EXPUNGED),
-        flag("summary", SUMMARY),
-        Long { name: "at", argument: Argument::Required, short: AT },
+        Long::flag("filename", b'f'),
+        Long::flag("mailbox", b'm'),
+        Long::flag("userid", b'u'),
+        Long::flag("verbose", b'v'),
+        Long::with_value("eml", EML),
+        Long::flag("expunged", EXPUNGED),
+        Long::flag("summary", SUMMARY),
+        Long::with_value("at", AT),
     ],
 };
 

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use super::Options;
-use crate::config::{ConfigError, Settings, SyncClientSettings};
+use crate::config::{ConfigError, Settings, SyncClientSettings, SyncTls};
 use crate::sync::client::{
     AddressError, Certificates, Compress, Destination, Login, Options as ClientOptions, Password,
-    Place, Protocol, Timeouts, Verify,
+    Place, Protocol, Timeouts, TlsMode, Verify,
 };
 
 /// Name and password, for those who do not want them in a file. Never on the command line:
@@ -51,12 +51,25 @@ pub(super) fn client_options(
     let own = tls.client_cert.clone().filter(|path| path.as_os_str() != "disabled");
     let mut client = ClientOptions::new(destination);
     client.protocol = if sync.try_imap { Protocol::Auto } else { Protocol::Csync };
+    client.tls = match sync.tls {
+        SyncTls::Off => TlsMode::Never,
+        SyncTls::Optional => TlsMode::IfOffered,
+        SyncTls::Require => TlsMode::Required,
+        SyncTls::Immediate => TlsMode::OnConnect,
+    };
     client.certificates = Certificates {
         verify: verify(tls.server_ca_file.clone(), tls.server_ca_dir.clone()),
         own: own.map(|cert| {
             let key = tls.client_key.clone().unwrap_or_else(|| cert.clone());
             (cert, key)
         }),
+    };
+    // `/tls` behind the server's name asks for TLS, whatever the configuration says.
+    client.tls = match sync.tls {
+        SyncTls::Off => TlsMode::Never,
+        SyncTls::Optional => TlsMode::IfOffered,
+        SyncTls::Require => TlsMode::Required,
+        SyncTls::Immediate => TlsMode::OnConnect,
     };
     client.login = login(sync, &|name| std::env::var(name).ok());
     client.compress = if options.compression { Compress::Required } else { Compress::IfOffered };
@@ -85,7 +98,7 @@ fn login(sync: &SyncClientSettings, env: &dyn Fn(&str) -> Option<String>) -> Opt
         authname: name,
         authzid: None,
         password: Password::new(password),
-        mechanisms: None,
+        mechanisms: sync.mechanisms.clone(),
     })
 }
 
@@ -120,6 +133,8 @@ mod tests {
         assert_eq!(client.destination.to_string(), "mail:csync");
         assert_eq!(client.login.unwrap().authname, "f");
         assert!(options("mail", "", None).login.is_none());
+        let tls = options("mail", "cyrbk_sync_tls: require\n", None).tls;
+        assert_eq!(tls, TlsMode::Required);
         let own = "restore_sync_authname: r\nsync_authname: a\nsync_password: p\n";
         assert_eq!(options("mail", own, None).login.unwrap().authname, "r");
     }

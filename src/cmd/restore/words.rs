@@ -153,10 +153,10 @@ pub(super) fn write_failures(
 }
 
 /// What was restored.
-pub(super) fn write_report(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn write_report(report: &Report, keep_ids: bool, out: &mut dyn Write) -> io::Result<()> {
     for mailbox in &report.mailboxes {
         out.write_all(&mailbox.name)?;
-        writeln!(out, ": {}", outcome(mailbox))?;
+        writeln!(out, ": {}", outcome(mailbox, keep_ids))?;
     }
     for part in &report.state {
         let word = match part.outcome {
@@ -179,7 +179,7 @@ pub(super) fn write_report(report: &Report, out: &mut dyn Write) -> io::Result<(
     )
 }
 
-fn outcome(mailbox: &MailboxReport) -> String {
+fn outcome(mailbox: &MailboxReport, keep_ids: bool) -> String {
     let mut text = if mailbox.created { "created, ".to_owned() } else { String::new() };
     text += &count(mailbox.restored, "message", "messages");
     text += " restored";
@@ -188,6 +188,8 @@ fn outcome(mailbox: &MailboxReport) -> String {
     }
     if mailbox.kept_ids && mailbox.failed.is_none() {
         text += ", with the same UIDs";
+    } else if keep_ids && mailbox.restored > 0 {
+        text += ", with new UIDs because the mailbox is in use";
     }
     if let Some(holder) = &mailbox.uniqueid_taken_by {
         text += &format!(", another unique id because {} has it", lossy(holder));

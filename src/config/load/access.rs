@@ -7,7 +7,7 @@ use super::super::options::Options;
 use std::time::Duration;
 
 use super::super::settings::{
-    KeepAliveSettings, LimitSettings, PwCheck, SaslSettings, Secret, SyncClientSettings,
+    KeepAliveSettings, LimitSettings, PwCheck, SaslSettings, Secret, SyncClientSettings, SyncTls,
     SyslogFacility, TlsClientCerts, TlsSettings,
 };
 use super::super::value::KIB;
@@ -16,6 +16,13 @@ const CLIENT_CERTS: &[(&str, TlsClientCerts)] = &[
     ("off", TlsClientCerts::Off),
     ("optional", TlsClientCerts::Optional),
     ("require", TlsClientCerts::Require),
+];
+
+const SYNC_TLS: &[(&str, SyncTls)] = &[
+    ("off", SyncTls::Off),
+    ("optional", SyncTls::Optional),
+    ("require", SyncTls::Require),
+    ("immediate", SyncTls::Immediate),
 ];
 
 impl Lookup<'_> {
@@ -154,12 +161,18 @@ impl Lookup<'_> {
     }
 
     pub(super) fn sync_client(&self) -> Result<SyncClientSettings, ConfigError> {
+        let either = |name, other| match self.text(name)? {
+            Some(text) => Ok(Some(text)),
+            None => self.text(other),
+        };
         Ok(SyncClientSettings {
             host: self.text("sync_host")?,
             port: self.text("sync_port")?,
-            authname: self.text("sync_authname")?,
-            password: self.text("sync_password")?.map(Secret::new),
+            authname: either("sync_authname", "restore_authname")?,
+            password: either("sync_password", "restore_password")?.map(Secret::new),
             realm: self.text("sync_realm")?,
+            mechanisms: self.words("force_sasl_client_mech")?.filter(|words| !words.is_empty()),
+            tls: self.options.word("cyrbk_sync_tls", SyncTls::Optional, SYNC_TLS)?,
             try_imap: self.options.switch("sync_try_imap", true)?,
         })
     }
@@ -186,6 +199,25 @@ mod tests {
         assert_eq!(settings.sasl.sasldb_path, Some("/srv/sasldb2".into()));
         assert_eq!((settings.sasl.minimum_layer, settings.sasl.maximum_layer), (0, 0));
         assert_eq!(settings.listen, ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn how_another_server_is_reached() {
+        let sync = settings("").unwrap().sync_client;
+        assert_eq!((sync.mechanisms, sync.tls), (None, SyncTls::Optional));
+        let sync = settings(
+            "restore_authname: r\nrestore_password: p\ncyrbk_sync_tls: require\n\
+             force_sasl_client_mech: SCRAM-SHA-1 plain\n",
+        )
+        .unwrap()
+        .sync_client;
+        assert_eq!((sync.authname.as_deref(), sync.tls), (Some("r"), SyncTls::Require));
+        assert_eq!(sync.password.unwrap().expose(), "p");
+        assert_eq!(sync.mechanisms, Some(vec!["SCRAM-SHA-1".to_owned(), "plain".to_owned()]));
+        // What Cyrus reads goes before what it only documents.
+        let sync = settings("restore_authname: r\nsync_authname: s\n").unwrap().sync_client;
+        assert_eq!(sync.authname.as_deref(), Some("s"));
+        assert!(settings("cyrbk_sync_tls: yes\n").unwrap_err().contains("off, optional"));
     }
 
     #[test]

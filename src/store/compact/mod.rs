@@ -19,8 +19,10 @@
 //!
 //! Damage costs what cannot be read, and is told; the old pair is then kept.
 
+mod ahead;
 mod compare;
 mod line;
+mod output;
 mod plan;
 mod replace;
 mod sizes;

@@ -6,13 +6,13 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 
-use sha1::{Digest, Sha1};
-
 use super::Damage;
+use super::ahead::{self, Chunk, End, Line};
 use crate::store::chunk::{CHUNK_HEADER, MemberError, MemberReader};
 use crate::store::error::{Result, StoreError};
+use crate::store::helpers;
 use crate::store::index::{ChunkRow, Index, IndexError, Position};
-use crate::store::log::{BodySink, LogError, LogLine, LogReader};
+use crate::store::log::{LogError, LogLine};
 use crate::wire::Guid;
 use crate::wire::apply::Apply;
 use crate::wire::dlist::FileHeader;
@@ -92,10 +92,19 @@ impl Survey {
         };
         let mut reading = Reading { file, path, survey, next_line: 1, offset_plain: 0 };
         let mut end = 0;
-        for row in rows {
-            reading.gap(end, row.offset)?;
-            end = reading.chunk(row)?;
-        }
+        helpers::in_order(
+            rows.into_iter().map(Ok),
+            || (),
+            |(), row| {
+                let chunk = ahead::read(file, row.offset);
+                (row, chunk)
+            },
+            |(row, chunk)| {
+                reading.gap(end, row.offset)?;
+                end = reading.chunk(row, chunk)?;
+                Ok::<(), StoreError>(())
+            },
+        )?;
         let survey = reading.survey;
         if !survey.damages.is_empty() {
             survey.find_lost(index).map_err(fault())?;
@@ -156,10 +165,10 @@ impl Reading<'_> {
 
     /// Returns the file offset behind the chunk; where it cannot be read, the offset
     /// of its beginning.
-    fn chunk(&mut self, row: ChunkRow) -> Result<u64> {
+    fn chunk(&mut self, row: ChunkRow, chunk: Chunk) -> Result<u64> {
         let mut source = Source { lines: self.next_line..self.next_line, items: 0, end: None, row };
         let offset = source.row.offset;
-        let end = match self.lines(&mut source) {
+        let end = match self.lines(&mut source, chunk) {
             Ok(end) => end,
             Err(Stop::Store(error)) => return Err(error),
             Err(Stop::Log(LogError::Member(MemberError::Io { source, .. }))) => {
@@ -181,18 +190,32 @@ impl Reading<'_> {
         self.survey.damages.push(Damage { offset_file, offset_plain, what });
     }
 
-    fn lines(&mut self, source: &mut Source) -> std::result::Result<u64, Stop> {
+    fn lines(&mut self, source: &mut Source, chunk: Chunk) -> std::result::Result<u64, Stop> {
         self.offset_plain = 0;
-        let mut reader = LogReader::open_hashing(self.file, source.row.offset)?;
-        let mut bodies = Bodies::default();
-        while let Some(line) = reader.next_line(&mut bodies)? {
-            let bodies = std::mem::take(&mut bodies);
+        let (file, offset) = (self.file, source.row.offset);
+        let mut failed = None;
+        let mut take = |Line { line, bodies, end_plain }: Line| {
             self.offset_plain = line.offset;
-            source.items += self.line(source, &line, bodies)?;
-            self.offset_plain = reader.offset_plain();
+            match self.line(source, &line, &bodies) {
+                Ok(items) => {
+                    source.items += items;
+                    self.offset_plain = end_plain;
+                }
+                Err(error) => failed = Some(error),
+            }
+            failed.is_none()
+        };
+        let end = match chunk {
+            Chunk::Held(lines, end) => match lines.into_iter().all(&mut take) {
+                true => end.map(Some),
+                false => Ok(None),
+            },
+            Chunk::TooLong => ahead::each(file, offset, take),
+        };
+        if let Some(error) = failed {
+            return Err(error.into());
         }
-        let end = reader.offset_file();
-        let (length, sha1) = (reader.len_plain(), reader.plain_sha1());
+        let Some(End { offset_file: end, length, sha1 }) = end? else { return Ok(u64::MAX) };
         if (length, &sha1) == (source.row.length, &source.row.data_sha1) {
             source.end = Some(end);
         } else {
@@ -209,12 +232,7 @@ impl Reading<'_> {
     }
 
     /// Enters a line; returns how many messages and records it has.
-    fn line(
-        &mut self,
-        source: &Source,
-        line: &LogLine,
-        bodies: Bodies,
-    ) -> std::result::Result<u64, Stop> {
+    fn line(&mut self, source: &Source, line: &LogLine, bodies: &[Guid]) -> Result<u64> {
         let fault = || StoreError::index(self.path);
         let id = self.survey.scratch.add_line(line.ts).map_err(fault())?;
         self.next_line = id + 1;
@@ -240,7 +258,7 @@ impl Reading<'_> {
         let mut items = 0;
         let kind = match &apply {
             Apply::Message(files) => {
-                self.messages(source, id, line, files, &bodies)?;
+                self.messages(source, id, line, files, bodies)?;
                 return Ok(files.len() as u64);
             }
             Apply::Mailbox(mailbox) => {
@@ -281,13 +299,13 @@ impl Reading<'_> {
         id: i64,
         line: &LogLine,
         files: &[FileHeader],
-        bodies: &Bodies,
-    ) -> std::result::Result<(), Stop> {
+        bodies: &[Guid],
+    ) -> Result<()> {
         let fault = || StoreError::index(self.path);
         let mut sound = Vec::new();
         let mut damaged = Vec::new();
         for (i, file) in files.iter().enumerate() {
-            if bodies.found.get(i) != Some(&file.guid) {
+            if bodies.get(i) != Some(&file.guid) {
                 damaged.push(file.guid);
             } else if self.survey.scratch.message(&file.guid).map_err(fault())?.is_none() {
                 sound.push(file.clone());
@@ -335,25 +353,4 @@ fn skip_member(file: &File, offset: u64) -> std::result::Result<(u64, u64), Memb
     let mut buffer = vec![0; 1 << 16];
     while reader.read(&mut buffer)? > 0 {}
     Ok((reader.offset_file(), reader.len_plain()))
-}
-
-/// Hashes the bodies of a line.
-#[derive(Default)]
-struct Bodies {
-    sha1: Sha1,
-    found: Vec<Guid>,
-}
-
-impl BodySink for Bodies {
-    fn start(&mut self, _: &FileHeader) {
-        self.sha1 = Sha1::new();
-    }
-
-    fn data(&mut self, octets: &[u8]) {
-        self.sha1.update(octets);
-    }
-
-    fn end(&mut self) {
-        self.found.push(Guid::from(<[u8; 20]>::from(self.sha1.finalize_reset())));
-    }
 }

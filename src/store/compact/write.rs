@@ -3,10 +3,11 @@
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use super::line::{self, Stays};
+use super::output::Output;
 use super::plan::{Kept, Plan};
 use super::replace::{self, fail_point};
 use super::sizes::Sizes;
@@ -14,19 +15,16 @@ use super::spool::Spool;
 use super::survey::Survey;
 use super::{CompactError, Event, Policy, Sink};
 use crate::lock::{self, Kind, Wait};
-use crate::store::chunk::{CHUNK_HEADER, MemberWriter, RESTART_EVERY};
+use crate::store::chunk::{CHUNK_HEADER, MemberError, MemberWriter, RESTART_EVERY};
 use crate::store::error::StoreError;
 use crate::store::file_hash::FileHash;
+use crate::store::helpers;
 use crate::store::index::{Index, IndexError, Open, Position, RestartPoint, State, Wanted};
 use crate::store::log::{LogError, LogLine, LogReader, NoBodies};
-use crate::store::replay::Totals;
-use crate::store::restart;
+use crate::store::replay::{self, Lines, Scanned};
 use crate::wire::apply::Apply;
 use crate::wire::dlist::parse_item;
 use crate::wire::own::{Compacted, Own};
-
-/// Octets gathered before they are handed to the kernel.
-const PENDING_MAX: usize = 256 * 1024;
 
 /// What the new pair is made of.
 #[derive(Clone, Copy)]
@@ -78,7 +76,7 @@ pub(super) fn write(
     let names = replace::NewNames::claim(source.path)?;
     let file = create(names.data())?;
     let index = Index::open(names.index(), Open::Create).map_err(StoreError::index(source.path))?;
-    let output = Output { file, hash: FileHash::default(), pending: Vec::new() };
+    let output = Output::new(file);
     let mut act = Act {
         source: *source,
         sizes: policy.sizes,
@@ -116,6 +114,16 @@ struct Act<'a> {
     last_ts: i64,
 }
 
+/// A chunk that was taken over.
+struct Copied {
+    /// Where it begins in the new file.
+    offset: u64,
+    /// SHA-1 of that in front of it, hex.
+    sha1: String,
+    /// Its row, once it has a line.
+    id: Option<i64>,
+}
+
 /// A chunk that is being written.
 struct OpenChunk {
     id: i64,
@@ -126,29 +134,47 @@ struct OpenChunk {
 
 impl<'a> Act<'a> {
     fn chunks(&mut self, sink: &mut Sink<'_>) -> Result<(), CompactError> {
-        let kept = &self.source.plan.kept;
-        for (i, chunk) in kept.iter().enumerate() {
-            let next = kept.get(i + 1);
-            let combines = |length| self.sizes.combines(length, next.map(|next| next.length));
-            let stands_alone =
-                self.open.is_none() && !self.sizes.splits(chunk.length) && !combines(chunk.length);
-            match chunk.whole_until {
-                Some(end) if stands_alone => self.copy(chunk, end)?,
-                _ => self.rewrite(chunk, sink)?,
+        let (kept, file) = (&self.source.plan.kept, self.source.file);
+        // Those that go on as they are are read ahead.
+        helpers::in_order(
+            kept.iter().enumerate().map(Ok),
+            || (),
+            |(), (i, chunk)| {
+                let scanned =
+                    chunk.whole_until.map(|end| replay::scan_member(file, chunk.offset, end));
+                (i, chunk, scanned)
+            },
+            |(i, chunk, scanned)| self.chunk(chunk, kept.get(i + 1), scanned, sink),
+        )
+    }
+
+    fn chunk(
+        &mut self,
+        chunk: &Kept,
+        next: Option<&Kept>,
+        scanned: Option<Result<Scanned, MemberError>>,
+        sink: &mut Sink<'_>,
+    ) -> Result<(), CompactError> {
+        let sizes = self.sizes;
+        let combines = |length| sizes.combines(length, next.map(|next| next.length));
+        let stands_alone =
+            self.open.is_none() && !sizes.splits(chunk.length) && !combines(chunk.length);
+        match scanned {
+            Some(scanned) if stands_alone => {
+                let scanned = scanned.map_err(LogError::from).map_err(self.log())?;
+                self.copy(chunk, scanned)?;
             }
-            fail_point()?;
-            let Some(open) = &self.open else { continue };
-            let combines = |length| self.sizes.combines(length, next.map(|next| next.length));
-            match next {
-                Some(next) if combines(open.member.len_plain()) => {
-                    sink(Event::Combining(chunk.id, next.id));
-                }
-                // The last one stays open for what may be said at the end.
-                None => {}
-                Some(_) => self.end_chunk()?,
-            }
+            _ => self.rewrite(chunk, sink)?,
         }
-        Ok(())
+        fail_point()?;
+        let Some(open) = &self.open else { return Ok(()) };
+        match next {
+            Some(next) if combines(open.member.len_plain()) => {
+                sink(Event::Combining(chunk.id, next.id));
+                Ok(())
+            }
+            _ => self.end_chunk(),
+        }
     }
 
     /// Who asks for the state at an earlier moment is to know what is missing in it.
@@ -178,36 +204,47 @@ impl<'a> Act<'a> {
     }
 
     /// Takes a chunk over octet for octet.
-    fn copy(&mut self, chunk: &Kept, end: u64) -> Result<(), CompactError> {
+    fn copy(&mut self, chunk: &Kept, scanned: Scanned) -> Result<(), CompactError> {
+        let Scanned { totals, points, lines } = scanned;
+        if (totals.len_plain, &totals.data_sha1) != (chunk.length, &chunk.data_sha1) {
+            return Err(self.unfaithful(format!("chunk {} has changed", chunk.id)));
+        }
         let offset = self.output.hash.len();
         let sha1 = self.output.hash.hex();
-        self.output.copy(self.source.file, chunk.offset, end).map_err(self.io())?;
-        let mut id = None;
-        let mut reader = self.reader(chunk)?;
-        while let Some(line) = reader.next_line(&mut NoBodies).map_err(self.log())? {
-            let chunk_id = match id {
-                Some(id) => id,
-                None => {
-                    let new = self.index.start_chunk(line.ts, offset, &sha1);
-                    *id.insert(new.map_err(self.fault())?)
+        self.output.copy(self.source.file, chunk.offset, totals.end).map_err(self.io())?;
+        let mut copied = Copied { offset, sha1, id: None };
+        match lines {
+            Lines::Held(lines, None) => {
+                lines.iter().try_for_each(|line| self.copied_line(&mut copied, line))?;
+            }
+            Lines::Held(_, Some(fault)) => return Err(self.log()(fault).into()),
+            Lines::TooLong => {
+                let mut reader = self.reader(chunk)?;
+                while let Some(line) = reader.next_line(&mut NoBodies).map_err(self.log())? {
+                    self.copied_line(&mut copied, &line)?;
                 }
-            };
-            self.last_ts = self.last_ts.max(line.ts);
-            self.apply(Position { chunk_id, ts: line.ts, offset: line.offset }, line.text())?;
+            }
         }
-        let Some(id) = id else { return Ok(()) };
-        let (len_plain, data_sha1) = (chunk.length, chunk.data_sha1.clone());
-        let totals = Totals { end, len_plain, data_sha1 };
-        let points = restart::find(self.source.file, chunk.offset, &totals).map_err(self.io())?;
+        let Some(id) = copied.id else { return Ok(()) };
         for point in points {
             let offset_file = point.offset_file - chunk.offset + offset;
             let point = RestartPoint { offset_file, ..point };
             self.index.add_restart_point(id, point).map_err(self.fault())?;
         }
-        self.index
-            .end_chunk(id, self.last_ts, chunk.length, &chunk.data_sha1)
-            .map_err(self.fault())?;
-        Ok(())
+        let ended = self.index.end_chunk(id, self.last_ts, chunk.length, &chunk.data_sha1);
+        Ok(ended.map_err(self.fault())?)
+    }
+
+    fn copied_line(&mut self, copied: &mut Copied, line: &LogLine) -> Result<(), CompactError> {
+        let chunk_id = match copied.id {
+            Some(id) => id,
+            None => {
+                let new = self.index.start_chunk(line.ts, copied.offset, &copied.sha1);
+                *copied.id.insert(new.map_err(self.fault())?)
+            }
+        };
+        self.last_ts = self.last_ts.max(line.ts);
+        self.apply(Position { chunk_id, ts: line.ts, offset: line.offset }, line.text())
     }
 
     /// Writes what stays of a chunk, line by line.
@@ -351,46 +388,5 @@ impl OpenChunk {
         let is_point = self.member.end_line(output)?;
         let (offset_plain, offset_file) = (self.restart, output.hash.len());
         Ok(is_point.then_some(RestartPoint { offset_plain, offset_file }))
-    }
-}
-
-/// The new data file.
-struct Output {
-    file: File,
-    hash: FileHash,
-    pending: Vec<u8>,
-}
-
-impl Output {
-    fn copy(&mut self, from: &File, mut at: u64, end: u64) -> io::Result<()> {
-        let mut buffer = vec![0; PENDING_MAX];
-        while at < end {
-            let want = (end - at).min(buffer.len() as u64) as usize;
-            match from.read_at(&mut buffer[..want], at) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(got) => {
-                    self.write_all(&buffer[..got])?;
-                    at += got as u64;
-                }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Write for Output {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        self.hash.update(octets);
-        self.pending.extend_from_slice(octets);
-        if self.pending.len() >= PENDING_MAX {
-            self.flush()?;
-        }
-        Ok(octets.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.write_all(&std::mem::take(&mut self.pending))
     }
 }

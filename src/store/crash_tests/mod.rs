@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod costs;
 mod embedded;
 mod leftovers;
 mod lines;

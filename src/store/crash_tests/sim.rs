@@ -23,6 +23,7 @@ struct State {
     cuts: Option<Vec<CutPoint>>,
     promised: Promised,
     calls: usize,
+    asked: Asked,
     failing: Option<Failing>,
 }
 
@@ -33,6 +34,16 @@ pub(super) struct Promised {
     pub(super) acknowledged: usize,
     /// Survive a power cut.
     pub(super) durable: usize,
+}
+
+/// What was asked of the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Asked {
+    pub(super) reads: u64,
+    pub(super) octets_read: u64,
+    pub(super) writes: u64,
+    pub(super) octets_written: u64,
+    pub(super) syncs: u64,
 }
 
 /// Which calls fail.
@@ -177,6 +188,11 @@ impl SimDisk {
         self.lock().calls
     }
 
+    /// What was asked since the last call.
+    pub(super) fn take_asked(&self) -> Asked {
+        std::mem::take(&mut self.lock().asked)
+    }
+
     pub(super) fn image(&self) -> Image {
         self.lock().image.clone()
     }
@@ -230,11 +246,15 @@ impl Disk for SimDisk {
         let rest = state.image.live.get(at as usize..).unwrap_or_default();
         let len = rest.len().min(buffer.len());
         buffer[..len].copy_from_slice(&rest[..len]);
+        state.asked.reads += 1;
+        state.asked.octets_read += len as u64;
         Ok(len)
     }
 
     fn write_at(&self, octets: &[u8], at: u64) -> io::Result<()> {
         let mut state = self.lock();
+        state.asked.writes += 1;
+        state.asked.octets_written += octets.len() as u64;
         let called = state.call();
         // A write that fails may have done half its work.
         let len = if called.is_ok() { octets.len() } else { octets.len() / 2 };
@@ -254,6 +274,7 @@ impl Disk for SimDisk {
     /// the next sync says nothing about it.
     fn sync(&self) -> io::Result<()> {
         let mut state = self.lock();
+        state.asked.syncs += 1;
         let called = state.call();
         let image = &mut state.image;
         for change in std::mem::take(&mut image.pending) {

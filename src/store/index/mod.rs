@@ -17,6 +17,8 @@ mod restart;
 mod schema;
 mod state;
 mod truth;
+#[cfg(test)]
+pub(crate) mod work;
 
 use std::path::{Path, PathBuf};
 
@@ -134,11 +136,14 @@ impl Index {
                 Open::Read | Open::Write => OpenFlags::SQLITE_OPEN_READ_WRITE,
                 Open::Create => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
             };
-        let index = Index { db: Connection::open_with_flags(path, flags)? };
-        let prepared = index
-            .configure(mode)
-            .map_err(SchemaError::from)
-            .and_then(|()| schema::prepare(&index.db, mode));
+        let db = Connection::open_with_flags(path, flags)?;
+        #[cfg(test)]
+        let db = work::watched(db)?;
+        let index = Index { db };
+        let prepared = index.configure(mode).map_err(SchemaError::from).and_then(|()| match mode {
+            Open::Read => index.at_once(|index| schema::prepare(&index.db, mode))?,
+            Open::Write | Open::Create => schema::prepare(&index.db, mode),
+        });
         match prepared {
             Ok(()) => Ok(index),
             Err(SchemaError::Newer(version)) => {
@@ -179,6 +184,15 @@ impl Index {
             self.db.execute_batch("PRAGMA cache_size = -16384;")?;
         }
         Ok(())
+    }
+
+    /// Asks several things: the file is locked, and looked at for changes, once for all of
+    /// them. Nothing is to be written meanwhile.
+    pub(super) fn at_once<T>(&self, ask: impl FnOnce(&Index) -> T) -> rusqlite::Result<T> {
+        self.db.execute_batch("BEGIN")?;
+        let answer = ask(self);
+        self.db.execute_batch("COMMIT")?;
+        Ok(answer)
     }
 
     /// Begins the transaction of a chunk. Others still see the index as it was.

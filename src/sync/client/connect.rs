@@ -14,7 +14,7 @@ use super::offer::{Offer, is_csync_greeting};
 use super::options::{Compress, Options, Protocol, TlsMode};
 use super::stream::Stream;
 use super::talk::{Status, Talk, ended, lost, malformed, shown, strange};
-use super::{ClientError, Peer, Place, login, tls};
+use super::{ClientError, Peer, Place, Verify, login, tls};
 
 /// `imap`, `imaps` and `csync` where nothing else is configured.
 const IMAP_PORT: u16 = 143;
@@ -301,6 +301,7 @@ impl<'a> SetUp<'a> {
             }
         })?;
         self.peer.tls = Some(peer.version);
+        self.peer.is_verified = self.options.certificates.verify != Verify::Nothing;
         Ok(())
     }
 

@@ -143,10 +143,12 @@ impl ClientError {
         }
     }
 
-    /// Whether a new connection may bring another result: it broke, or the server went.
+    /// Whether a new connection may bring another result: it broke, or the server went. A fatal
+    /// error of the server's own will be the same the next time.
     pub fn is_worth_a_retry(&self) -> bool {
         match self {
-            ClientError::Lost { .. } | ClientError::Ended { .. } => true,
+            ClientError::Lost { .. } => true,
+            ClientError::Ended { text, .. } => !text.starts_with("Fatal error"),
             ClientError::Lookup { .. } | ClientError::Connect { .. } => true,
             ClientError::NotEstablished { .. } => true,
             ClientError::Both { imap, csync } => {

@@ -78,6 +78,8 @@ pub struct Peer {
     pub greeting: String,
     /// Version of TLS, if it is used.
     pub tls: Option<String>,
+    /// Whether the server's certificate was checked.
+    pub is_verified: bool,
     /// The mechanism by which we logged in, if we did.
     pub mechanism: Option<String>,
     /// Whether the channel is compressed.

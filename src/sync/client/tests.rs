@@ -76,6 +76,27 @@ fn greeted(text: &'static str) -> Result<Client, ClientError> {
 }
 
 #[test]
+fn clients_can_work_side_by_side() {
+    fn is_send<T: Send>() {}
+    is_send::<Client>();
+    is_send::<ClientError>();
+}
+
+#[test]
+fn addresses_may_be_ipv6() {
+    let Ok(listener) = TcpListener::bind("[::1]:0") else { return };
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(b"* OK mail Cyrus sync server 3.6.1\r\n").unwrap();
+        let _ = stream.read(&mut [0; 100]);
+    });
+    let destination = Destination::parse(&format!("[::1]:{port}/noauth")).unwrap();
+    let client = Client::connect(&Options::new(destination)).unwrap();
+    assert_eq!(client.peer().address, format!("[::1]:{port}"));
+}
+
+#[test]
 fn csync_from_greeting_to_exit() {
     let (mut client, served) = csync(|peer| {
         peer.answer("GET USER tom", "* LSUB (user.tom.A)\r\nOK Success\r\n");
@@ -254,6 +275,21 @@ fn passwords_are_refused_in_words() {
     let error = Client::connect(&options).unwrap_err();
     assert_eq!(error.to_string(), "log-in refused (PLAIN): authentication failure");
     assert!(!format!("{options:?}{error:?}").contains("secret"));
+}
+
+#[test]
+fn a_mechanism_without_an_entry_is_followed_by_the_next() {
+    let (options, served) = server(|peer| {
+        peer.say("* SASL PLAIN SCRAM-SHA-1 SCRAM-SHA-256\r\n* OK mail\r\n");
+        assert!(peer.hear().starts_with("AUTHENTICATE SCRAM-SHA-256 "));
+        peer.say("NO authentication failure\r\n");
+        assert!(peer.hear().starts_with("AUTHENTICATE SCRAM-SHA-1 "));
+        peer.say("BAD Invalid mechanism\r\n");
+        peer.answer(PLAIN, "OK Success\r\n");
+    });
+    let client = Client::connect(&options).unwrap();
+    assert_eq!(client.peer().mechanism.as_deref(), Some("PLAIN"));
+    served.join().unwrap();
 }
 
 /// What a server that offers SCRAM says to the first message, and how that ends.

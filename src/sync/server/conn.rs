@@ -146,9 +146,9 @@ impl Conn {
         self.is_busy
     }
 
-    /// Whether it has backups open that are to be finished.
-    pub(super) fn holds_backups(&self) -> bool {
-        self.lease.as_ref().is_some_and(|lease| !lease.is_empty())
+    /// Whether it can be closed as it is: nothing is to be finished.
+    pub(super) fn is_done(&self) -> bool {
+        self.lease.as_ref().is_none_or(Lease::is_done)
     }
 
     /// Ends the session at the next opportunity. Its client has until then to read what

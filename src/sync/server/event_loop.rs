@@ -10,6 +10,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
+use super::adopter::Adopter;
 use super::conn::{Conn, Next};
 use super::lease::Lease;
 use super::listen::Listener;
@@ -152,10 +153,11 @@ impl Server {
         self.welcome(stream, peer, door)
     }
 
-    /// Serves until a signal comes, or as its [`Retirement`] says. Before it returns, every
-    /// session's backups were finished.
+    /// Takes in what dead processes have left, then serves until a signal comes, or as its
+    /// [`Retirement`] says. Before it returns, every session's backups were finished.
     pub fn run(mut self) -> io::Result<Ended> {
         let mut events = Events::with_capacity(1024);
+        let _adopter = Adopter::start(&self.site);
         self.manager.ready(self.listeners.len());
         self.alive_at = self.manager.alive_interval().map(|interval| Instant::now() + interval);
         loop {
@@ -410,8 +412,8 @@ impl Server {
         if conn.is_busy() {
             return;
         }
-        if conn.holds_backups() {
-            return self.submit(token, Work::Release);
+        if !conn.is_done() {
+            return self.submit(token, Work::Close);
         }
         tracing::debug!(peer = %conn.peer, "connection closed");
         let _ = self.poll.registry().deregister(&mut conn.socket);

@@ -12,17 +12,20 @@ mod get;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod golden;
+mod group;
 mod messages;
 mod moving;
 mod pending;
 mod read_back;
+mod reserved;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 pub(super) mod tests;
 
 use std::time::{Duration, Instant};
 
-use self::pending::{Pending, Reserved};
+use self::pending::Pending;
+use self::reserved::Reserved;
 use super::answers::Answers;
 use super::login::Login;
 use super::request::Refusal;
@@ -88,12 +91,14 @@ impl Held {
 }
 
 /// Where the bodies of a line are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Source {
+#[derive(Clone, Copy, Debug)]
+enum Source<'a> {
     /// They came with it.
     Line,
     /// They waited for it.
     Pending,
+    /// A dead process has left them.
+    Left(&'a Staging),
 }
 
 type Reply = Result<Answers, Refusal>;
@@ -121,6 +126,11 @@ impl Lease {
     /// Whether any backup is held open.
     pub(super) fn is_empty(&self) -> bool {
         self.open.is_empty() && self.lingering.is_empty()
+    }
+
+    /// Whether there is nothing that [`Work::Close`] would do.
+    pub(super) fn is_done(&self) -> bool {
+        self.is_empty() && self.pending.is_empty()
     }
 
     /// Whether backups are held only because they may be wanted again.
@@ -156,17 +166,26 @@ impl Lease {
                 reply(result)
             }
             Work::Restart => {
-                self.forget_group();
+                self.end_group();
                 Done::Reply(promise(self.restart(), "OK Restarting"))
             }
             Work::Exit => {
-                self.forget_group();
+                self.end_group();
                 Done::Reply(promise(self.finish_all(), "OK Finished"))
             }
             Work::Release => {
                 // The client hears of it when it asks for a promise, and goes on with what
                 // it asked for.
                 self.is_in_doubt = self.finish_all().is_err();
+                Done::Released
+            }
+            Work::Close => {
+                self.end_group();
+                if self.finish_all().is_err() {
+                    tracing::error!(
+                        "a backup was not finished; it will be mended when next opened"
+                    );
+                }
                 Done::Released
             }
         }
@@ -186,10 +205,16 @@ impl Lease {
         self.append_from(at, line, Source::Line)
     }
 
-    fn append_from(&mut self, at: usize, line: &Line<'_>, source: Source) -> Result<(), Refusal> {
+    fn append_from(
+        &mut self,
+        at: usize,
+        line: &Line<'_>,
+        source: Source<'_>,
+    ) -> Result<(), Refusal> {
         let staging = match source {
             Source::Line => &self.staging,
-            Source::Pending => self.pending.staging(),
+            Source::Pending => self.pending.staging().ok_or(Refusal::Internal)?,
+            Source::Left(staging) => staging,
         };
         match self.open[at].writer.append(now(), line, staging) {
             Ok(()) => Ok(()),
@@ -203,19 +228,12 @@ impl Lease {
     /// Opens the backup of a userid, makes it the one that GET speaks of.
     fn open_current(&mut self, userid: &[u8]) -> Result<usize, Refusal> {
         let key = self.site.names.userid_key(userid);
+        self.open(&key)?;
+        self.end_group();
+        // That may have opened others.
         let at = self.open(&key)?;
-        self.forget_group();
         self.current = vec![key];
         Ok(at)
-    }
-
-    /// What the latest GET spoke of is done with.
-    fn forget_group(&mut self) {
-        self.current.clear();
-        self.reserved = Reserved::default();
-        if let Err(error) = self.pending.clear() {
-            tracing::warn!(%error, "cannot empty the staging file");
-        }
     }
 
     /// Opens a backup, making it if there is none; returns its place.
@@ -323,12 +341,11 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            // Data and index may be out of step: the next open puts that right.
+            // Data and index may be out of step: the next open puts that right. What waits stays
+            // in its file.
             return;
         }
-        if self.finish_all().is_err() {
-            tracing::error!("a backup was not finished; it will be mended when next opened");
-        }
+        self.run(Work::Close);
     }
 }
 

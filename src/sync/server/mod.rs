@@ -1,6 +1,7 @@
 //! The server: one event loop over all connections, worker threads for all that
 //! may block, and the leases in which sessions hold their backups.
 
+mod adopter;
 mod answers;
 mod certificate;
 mod conn;

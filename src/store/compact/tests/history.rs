@@ -10,7 +10,7 @@ use super::super::{Outcome, Policy, Sizes, run};
 use crate::lock::Wait;
 use crate::store::append::{Line, Writer};
 use crate::store::backup::Backup;
-use crate::store::index::{ChunkRow, Index, MailboxRow, RecordRow};
+use crate::store::index::{ActiveRow, AnnotationRow, ChunkRow, Index, MailboxRow, RecordRow};
 use crate::store::message::StoredMessage;
 use crate::store::staging::Staging;
 use crate::wire::apply::Apply;
@@ -33,6 +33,8 @@ pub(in crate::store) enum Op {
     Unsieve(u32),
     Reserve,
     Carrier(u32),
+    /// Which of cyrbk's own lines, and which value.
+    Own(u32, u32),
     EndChunk,
 }
 
@@ -51,6 +53,7 @@ pub(in crate::store) fn ops() -> impl Strategy<Value = Vec<(u32, Op)>> {
         1 => (0u32..2).prop_map(Op::Unsieve),
         1 => Just(Op::Reserve),
         1 => (0u32..3).prop_map(Op::Carrier),
+        2 => (0u32..5, 0u32..3).prop_map(|(kind, value)| Op::Own(kind, value)),
         3 => Just(Op::EndChunk),
     ];
     prop::collection::vec((0u32..20, op), 1..40)
@@ -123,6 +126,7 @@ impl Site {
                 "RESERVE %(CYRBK %(QUOTA %(ROOT user.q{} LIMIT {number} STORAGE {number})))",
                 number % 2
             ),
+            Op::Own(kind, value) => format!("RESERVE %(CYRBK %({}))", own(*kind, *value)),
         };
         self.append(writer, now, &text, &[], &[]);
     }
@@ -187,6 +191,19 @@ impl Site {
     }
 }
 
+/// A line of cyrbk's own.
+fn own(kind: u32, value: u32) -> String {
+    match kind {
+        0 => format!("UNQUOTA user.q{}", value % 2),
+        1 => format!("ACTIVATE_SIEVE %(USERID a FILENAME s{value}.bc)"),
+        2 => "UNACTIVATE_SIEVE %(USERID a)".to_owned(),
+        3 => {
+            format!("ANNOTATION %(MBOXNAME \"\" ENTRY /e{} USERID \"\" VALUE {value})", value % 2)
+        }
+        _ => format!("UNANNOTATION %(MBOXNAME \"\" ENTRY /e{} USERID \"\")", value % 2),
+    }
+}
+
 fn mailbox(id: u32, name: u32, last_uid: u32, records: &[(u32, u32, bool)], now: i64) -> String {
     let records: Vec<String> = records
         .iter()
@@ -220,6 +237,9 @@ pub(in crate::store) struct Seen {
     subscriptions: BTreeSet<Vec<u8>>,
     seen: Vec<Vec<u8>>,
     scripts: Vec<(Vec<u8>, i64, String)>,
+    quotas: Vec<Vec<u8>>,
+    active_script: Option<ActiveRow>,
+    annotations: Vec<AnnotationRow>,
     messages: BTreeMap<Guid, Vec<u8>>,
 }
 
@@ -269,6 +289,9 @@ impl Seen {
             subscriptions: index.subscriptions().unwrap().into_iter().collect(),
             seen,
             scripts,
+            quotas: index.quotas().unwrap(),
+            active_script: index.active_script().unwrap(),
+            annotations: index.annotations(b"").unwrap(),
             messages,
         }
     }

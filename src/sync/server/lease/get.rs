@@ -100,7 +100,7 @@ impl Lease {
     }
 
     fn get_mailboxes(&mut self, names: &[Vec<u8>], answers: &mut Answers) -> Result<(), Refusal> {
-        self.forget_group();
+        self.end_group();
         for name in names {
             let key = self.site.names.backup_key(name);
             let at = self.open(&key)?;

@@ -6,7 +6,7 @@ use sha1::{Digest, Sha1};
 
 use super::super::answers::Answers;
 use super::super::request::Refusal;
-use super::pending::Lacking;
+use super::reserved::Lacking;
 use super::{Lease, Reply, Source, read};
 use crate::store::Line;
 use crate::wire::apply::{Apply, Mailbox};
@@ -26,12 +26,14 @@ impl Lease {
             return Err(Refusal::Protocol);
         }
         let list = |name| Fields::get(&fields, name).map(Value::as_list).ok_or(Refusal::Protocol);
-        let keys: HashSet<Vec<u8>> = list("MBOXNAME")?
+        let mut named = HashSet::new();
+        let keys: Vec<Vec<u8>> = list("MBOXNAME")?
             .items()
             .filter_map(|name| name.as_text().map(|name| self.site.names.backup_key(name)))
             // The client names the mailboxes that it was told of, and means the messages of
             // all that it asked for: of those that are not known here, too.
             .chain(self.current.iter().cloned())
+            .filter(|key| named.insert(key.clone()))
             .collect();
         let mut known = HashSet::new();
         let wanted: Vec<Guid> = list("GUID")?
@@ -42,11 +44,12 @@ impl Lease {
         let mut missing_anywhere = HashSet::new();
         for key in &keys {
             let at = self.open(key)?;
+            let place = self.reserved.key(key);
             for guid in &wanted {
                 let is_here = self.pending.get(guid).is_some()
                     || read(&self.open[at], |index| index.message(guid))?.is_some();
                 if !is_here {
-                    self.reserved.add(key, *guid);
+                    self.reserved.add(place, *guid);
                     missing_anywhere.insert(*guid);
                 }
             }
@@ -79,7 +82,7 @@ impl Lease {
             }
             match self.lacking(&file.guid)? {
                 None => {}
-                Some(Lacking::Several) => waiting.push((file, body)),
+                Some(Lacking::Several(set)) => waiting.push((file, body, set)),
                 Some(Lacking::One(key)) => {
                     let (files, bodies) = stored.entry(key).or_default();
                     files.push(file);
@@ -87,16 +90,16 @@ impl Lease {
                 }
             }
         }
-        for (file, body) in waiting {
-            self.pending.add(&file, &body, &self.staging).map_err(|error| {
-                tracing::error!(%error, "cannot stage a message");
-                Refusal::Internal
-            })?;
-        }
         for (key, (files, bodies)) in stored {
             let at = self.open(&key)?;
             self.append_messages(at, files, &bodies, Source::Line)?;
         }
+        // Last: what is refused is not to be stored at the end of the group.
+        self.pending.add(&waiting, &self.reserved, &self.staging).map_err(|error| {
+            tracing::error!(path = %self.site.staging_path.display(), %error,
+                "cannot keep a message");
+            Refusal::Internal
+        })?;
         Ok(())
     }
 
@@ -114,17 +117,14 @@ impl Lease {
             // Without a backup to put it into, nothing may be acknowledged.
             return Err(Refusal::Protocol);
         }
-        let mut found = None;
         for key in keys {
             let at = self.open(&key)?;
             if read(&self.open[at], |index| index.message(guid))?.is_none() {
-                found = Some(match found {
-                    None => Lacking::One(key),
-                    Some(_) => Lacking::Several,
-                });
+                let place = self.reserved.key(&key);
+                self.reserved.add(place, *guid);
             }
         }
-        Ok(found)
+        Ok(self.reserved.lacking(guid))
     }
 
     /// Stores the waiting messages that the line names, if this backup lacks them.
@@ -136,14 +136,27 @@ impl Lease {
         let (mut files, mut bodies) = (Vec::new(), Vec::new());
         for record in line.records() {
             let guid = record?.guid;
-            let Some((file, body)) = self.pending.get(&guid) else { continue };
+            let Some(message) = self.pending.get(&guid) else { continue };
             if known.insert(guid) && read(&self.open[at], |index| index.message(&guid))?.is_none() {
-                files.push(file.clone());
-                bodies.push(body.clone());
+                files.push(message.header.clone());
+                bodies.push(message.body.clone());
             }
         }
+        self.append_waiting(at, &files, &bodies, Source::Pending)?;
+        self.pending.claim(&files);
+        Ok(())
+    }
+
+    /// Stores messages that did not come with a line of the client's.
+    pub(super) fn append_waiting(
+        &mut self,
+        at: usize,
+        files: &[FileHeader],
+        bodies: &[Body],
+        source: Source<'_>,
+    ) -> Result<(), Refusal> {
         for (files, bodies) in files.chunks(LINE_MAX).zip(bodies.chunks(LINE_MAX)) {
-            self.append_messages(at, files.to_vec(), bodies, Source::Pending)?;
+            self.append_messages(at, files.to_vec(), bodies, source)?;
         }
         Ok(())
     }
@@ -153,7 +166,7 @@ impl Lease {
         at: usize,
         files: Vec<FileHeader>,
         bodies: &[Body],
-        source: Source,
+        source: Source<'_>,
     ) -> Result<(), Refusal> {
         let (text, body_at) = message_line(&files);
         let apply = Apply::Message(files);

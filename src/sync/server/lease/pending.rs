@@ -2,93 +2,53 @@
 //!
 //! RESERVE says which messages are missing, and MESSAGE brings them, but whose they are is said
 //! by the MAILBOX lines behind it only. So a message that one backup alone lacks goes there at
-//! once; one that several lack waits, in memory or in a file of its own, until a MAILBOX line
-//! names it, and goes to each backup that does. One that no line names is forgotten with RESTART or the next
-//! GET: nobody was told that it is here.
+//! once; one that several lack waits in a file until a MAILBOX line names it, and goes to each
+//! backup that does. It was acknowledged, so the file outlives the process, and one that no line
+//! has named when the group ends is stored all the same; see [`super::group`].
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 
+use super::reserved::{Reserved, Set};
 use crate::store::staging::Staging;
+use crate::store::waiting::{Group, WaitingFile};
 use crate::wire::dlist::FileHeader;
 use crate::wire::{Body, Guid};
-
-/// Octets of waiting messages that stay in memory.
-const MEMORY_MAX: usize = 1 << 20;
-
-/// Who lacks a message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Lacking {
-    /// This backup alone.
-    One(Vec<u8>),
-    /// More than one.
-    Several,
-}
-
-/// The messages that a client was told are missing.
-#[derive(Debug, Default)]
-pub(super) struct Reserved {
-    keys: Vec<Vec<u8>>,
-    /// The place in `keys`; `None` for several.
-    lacking: HashMap<Guid, Option<usize>>,
-}
-
-impl Reserved {
-    /// The backup lacks the message.
-    pub(super) fn add(&mut self, key: &[u8], guid: Guid) {
-        let at = self.keys.iter().position(|known| known == key).unwrap_or_else(|| {
-            self.keys.push(key.to_vec());
-            self.keys.len() - 1
-        });
-        match self.lacking.entry(guid) {
-            Entry::Vacant(entry) => {
-                entry.insert(Some(at));
-            }
-            Entry::Occupied(mut entry) if *entry.get() != Some(at) => {
-                entry.insert(None);
-            }
-            Entry::Occupied(_) => {}
-        }
-    }
-
-    /// Who lacks it; `None` if it was not reserved.
-    pub(super) fn lacking(&self, guid: &Guid) -> Option<Lacking> {
-        let place = self.lacking.get(guid)?;
-        let one = place.and_then(|at| self.keys.get(at).cloned());
-        Some(one.map_or(Lacking::Several, Lacking::One))
-    }
-
-    /// It has come.
-    pub(super) fn remove(&mut self, guid: &Guid) {
-        self.lacking.remove(guid);
-    }
-}
 
 /// The messages that wait.
 #[derive(Debug)]
 pub(super) struct Pending {
-    staging: Staging,
-    /// Octets in the staging file.
-    len: u64,
-    in_memory: usize,
-    messages: HashMap<Guid, (FileHeader, Body)>,
+    directory: PathBuf,
+    /// Made with the first message.
+    file: Option<WaitingFile>,
+    messages: HashMap<Guid, Message>,
+    /// Who lacks the latest one.
+    latest: (Set, Vec<Vec<u8>>),
+}
+
+/// A message that waits.
+#[derive(Debug)]
+pub(super) struct Message {
+    pub(super) header: FileHeader,
+    pub(super) body: Body,
+    lacking: Set,
+    is_claimed: bool,
 }
 
 impl Pending {
-    /// None, for now; `directory` is where staging files are made.
+    /// None, for now; `directory` is where files are made.
     pub(super) fn new(directory: PathBuf) -> Pending {
-        Pending { staging: Staging::new(directory), len: 0, in_memory: 0, messages: HashMap::new() }
+        Pending { directory, file: None, messages: HashMap::new(), latest: Default::default() }
     }
 
     /// Where the bodies of waiting messages are.
-    pub(super) fn staging(&self) -> &Staging {
-        &self.staging
+    pub(super) fn staging(&self) -> Option<&Staging> {
+        self.file.as_ref().map(WaitingFile::staging)
     }
 
     /// The message, if it waits.
-    pub(super) fn get(&self, guid: &Guid) -> Option<&(FileHeader, Body)> {
+    pub(super) fn get(&self, guid: &Guid) -> Option<&Message> {
         self.messages.get(guid)
     }
 
@@ -97,106 +57,100 @@ impl Pending {
         self.messages.is_empty()
     }
 
-    /// Keeps a message; `from` is where its body is. If that fails none waits any more.
-    pub(super) fn add(&mut self, file: &FileHeader, body: &Body, from: &Staging) -> io::Result<()> {
-        if self.messages.contains_key(&file.guid) {
-            return Ok(());
+    /// Keeps messages that backups of `reserved` lack; `from` is where their bodies are. They
+    /// survive the death of the process when this returns `Ok`; if it fails none is kept of
+    /// these, and all that waited go on to do so.
+    pub(super) fn add(
+        &mut self,
+        messages: &[(FileHeader, Body, Set)],
+        reserved: &Reserved,
+        from: &Staging,
+    ) -> io::Result<()> {
+        let mut added = Vec::new();
+        if let Err(error) = self.write(messages, reserved, from, &mut added) {
+            self.file.iter_mut().for_each(WaitingFile::take_back);
+            return Err(error);
         }
-        let kept = match body {
-            Body::Memory(octets) if self.in_memory + octets.len() <= MEMORY_MAX => {
-                self.in_memory += octets.len();
-                body.clone()
-            }
-            _ => {
-                if let Err(error) = from.read(body, |piece| self.staging.add(piece)) {
-                    let _ = self.clear();
-                    return Err(error);
-                }
-                let offset = self.len;
-                self.len += body.len();
-                Body::Staged { offset, len: body.len() }
-            }
-        };
-        self.messages.insert(file.guid, (file.clone(), kept));
+        self.messages.extend(added);
         Ok(())
     }
 
-    /// Forgets all.
-    pub(super) fn clear(&mut self) -> io::Result<()> {
+    fn write(
+        &mut self,
+        messages: &[(FileHeader, Body, Set)],
+        reserved: &Reserved,
+        from: &Staging,
+        added: &mut Vec<(Guid, Message)>,
+    ) -> io::Result<()> {
+        let new = |guid: &Guid| !self.messages.contains_key(guid);
+        let mut known = HashSet::new();
+        for (header, body, lacking) in messages {
+            if !(new(&header.guid) && known.insert(header.guid)) {
+                continue;
+            }
+            let file = match &mut self.file {
+                Some(file) => file,
+                none => none.insert(WaitingFile::create(&self.directory)?),
+            };
+            if self.latest.0 != *lacking {
+                self.latest = (*lacking, reserved.keys(*lacking));
+            }
+            let body = file.add(&self.latest.1, header, body, from)?;
+            let header = header.clone();
+            let message = Message { body, lacking: *lacking, is_claimed: false, header };
+            added.push((message.header.guid, message));
+        }
+        self.file.as_mut().map_or(Ok(()), WaitingFile::keep)
+    }
+
+    /// They are stored in a backup that asked for them.
+    pub(super) fn claim(&mut self, files: &[FileHeader]) {
+        for file in files {
+            if let Some(message) = self.messages.get_mut(&file.guid) {
+                message.is_claimed = true;
+            }
+        }
+    }
+
+    /// Messages that nobody has claimed, by those who lack them, in the order in which they
+    /// came.
+    pub(super) fn unclaimed(&self, reserved: &Reserved) -> Vec<Group> {
+        let unclaimed = self.messages.values().filter(|message| !message.is_claimed);
+        let mut sorted: Vec<&Message> = unclaimed.collect();
+        sorted.sort_by_key(|message| message.place());
+        let mut groups: BTreeMap<Set, Group> = BTreeMap::new();
+        for message in sorted {
+            let group = groups.entry(message.lacking).or_default();
+            group.files.push(message.header.clone());
+            group.bodies.push(message.body.clone());
+        }
+        let with_keys = |(set, group)| Group { lacking: reserved.keys(set), ..group };
+        groups.into_iter().map(with_keys).collect()
+    }
+
+    /// All are where they belong.
+    pub(super) fn end(&mut self) -> io::Result<()> {
+        self.forget().map_or(Ok(()), WaitingFile::remove)
+    }
+
+    /// Leaves them in their file, for the next process to find.
+    pub(super) fn leave(&mut self) -> Option<PathBuf> {
+        self.forget().map(|file| file.path().to_owned())
+    }
+
+    fn forget(&mut self) -> Option<WaitingFile> {
         self.messages.clear();
-        (self.len, self.in_memory) = (0, 0);
-        self.staging.clear()
+        self.latest = Default::default();
+        self.file.take()
     }
 }
 
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    fn guid(number: u8) -> Guid {
-        Guid::from([number; 20])
-    }
-
-    #[test]
-    fn who_lacks_what() {
-        let mut reserved = Reserved::default();
-        reserved.add(b"tom", guid(1));
-        reserved.add(b"tom", guid(2));
-        reserved.add(b"bob", guid(2));
-        reserved.add(b"tom", guid(1));
-        assert_eq!(reserved.lacking(&guid(1)), Some(Lacking::One(b"tom".to_vec())));
-        assert_eq!(reserved.lacking(&guid(2)), Some(Lacking::Several));
-        reserved.add(b"tom", guid(2));
-        assert_eq!(reserved.lacking(&guid(2)), Some(Lacking::Several));
-        reserved.remove(&guid(2));
-        assert_eq!(reserved.lacking(&guid(2)), None);
-    }
-
-    #[test]
-    fn messages_wait_in_the_order_they_came() {
-        let dir = tempfile::tempdir().unwrap();
-        let from = Staging::new(dir.path().to_owned());
-        let mut pending = Pending::new(dir.path().to_owned());
-        let file = |number: u8, size| FileHeader {
-            partition: b"default".to_vec(),
-            guid: guid(number),
-            size,
-        };
-        let read = |pending: &Pending, number| {
-            let mut octets = Vec::new();
-            let (_, body) = pending.get(&guid(number)).unwrap();
-            let take = |piece: &[u8]| -> io::Result<()> {
-                octets.extend_from_slice(piece);
-                Ok(())
-            };
-            pending.staging().read(body, take).unwrap();
-            octets
-        };
-        for round in 0..2 {
-            pending.add(&file(1, 3), &Body::Memory(b"one".to_vec()), &from).unwrap();
-            pending.add(&file(2, 0), &Body::Memory(Vec::new()), &from).unwrap();
-            pending.add(&file(1, 3), &Body::Memory(b"two".to_vec()), &from).unwrap();
-            pending.add(&file(3, 5), &Body::Memory(b"three".to_vec()), &from).unwrap();
-            // Those that are too large, and what comes behind them, go to the file.
-            for number in [5, 6] {
-                let large = vec![number; MEMORY_MAX - 100];
-                let file = file(number, large.len() as u64);
-                pending.add(&file, &Body::Memory(large), &from).unwrap();
-            }
-            let is_staged =
-                |number| matches!(pending.get(&guid(number)), Some((_, Body::Staged { .. })));
-            assert_eq!([1, 3, 5, 6].map(is_staged), [false, false, false, true], "{round}");
-            for number in [5, 6] {
-                assert_eq!(read(&pending, number), vec![number; MEMORY_MAX - 100], "{round}");
-            }
-            assert_eq!(read(&pending, 1), b"one", "{round}");
-            assert_eq!(read(&pending, 2), b"", "{round}");
-            assert_eq!(read(&pending, 3), b"three", "{round}");
-            // A body that cannot be read.
-            let gone = Body::Staged { offset: 0, len: 4 };
-            assert!(pending.add(&file(4, 4), &gone, &from).is_err());
-            assert!(pending.is_empty());
+impl Message {
+    /// In the file.
+    fn place(&self) -> u64 {
+        match self.body {
+            Body::Staged { offset, .. } => offset,
+            Body::Memory(_) => 0,
         }
     }
 }

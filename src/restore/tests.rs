@@ -1,0 +1,229 @@
+//! Plans over recorded backups of Cyrus's own.
+
+use super::*;
+use crate::lock::Wait;
+use crate::store::Backup;
+use crate::sync::client::MailboxState;
+use crate::wire::Guid;
+use crate::wire::mboxname::NameRules;
+
+fn rules() -> NameRules {
+    NameRules { default_domain: Some(b"example.com".to_vec()), ..NameRules::default() }
+}
+
+fn backup(name: &str) -> (tempfile::TempDir, Backup) {
+    let dir = tempfile::tempdir().unwrap();
+    let source = format!("tests/fixtures/backups/main/{name}");
+    let path = dir.path().join("data");
+    std::fs::copy(&source, &path).unwrap();
+    std::fs::copy(format!("{source}.index"), dir.path().join("data.index")).unwrap();
+    let backup = Backup::open_shared(&path, Wait::No).unwrap();
+    (dir, backup)
+}
+
+fn plan(request: &Request) -> Plan {
+    let (_dir, backup) = backup("one/a/alice_EPfRmx");
+    let view = View::now(&backup).unwrap();
+    Plan::make(&view, &rules(), request, false).unwrap()
+}
+
+fn names(plan: &Plan) -> Vec<String> {
+    plan.targets.iter().map(|t| String::from_utf8_lossy(&t.name).into_owned()).collect()
+}
+
+fn objects(words: &[&str]) -> Request {
+    let object = |word: &&str| Object::parse(word.as_bytes(), <[u8]>::to_vec);
+    Request::new(What::Objects(words.iter().map(object).collect()))
+}
+
+/// In user.alice and user.alice.Work, living.
+const LIVING: &str = "84976990f3bc08fb48037b36fcc15832f019d92d";
+/// In user.alice, expunged.
+const EXPUNGED: &str = "fb175853a7d269f7288a6764d851d015716a9733";
+
+#[test]
+fn parents_come_first_and_deleted_mailboxes_get_their_names_back() {
+    let all = plan(&Request::new(What::All));
+    let all = names(&all);
+    assert_eq!(all[0], "user.alice");
+    let at = |name: &str| all.iter().position(|other| other == name).unwrap();
+    assert!(at("user.alice.MailingLists") < at("user.alice.MailingLists.ilug"));
+    assert!(all.contains(&"user.alice.Drafts".to_owned()), "{all:?}");
+    assert!(!all.iter().any(|name| name.starts_with("DELETED")), "{all:?}");
+    let living = names(&plan(&Request::new(What::Living)));
+    assert!(!living.contains(&"user.alice.Drafts".to_owned()), "{living:?}");
+    assert!(!living.contains(&"user.alice.Trash".to_owned()), "{living:?}");
+    let kept = Request { keep_deleted_names: true, ..Request::new(What::All) };
+    assert!(names(&plan(&kept)).iter().any(|name| name.starts_with("DELETED.user.alice")));
+}
+
+#[test]
+fn expunged_messages_as_they_are_or_without_or_only() {
+    let figures = |expunged| {
+        let request = Request { expunged, ..objects(&["user.alice"]) };
+        let plan = plan(&request);
+        (plan.targets[0].messages, plan.targets[0].expunged)
+    };
+    let (living, expunged) = figures(Expunged::AsTheyAre);
+    assert!(living > 0 && expunged > 0);
+    assert_eq!(figures(Expunged::Without), (living, 0));
+    // They come back to sight.
+    assert_eq!(figures(Expunged::Only), (expunged, 0));
+}
+
+#[test]
+fn messages_that_come_back_to_sight_are_not_marked_for_deletion() {
+    let (_dir, backup) = backup("one/a/alice_EPfRmx");
+    let view = View::now(&backup).unwrap();
+    let request = Request { expunged: Expunged::Only, ..objects(&["user.alice"]) };
+    let plan = Plan::make(&view, &rules(), &request, false).unwrap();
+    let records = plan.targets[0].records(&view, Expunged::Only).unwrap();
+    let flags: Vec<_> = records.more.iter().map(|r| String::from_utf8_lossy(&r.flags)).collect();
+    assert!(!flags.is_empty() && !flags.iter().any(|f| f.contains("\\Deleted")), "{flags:?}");
+}
+
+#[test]
+fn messages_are_restored_where_they_live_or_lived_last() {
+    assert_eq!(names(&plan(&objects(&[LIVING]))), ["user.alice", "user.alice.Work"]);
+    let gone = plan(&objects(&[EXPUNGED]));
+    assert_eq!((names(&gone), gone.targets[0].messages), (vec!["user.alice".to_owned()], 1));
+    let without = Request { expunged: Expunged::Without, ..objects(&[EXPUNGED]) };
+    assert_eq!(plan(&without).targets, []);
+    let into = Request { into: Some(b"user.alice.X".to_vec()), ..objects(&[LIVING, EXPUNGED]) };
+    let into = plan(&into);
+    assert_eq!((names(&into), into.targets[0].messages), (vec!["user.alice.X".to_owned()], 2));
+}
+
+#[test]
+fn what_is_selected_twice_is_restored_once() {
+    let once = plan(&objects(&["user.alice.Work"]));
+    let twice = plan(&objects(&["user.alice.Work", LIVING, "user.alice.Work"]));
+    let work = |plan: &Plan| {
+        let target = plan.targets.iter().find(|t| t.name == b"user.alice.Work").unwrap();
+        (target.messages, target.expunged, target.octets)
+    };
+    assert_eq!(work(&once), work(&twice));
+    let recursive = Request { recursive: true, ..objects(&["user.alice", "user.alice.Work"]) };
+    assert_eq!(work(&plan(&recursive)), work(&once));
+}
+
+#[test]
+fn what_the_backup_does_not_have_is_named() {
+    let none = "1".repeat(40);
+    let words = ["user.alice.Nope", "05xefzcyg5v02lv31wgjwn3d", "05xefzcyg5v02lv31wgjwn3e", &none];
+    let plan = plan(&objects(&words));
+    let unknown: Vec<Vec<u8>> = plan.unknown.iter().map(Object::text).collect();
+    assert_eq!(unknown, [words[0].as_bytes(), words[2].as_bytes(), words[3].as_bytes()]);
+    assert_eq!(names(&plan), ["user.alice"]);
+}
+
+#[test]
+fn access_rights_of_other_people_do_not_travel() {
+    let acl = |into: &str, acl: Option<&str>| {
+        let acl = acl.map(|acl| acl.as_bytes().to_vec());
+        let into = Some(into.as_bytes().to_vec());
+        let plan = plan(&Request { into, acl, ..objects(&["user.alice.Work"]) });
+        plan.targets[0].acl.clone().map(|acl| String::from_utf8(acl).unwrap())
+    };
+    assert!(acl("user.alice.Rescue", None).unwrap().starts_with("alice\t"));
+    assert_eq!(acl("user.bob.Rescue", None), None);
+    assert_eq!(acl("user.bob.Rescue", Some("bob\tlrs\t")).as_deref(), Some("bob\tlrs\t"));
+    assert_eq!(acl("user.alice.Rescue", Some("")), None);
+}
+
+/// What a server might say of the first mailbox of a plan.
+fn state_of(target: &Target) -> MailboxState {
+    let source = &target.sources[0].mailbox;
+    MailboxState {
+        uniqueid: source.uniqueid.clone(),
+        mboxname: target.name.clone(),
+        partition: source.partition.clone(),
+        last_uid: source.last_uid,
+        highestmodseq: source.highestmodseq,
+        uidvalidity: source.uidvalidity,
+        ..MailboxState::default()
+    }
+}
+
+fn way(keep_ids: bool, there: &[MailboxState]) -> Way {
+    let plan = plan(&Request { keep_ids, ..objects(&["user.alice.Work"]) });
+    let mut destination = Destination::default();
+    destination.take(there.to_vec());
+    destination.way(&plan.targets[0], &rules(), &plan)
+}
+
+#[test]
+fn the_way_depends_on_what_is_there() {
+    let plan = plan(&objects(&["user.alice.Work"]));
+    let same = state_of(&plan.targets[0]);
+    let inbox = MailboxState {
+        mboxname: b"user.alice".to_vec(),
+        uniqueid: b"inbox".to_vec(),
+        ..MailboxState::default()
+    };
+    assert!(matches!(way(true, &[]), Way::Refused(Obstacle::NoInbox(_))));
+    assert_eq!(way(false, std::slice::from_ref(&inbox)), Way::Create);
+    let Way::Exact { uniqueid, holder: None } = way(true, std::slice::from_ref(&inbox)) else {
+        panic!("not exact")
+    };
+    assert_eq!(uniqueid, same.uniqueid);
+    // A deleted copy has it: another one, the same at each run.
+    let copy = MailboxState { mboxname: b"DELETED.user.alice.Work.1".to_vec(), ..same.clone() };
+    let there = [inbox.clone(), copy.clone()];
+    let Way::Exact { uniqueid: other, holder } = way(true, &there) else { panic!("not exact") };
+    assert_eq!(holder, Some(copy.mboxname.clone()));
+    assert!(other != uniqueid && other.len() == uniqueid.len());
+    assert_eq!(way(true, &there), Way::Exact { uniqueid: other.clone(), holder });
+    // An earlier run has begun it.
+    let begun = MailboxState { uniqueid: other.clone(), last_uid: 2, ..same.clone() };
+    let there = [inbox.clone(), copy, begun.clone()];
+    assert_eq!(way(true, &there), Way::Continue { uniqueid: other, above: 2 });
+    // It lives.
+    let changed = MailboxState { highestmodseq: same.highestmodseq + 1, ..begun.clone() };
+    assert_eq!(way(true, &[inbox.clone(), changed]), Way::Append);
+    assert_eq!(way(false, &[inbox.clone(), begun]), Way::Append);
+    let calendar = MailboxState { mboxtype: Some(b"c".to_vec()), ..same };
+    assert!(matches!(way(true, &[inbox, calendar]), Way::Refused(Obstacle::OtherType { .. })));
+}
+
+#[test]
+fn lines_are_what_servers_understand() {
+    let (_dir, backup) = backup("one/a/alice_EPfRmx");
+    let view = View::now(&backup).unwrap();
+    let request = Request { keep_ids: true, ..objects(&["user.alice"]) };
+    let plan = Plan::make(&view, &rules(), &request, false).unwrap();
+    let target = &plan.targets[0];
+    let records = target.records(&view, Expunged::AsTheyAre).unwrap();
+    let source = &target.sources[0].mailbox;
+    let extra = view.index().extra_fields(source.id).unwrap();
+    let exact = line::Exact {
+        target,
+        source,
+        extra: extra.as_deref(),
+        uniqueid: &source.uniqueid,
+        last_uid: source.last_uid,
+        with_annotations: true,
+        local_only: false,
+    };
+    // Read as a server reads it, it is the mailbox that was backed up.
+    let text = exact.line(&records.exact);
+    let (name, value) = crate::wire::dlist::parse_item(&text).unwrap();
+    let apply = crate::wire::apply::Apply::read(&name, &value).unwrap();
+    let crate::wire::apply::Apply::Mailbox(mailbox) = apply else { panic!("{name:?}") };
+    assert_eq!((mailbox.last_uid, mailbox.highestmodseq), (source.last_uid, source.highestmodseq));
+    assert_eq!(mailbox.annotations, source.annotations);
+    let read: Vec<(u32, Guid, bool, Vec<u8>)> = mailbox
+        .records()
+        .map(|record| record.unwrap())
+        .map(|record| (record.uid, record.guid, record.expunged, record.annotations))
+        .collect();
+    let sent = records.exact.iter().map(|record| {
+        let expunged = record.expunged.is_some();
+        (record.uid, record.guid.unwrap(), expunged, record.annotations.clone())
+    });
+    assert_eq!(read, sent.collect::<Vec<_>>());
+    assert!(read.iter().any(|record| record.2));
+    let more = String::from_utf8(line::append(b"user.x", &records.exact[..2], true)).unwrap();
+    assert!(more.starts_with("LOCAL_MAILBOX %(UNIQUEID NIL MBOXNAME user.x "), "{more}");
+    assert!(more.contains("RECORD (%(UID 1 ") && more.contains(" %(UID 2 "), "{more}");
+}

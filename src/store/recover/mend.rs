@@ -1,0 +1,90 @@
+//! What is done with a member that cannot be read to its end.
+
+use std::io;
+
+use super::super::aside;
+use super::super::chunk::MemberError;
+use super::super::error::{Result, StoreError};
+use super::super::replay::{Member, Passing, Replay, Stretch};
+use super::super::torn::{self, Kept};
+
+/// Enters what is good of broken members, and mends the last one of a file.
+pub(super) struct Mending<'t> {
+    /// Unix time.
+    pub(super) now: i64,
+    /// Is told of every stretch.
+    pub(super) told: &'t mut dyn FnMut(Stretch),
+}
+
+impl Passing for Mending<'_> {
+    fn whole(&mut self, offset: u64) {
+        (self.told)(Stretch::Member { offset });
+    }
+
+    /// A member that others follow stays as it is, but for its index. The last one is ended
+    /// behind its last complete line, or taken away if it holds none.
+    fn broken(
+        &mut self,
+        replay: &mut Replay<'_>,
+        at: u64,
+        what: MemberError,
+    ) -> Result<Option<u64>> {
+        let (disk, path) = (replay.disk, replay.path);
+        let io = |source: io::Error| StoreError::io(path)(source);
+        let len = disk.len_file().map_err(io)?;
+        let broken = torn::broken_member(disk, at, len).map_err(io)?;
+        match broken.next {
+            Some(next) => {
+                let good = broken.kept.as_ref().map_or(at, |kept| kept.end);
+                if let Some(kept) = broken.kept {
+                    replay.kept_lines(at, &kept)?;
+                }
+                tracing::error!(file = %path.display(), member = at, from = good, until = next,
+                    %what, "damaged data passed over");
+                (self.told)(Stretch::Damaged { offset: at, end: next, source: what });
+                Ok(Some(next))
+            }
+            None => {
+                self.mend(replay, at, len, broken.kept, &what)?;
+                (self.told)(match what {
+                    MemberError::Torn { .. } => Stretch::Torn { offset: at },
+                    source => Stretch::Damaged { offset: at, end: len, source },
+                });
+                Ok(None)
+            }
+        }
+    }
+}
+
+impl Mending<'_> {
+    /// What is cut was kept in a file beside before.
+    fn mend(
+        &self,
+        replay: &mut Replay<'_>,
+        at: u64,
+        len: u64,
+        kept: Option<Kept>,
+        what: &MemberError,
+    ) -> Result<()> {
+        let (disk, path) = (replay.disk, replay.path);
+        let io = |source: io::Error| StoreError::io(path)(source);
+        let cut = kept.as_ref().map_or(at, |kept| kept.end);
+        tracing::warn!(file = %path.display(), member = at, cut, octets = len - cut, %what,
+            "torn member: keeping its complete lines");
+        if cut < len {
+            let copy = aside::keep_octets(disk, path, cut, len, self.now).map_err(io)?;
+            tracing::warn!(file = %copy.display(), "kept what is cut");
+            disk.cut(cut).map_err(io)?;
+        }
+        let Some(kept) = kept else { return Ok(()) };
+        let trailer = kept.trailer();
+        disk.write_at(&trailer, cut).map_err(io)?;
+        match replay.member(at, cut + trailer.len() as u64)? {
+            Member::Complete { .. } => Ok(()),
+            Member::Broken(what) => {
+                let what = format!("the member at offset {at} cannot be mended: {what}");
+                Err(StoreError::Inconsistent { path: path.to_owned(), what })
+            }
+        }
+    }
+}
