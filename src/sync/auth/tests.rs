@@ -434,8 +434,8 @@ proptest! {
     ) {
         static SITE: std::sync::LazyLock<Site> = std::sync::LazyLock::new(site);
         for mech in ["SCRAM-SHA-256", "SCRAM-SHA-1"] {
-            let none = ChannelBindings::default();
-            let (exchange, _) = SITE.authenticator.start(mech, None, false, &none);
+            let bindings = ChannelBindings::default();
+            let (exchange, _) = SITE.authenticator.start(mech, None, false, &bindings);
             let mut exchange = exchange.unwrap();
             for message in &messages {
                 let step = exchange.step(&message.concat());
