@@ -197,7 +197,10 @@ impl Errand<'_> {
         let interrupted: Arc<AtomicBool> = bulk::interruption()?;
         let progress = Progress::start(selected.len(), streams);
         // Shared mailboxes first: what users have seen of them goes by their unique ids there.
-        let is_shared = |selected: &Selected| matches!(selected, Selected::Backup(target) if target.label() == SHARED);
+        let is_shared = |selected: &Selected| match selected {
+            Selected::Backup(target) => target.label() == SHARED,
+            Selected::Unknown { .. } => false,
+        };
         let (shared, users): (Vec<_>, Vec<_>) = selected.into_iter().partition(is_shared);
         let result = [shared, users].iter().try_for_each(|some| {
             bulk::in_parallel(some, jobs, &visit, &interrupted, &progress, streams, &mut done)

@@ -72,7 +72,8 @@ impl Site {
         let mut conf = server_conf(workspace.path());
         conf += &format!(
             "defaultpartition: default\npartition-default: {root}/spool\n\
-             partition-second: {root}/second\nsievedir: {root}/sieve\nsieveusehomedir: no\ndelete_mode: delayed\nexpunge_mode: delayed\n\
+             partition-second: {root}/second\nsievedir: {root}/sieve\nsieveusehomedir: no\n\
+             delete_mode: delayed\nexpunge_mode: delayed\n\
              allowusermoves: yes\naltnamespace: no\nunixhierarchysep: no\nsync_log: yes\n\
              sync_log_channels: {}\n",
             channels.iter().map(|channel| channel.name).collect::<Vec<_>>().join(" "),
