@@ -152,6 +152,7 @@ impl Destination {
             return Way::Refused(Obstacle::TypeNotSupported(text(here)));
         }
         if let Some(inbox) = rules.inbox_of(&target.name)
+            && rules.undeleted(&target.name).is_none()
             && self.mailbox(&inbox).is_none()
             && !plan.targets.iter().any(|other| other.name == inbox)
         {

@@ -99,13 +99,17 @@ impl Plan {
     ) -> Result<Plan> {
         let selection = select(view, rules, request)?;
         let mut plan = Plan { unknown: selection.unknown, ..Plan::default() };
-        let mut targets: BTreeMap<Vec<Vec<u8>>, Target> = BTreeMap::new();
+        // Deleted mailboxes last: their users may have to come first.
+        let mut targets: BTreeMap<(bool, Vec<Vec<u8>>), Target> = BTreeMap::new();
         for entry in selection.entries {
             if with_notes {
                 plan.note(view, rules, request, &entry)?;
             }
             let name = target_name(rules, request, &entry.mailbox);
-            targets.entry(path(&name)).or_insert_with(|| Target::new(name, request)).add(entry);
+            targets
+                .entry((rules.undeleted(&name).is_some(), path(&name)))
+                .or_insert_with(|| Target::new(name, request))
+                .add(entry);
         }
         plan.targets = targets.into_values().collect();
         for target in &mut plan.targets {

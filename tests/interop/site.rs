@@ -64,15 +64,15 @@ impl Site {
         changes: &[&str],
     ) -> Self {
         let workspace = Workspace::new(cyrus, "site");
-        for dir in ["conf", "spool", "sieve", "tmp"] {
+        for dir in ["conf", "spool", "second", "sieve", "tmp"] {
             workspace.make_dir(dir);
         }
         let root = workspace.path().display();
         let (imap_port, sieve_port, csync_port) = (free_port(), free_port(), free_port());
         let mut conf = server_conf(workspace.path());
         conf += &format!(
-            "defaultpartition: default\npartition-default: {root}/spool\nsievedir: {root}/sieve\n\
-             sieveusehomedir: no\ndelete_mode: delayed\nexpunge_mode: delayed\n\
+            "defaultpartition: default\npartition-default: {root}/spool\n\
+             partition-second: {root}/second\nsievedir: {root}/sieve\nsieveusehomedir: no\ndelete_mode: delayed\nexpunge_mode: delayed\n\
              allowusermoves: yes\naltnamespace: no\nunixhierarchysep: no\nsync_log: yes\n\
              sync_log_channels: {}\n",
             channels.iter().map(|channel| channel.name).collect::<Vec<_>>().join(" "),

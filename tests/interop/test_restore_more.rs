@@ -182,3 +182,24 @@ fn a_folder_without_its_owner_is_refused_in_words() {
     let _ = scene.restore(&["SERVER", "tom", "user.tom.Work", "user.tom"]).success();
     assert_eq!(notes(&scene, "INBOX.Work"), numbered(&[(1, 5), (2, 6)]));
 }
+
+/// The backup knows the partition of long ago.
+#[test]
+fn a_mailbox_that_has_moved_to_another_partition() {
+    let Some(cyrus) = Cyrus::find_or_skip("a_mailbox_that_has_moved_to_another_partition") else {
+        return;
+    };
+    let scene = start(&cyrus);
+    let mut admin = scene.site.imap(ADMIN);
+    admin.ok("SETACL user.tom.Work admin lrswipkxtecda");
+    admin.ok("RENAME user.tom.Work user.tom.Work second");
+    let mut tom = scene.site.imap("tom");
+    tom.select("INBOX.Work");
+    tom.ok("UID STORE 1 +FLAGS (\\Deleted)");
+    tom.ok("EXPUNGE");
+    tom.logout();
+    let _ = scene.restore(&["SERVER", "tom", "user.tom.Work"]).success();
+    assert_eq!(notes(&scene, "INBOX.Work"), numbered(&[(2, 6), (3, 5)]));
+    let _ = scene.restore(&["-P", "second", "-M", "user.tom.New", "SERVER", "tom", "user.tom"]);
+    assert_eq!(notes(&scene, "INBOX.New").len(), 4);
+}

@@ -11,6 +11,10 @@ use crate::cmd::restore::{Options, Words};
 use crate::restore::{Expunged, Parts};
 
 #[derive(Debug, Args)]
+#[command(override_usage = "\
+cyrbk restore [OPTIONS] SERVER BACKUP OBJECT...
+       cyrbk restore [OPTIONS] SERVER BACKUP --all | --objects-from FILE
+       cyrbk restore [OPTIONS] SERVER --all-users")]
 #[command(after_help = "\
 Examples:
   cyrbk restore mail.example.com alice --all --keep-ids

@@ -134,14 +134,19 @@ struct OpenChunk {
 
 impl<'a> Act<'a> {
     fn chunks(&mut self, sink: &mut Sink<'_>) -> Result<(), CompactError> {
-        let (kept, file) = (&self.source.plan.kept, self.source.file);
-        // Those that go on as they are are read ahead.
+        let (kept, file, sizes) = (&self.source.plan.kept, self.source.file, self.sizes);
+        let joins = |one: Option<&Kept>, next: Option<&Kept>| {
+            one.is_some_and(|one| sizes.combines(one.length, next.map(|next| next.length)))
+        };
+        // Those that will go on as they are, as far as can be foreseen, are read ahead.
         helpers::in_order(
             kept.iter().enumerate().map(Ok),
             || (),
             |(), (i, chunk)| {
-                let scanned =
-                    chunk.whole_until.map(|end| replay::scan_member(file, chunk.offset, end));
+                let before = i.checked_sub(1).and_then(|i| kept.get(i));
+                let is_joined = joins(before, Some(chunk)) || joins(Some(chunk), kept.get(i + 1));
+                let end = chunk.whole_until.filter(|_| !is_joined && !sizes.splits(chunk.length));
+                let scanned = end.map(|end| replay::scan_member(file, chunk.offset, end));
                 (i, chunk, scanned)
             },
             |(i, chunk, scanned)| self.chunk(chunk, kept.get(i + 1), scanned, sink),
@@ -159,9 +164,12 @@ impl<'a> Act<'a> {
         let combines = |length| sizes.combines(length, next.map(|next| next.length));
         let stands_alone =
             self.open.is_none() && !sizes.splits(chunk.length) && !combines(chunk.length);
-        match scanned {
-            Some(scanned) if stands_alone => {
-                let scanned = scanned.map_err(LogError::from).map_err(self.log())?;
+        match chunk.whole_until {
+            Some(end) if stands_alone => {
+                let scanned = scanned
+                    .unwrap_or_else(|| replay::scan_member(self.source.file, chunk.offset, end))
+                    .map_err(LogError::from)
+                    .map_err(self.log())?;
                 self.copy(chunk, scanned)?;
             }
             _ => self.rewrite(chunk, sink)?,

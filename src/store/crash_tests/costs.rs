@@ -79,6 +79,7 @@ fn one_message_more_costs_the_same_at_any_size() {
     assert!(large_work.statements < 45, "{large_work:?}");
     assert!(large_work.steps < small_work.steps + 50, "{small_work:?} {large_work:?}");
     assert_eq!(small_touch.statements, large_touch.statements);
+    assert_eq!((large_work.prepared_anew, large_touch.prepared_anew), (0, 0));
     assert!(large_touch.steps < small_touch.steps + 50, "{small_touch:?} {large_touch:?}");
 }
 
@@ -94,5 +95,6 @@ fn messages_and_records_of_a_line_cost_a_few_statements_each() {
     let steps = (many.steps - one.steps) / 400;
     assert!(steps < 200, "{steps} each");
     assert!(asked.writes < 12, "{asked:?}");
+    assert_eq!(many.prepared_anew, 0);
     assert_eq!(asked.syncs, 1);
 }

@@ -140,10 +140,8 @@ impl Index {
         #[cfg(test)]
         let db = work::watched(db)?;
         let index = Index { db };
-        let prepared = index.configure(mode).map_err(SchemaError::from).and_then(|()| match mode {
-            Open::Read => index.at_once(|index| schema::prepare(&index.db, mode))?,
-            Open::Write | Open::Create => schema::prepare(&index.db, mode),
-        });
+        let configured = index.configure(mode).map_err(SchemaError::from);
+        let prepared = configured.and_then(|()| schema::prepare(&index.db, mode));
         match prepared {
             Ok(()) => Ok(index),
             Err(SchemaError::Newer(version)) => {
@@ -158,7 +156,10 @@ impl Index {
 
     /// An index of its own in memory, spilled to a temporary file when large.
     pub fn scratch() -> Result<Index> {
-        let index = Index { db: Connection::open("")? };
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let index = Index { db: Connection::open_with_flags("", flags)? };
         index.configure(Open::Create)?;
         schema::prepare(&index.db, Open::Create).map_err(|what| IndexError::Unusable {
             path: PathBuf::new(),

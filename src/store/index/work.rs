@@ -7,7 +7,7 @@ use rusqlite::trace::{TraceEvent, TraceEventCodes};
 use rusqlite::{Connection, StatementStatus};
 
 thread_local! {
-    static DONE: Cell<Work> = const { Cell::new(Work { statements: 0, steps: 0 }) };
+    static DONE: Cell<Work> = const { Cell::new(Work { statements: 0, steps: 0, prepared_anew: 0 }) };
 }
 
 /// What was done on this thread.
@@ -17,6 +17,8 @@ pub(crate) struct Work {
     pub(crate) statements: u64,
     /// Steps of SQLite's virtual machine: they grow with rows that are looked at.
     pub(crate) steps: u64,
+    /// Statements that were run by connections which had to prepare them more than once.
+    pub(crate) prepared_anew: u64,
 }
 
 impl Work {
@@ -37,8 +39,13 @@ pub(super) fn watched(mut db: Connection) -> rusqlite::Result<Connection> {
                 let so_far = statement.get_status(StatementStatus::VmStep);
                 let before = before.insert(statement.sql().into_owned(), so_far).unwrap_or(0);
                 let new = if so_far < before { so_far } else { so_far - before };
-                let Work { statements, steps } = DONE.get();
-                DONE.set(Work { statements: statements + 1, steps: steps + new as u64 });
+                let anew = statement.get_status(StatementStatus::RePrepare) > 0;
+                let work = DONE.get();
+                DONE.set(Work {
+                    statements: work.statements + 1,
+                    steps: work.steps + new as u64,
+                    prepared_anew: work.prepared_anew + u64::from(anew),
+                });
             }
         }),
     )?;

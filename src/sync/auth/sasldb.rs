@@ -49,6 +49,12 @@ impl SasldbError {
     pub(super) fn is_missing(&self) -> bool {
         matches!(self, SasldbError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
+
+    /// Whether it is missing, or not meant for this program.
+    pub(super) fn is_out_of_reach(&self) -> bool {
+        let is_denied = |e: &io::Error| e.kind() == io::ErrorKind::PermissionDenied;
+        self.is_missing() || matches!(self, SasldbError::Io { source, .. } if is_denied(source))
+    }
 }
 
 /// The data base by its path; nothing is open between calls.

@@ -132,14 +132,16 @@ impl Stores {
         self.sasldb.as_ref().is_some_and(|db| db.path().exists())
     }
 
+    /// Beside a password file it may be missing, or nobody's here to read: then unknown users
+    /// are what they are without it.
     fn sasldb_password(
         &self,
         user: &str,
-        may_be_missing: bool,
+        has_accounts: bool,
     ) -> Result<Option<Vec<u8>>, AuthFailure> {
         match self.sasldb.as_ref().map(|db| db.password(user)) {
             None => Ok(None),
-            Some(Err(error)) if may_be_missing && error.is_missing() => Ok(None),
+            Some(Err(error)) if has_accounts && error.is_out_of_reach() => Ok(None),
             Some(result) => result.map_err(|error: SasldbError| failure(error)),
         }
     }
