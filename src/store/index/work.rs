@@ -7,7 +7,8 @@ use rusqlite::trace::{TraceEvent, TraceEventCodes};
 use rusqlite::{Connection, StatementStatus};
 
 thread_local! {
-    static DONE: Cell<Work> = const { Cell::new(Work { statements: 0, steps: 0, prepared_anew: 0 }) };
+    static DONE: Cell<Work> =
+        const { Cell::new(Work { statements: 0, steps: 0, prepared_anew: 0 }) };
 }
 
 /// What was done on this thread.
