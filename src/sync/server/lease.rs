@@ -48,11 +48,11 @@ const SLOW_DOWN: Duration = Duration::from_secs(2);
 const LOCK_RETRY: Duration = Duration::from_millis(100);
 
 /// How long a backup stays open after RESTART if nothing else is asked for.
-pub(super) const LINGER: Duration = Duration::from_secs(1);
+pub(super) const LINGER: Duration = Duration::from_millis(200);
 /// How long it may stay open over any number of them: others want to see it too.
 const HOLD_MAX: Duration = Duration::from_secs(5);
 /// How long a command waits for a lock that another session is about to give back.
-const LINGERING: Duration = Duration::from_millis(1_500);
+const LINGERING: Duration = Duration::from_secs(1);
 
 /// How often a backup is looked for that is being moved.
 const OPEN_TRIES: usize = 5;
