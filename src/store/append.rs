@@ -172,6 +172,8 @@ impl Writer {
         let totals = (|| {
             let totals = chunk.member.finish(&mut self.data)?;
             self.data.sync()?;
+            // A line that fails later is not to take the trailer along.
+            self.data.acknowledge();
             if self.is_new {
                 self.data.sync_name()?;
             }

@@ -173,7 +173,7 @@ fn system_calls_of_one_new_message_after_another() {
 
 /// Calls of a message and an empty session for another user, of which the server opens and closes
 /// both.
-const TURN_CALLS: u64 = 400;
+const TURN_CALLS: u64 = 430;
 /// Calls of a message for the user who had the one before.
 const NEXT_CALLS: u64 = 60;
 
