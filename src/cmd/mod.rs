@@ -30,6 +30,7 @@ mod mailbox_name;
 mod moment;
 pub mod passwd;
 mod people;
+mod private_tmp;
 mod report;
 pub mod restore;
 mod select;

@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use super::site;
+use super::{private_tmp, site};
 use crate::config::{DbBackend, Settings};
 use crate::sync::SessionSettings;
 use crate::sync::auth::Authenticator;
@@ -23,6 +23,7 @@ pub(super) fn check(settings: &Settings) -> Result<()> {
         );
     }
     settings.require_partition()?;
+    private_tmp::warn_of_staging(&settings.backup_staging_path);
     Ok(())
 }
 

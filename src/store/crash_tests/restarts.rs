@@ -5,11 +5,13 @@ use std::fs::{self, File};
 use rusqlite::Connection;
 
 use super::super::Writer;
-use super::super::backup::index_path;
+use super::super::backup::{Backup, index_path};
 use super::super::index::{Index, Open, RestartPoint};
 use super::super::log::{LogReader, NoBodies};
+use super::super::message::StoredMessage;
 use super::lines::{Step, fast_dir, guid_of};
 use super::random::Random;
+use crate::lock::Wait;
 
 /// Text that refers back to what came before, wherever that is allowed.
 fn prose(random: &mut Random, len: usize) -> Vec<u8> {
@@ -126,4 +128,38 @@ fn messages_of_one_line_are_read_apart() {
     assert!(found.iter().all(|point| recorded.contains(point)), "{found:?} of {recorded:?}");
     // Not those that a large message only just made due.
     assert!(found.len() + 3 > recorded.len(), "{found:?} of {recorded:?}");
+}
+
+/// What a rebuild costs then is in docs/durability.md, "Known limits".
+#[test]
+fn messages_behind_damage_inside_a_chunk_are_read_from_the_next_point() {
+    let dir = fast_dir();
+    let path = dir.path().join("data");
+    let mut random = Random::new(17);
+    let messages: Vec<_> = (0..40).map(|_| random.octets(30_000)).collect();
+    let mut writer = Writer::open(&path, 1_000).unwrap();
+    for message in &messages {
+        Step::message(std::slice::from_ref(message)).append_to(&mut writer, 1_000).unwrap();
+    }
+    writer.finish(1_000).unwrap();
+    drop(writer);
+    let index = Index::open(&index_path(&path), Open::Read).unwrap();
+    let first = points(&index, 1 << 30)[0];
+    drop(index);
+    let mut octets = fs::read(&path).unwrap();
+    // An unknown kind of block, and everything up to the first point.
+    octets[40_000..first.offset_file as usize - 100].fill(0xff);
+    fs::write(&path, &octets).unwrap();
+
+    let backup = Backup::open(&path, Wait::No).unwrap();
+    let read = |message: &Vec<u8>| {
+        StoredMessage::read(&backup, &guid_of(message), dir.path()).is_ok_and(|stored| {
+            let mut out = Vec::new();
+            stored.write_to(&mut out).unwrap();
+            out == *message
+        })
+    };
+    let readable: Vec<bool> = messages.iter().map(read).collect();
+    // There is a point behind every 256 KiB.
+    assert!(!readable[5] && readable[10..].iter().all(|is_readable| *is_readable), "{readable:?}");
 }
