@@ -9,7 +9,7 @@ use super::clock::now;
 use super::compact::complete_interrupted;
 use super::data_file;
 use super::error::{Result, StoreError};
-use super::index::{Index, IndexError, Open};
+use super::index::{Index, IndexError, Open, State};
 use super::recover;
 use crate::lock::{self, Kind, Wait};
 
@@ -18,6 +18,8 @@ pub struct Backup {
     path: PathBuf,
     file: File,
     index: Index,
+    /// Nobody else has it open.
+    is_exclusive: bool,
     /// Where it ends, if only its beginning is looked at.
     end: Option<u64>,
 }
@@ -78,7 +80,7 @@ impl Backup {
             drop(index);
             index = Index::open(&index_file, mode).map_err(StoreError::index(path))?;
         }
-        Ok(Backup { path: path.to_owned(), file, index, end: None })
+        Ok(Backup { path: path.to_owned(), file, index, is_exclusive: true, end: None })
     }
 
     /// Opens the backup at `path` for reading, under a shared lock: others may read it
@@ -111,7 +113,7 @@ impl Backup {
         if recover::is_behind(&file, path, &index)? {
             return Ok(None);
         }
-        Ok(Some(Backup { path: path.to_owned(), file, index, end: None }))
+        Ok(Some(Backup { path: path.to_owned(), file, index, is_exclusive: false, end: None }))
     }
 
     /// Makes a new, empty backup at `path`, under its lock. Errors: that of
@@ -123,7 +125,7 @@ impl Backup {
             .map_err(StoreError::lock(path))?;
         let index =
             Index::open(&index_path(path), Open::Create).map_err(StoreError::index(path))?;
-        Ok(Backup { path: path.to_owned(), file, index, end: None })
+        Ok(Backup { path: path.to_owned(), file, index, is_exclusive: true, end: None })
     }
 
     /// The data file's path.
@@ -151,6 +153,35 @@ impl Backup {
     /// last chunk may then go on behind what its row says.
     pub fn is_partial(&self) -> bool {
         self.end.is_some()
+    }
+
+    /// Whether nobody has changed the data file since all of it was hashed, when it was
+    /// written or by [`Backup::trust`].
+    pub(super) fn is_trusted(&self) -> Result<bool> {
+        let state = self.index.state().map_err(StoreError::index(&self.path))?;
+        let trusted = state.filter(|_| self.end.is_none());
+        let trusted = trusted.map_or(Ok(false), |state| state.vouches_for(&self.file));
+        trusted.map_err(StoreError::io(&self.path))
+    }
+
+    /// Notes in an index of cyrbk's that the data file, all of which has been hashed, was what
+    /// it should be when it was last changed at `modified`. Only an attempt: without it, the next one hashes it again.
+    pub(super) fn trust(&self, modified: Option<i64>) {
+        if !self.is_exclusive || self.end.is_some() {
+            return;
+        }
+        let noted = (|| {
+            let state = self.index.state().map_err(StoreError::index(&self.path))?;
+            let Some(state) = state else { return Ok(()) };
+            let state = State { modified, ..state };
+            if state.vouches_for(&self.file).map_err(StoreError::io(&self.path))? {
+                self.index.note_modified(modified).map_err(StoreError::index(&self.path))?;
+            }
+            Ok::<(), StoreError>(())
+        })();
+        if let Err(error) = noted {
+            tracing::debug!("{error}: the file is hashed again next time");
+        }
     }
 
     /// Octets of the data file.
