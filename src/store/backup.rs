@@ -165,7 +165,8 @@ impl Backup {
     }
 
     /// Notes in an index of cyrbk's that the data file, all of which has been hashed, was what
-    /// it should be when it was last changed at `modified`. Only an attempt: without it, the next one hashes it again.
+    /// it should be when it was last changed at `modified`. Only an attempt: without it, the next
+    /// one hashes it again.
     pub(super) fn trust(&self, modified: Option<i64>) {
         if !self.is_exclusive || self.end.is_some() {
             return;
@@ -232,7 +233,8 @@ mod tests {
         let at_work = with_suffix(index, ".other");
         let db = rusqlite::Connection::open(&at_work).unwrap();
         db.execute_batch(
-            "PRAGMA cache_size = 1; BEGIN; CREATE TABLE t (x); INSERT INTO t VALUES (zeroblob(99999))",
+            "PRAGMA cache_size = 1; BEGIN; CREATE TABLE t (x);
+             INSERT INTO t VALUES (zeroblob(99999))",
         )
         .unwrap();
         std::fs::copy(with_suffix(&at_work, "-journal"), with_suffix(index, "-journal")).unwrap();
