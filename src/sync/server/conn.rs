@@ -198,6 +198,10 @@ impl Conn {
             self.shut_down(now);
             return None;
         }
+        if !self.session.wants_input() {
+            // A command has been read and is about to be done: the lease goes with that.
+            return None;
+        }
         let is_unused = |time| self.last_command + time <= now;
         self.unused_after(limits).is_some_and(is_unused).then_some(Work::Release)
     }

@@ -7,12 +7,8 @@ use super::*;
 use crate::sync::{Door, SessionSettings};
 use crate::wire::frame::Limits;
 
-/// Turns that a stream takes which inflates to 8 MiB, all of it one line.
-fn turns(door: Door) -> usize {
-    let dir = tempfile::tempdir().unwrap();
-    let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-    ours.set_nonblocking(true).unwrap();
-    let settings = SessionSettings {
+fn settings() -> SessionSettings {
+    SessionSettings {
         server_name: "host".into(),
         mechanisms: vec!["PLAIN"],
         mechanisms_private: vec!["PLAIN"],
@@ -20,8 +16,15 @@ fn turns(door: Door) -> usize {
         offers_external: false,
         limits: Limits { line: 1000, literal: 1000, body: 1000, bodies: 10 },
         spool_memory: 1000,
-    };
-    let session = Session::new(Arc::new(settings), door);
+    }
+}
+
+/// Turns that a stream takes which inflates to 8 MiB, all of it one line.
+fn turns(door: Door) -> usize {
+    let dir = tempfile::tempdir().unwrap();
+    let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    let session = Session::new(Arc::new(settings()), door);
     let socket = Stream::Unix(mio::net::UnixStream::from_std(ours));
     let now = Instant::now();
     let mut conn = Conn::new(socket, Peer::local(), session, lease(dir.path()), None, now);
@@ -61,4 +64,25 @@ fn strangers_have_small_turns() {
     let (known, unknown) = (turns(trusted), turns(Door::default()));
     assert!((8..16).contains(&known), "{known}");
     assert!((256..300).contains(&unknown), "{unknown}");
+}
+
+/// The lease would be on its way when the command wants it: the command would never be answered.
+#[test]
+fn backups_are_not_taken_from_a_client_whose_command_is_about_to_be_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let door = Door { is_trusted: true, ..Door::default() };
+    let session = Session::new(Arc::new(settings()), door);
+    let socket = Stream::Unix(mio::net::UnixStream::from_std(ours));
+    let mut lease = lease(dir.path());
+    lease.run(Work::Get(b"USER tom".to_vec()));
+    assert!(!lease.is_empty());
+    let (now, limits) = (Instant::now(), ServerLimits::default());
+    let mut conn = Conn::new(socket, Peer::local(), session, lease, None, now);
+    while conn.session.poll_action().is_some() {}
+    let later = now + limits.lease_time;
+    assert!(matches!(conn.timeout(later, &limits), Some(Work::Release)));
+    conn.session.handle_input(&mut &b"GET USER tom\r\n"[..]);
+    assert!(conn.timeout(later, &limits).is_none());
+    assert!(matches!(conn.session.poll_action(), Some(Action::Submit(_))));
 }
