@@ -43,8 +43,8 @@ fn every_option_of_cyrbk_is_in_the_manual() {
     let mut missing = Vec::new();
     let main = page("cyrbk.8");
     for command in commands.filter(|command| *command != "help") {
-        let own = [format!("cyrbk-{command}.8"), format!("{command}.8")];
-        let manual = main.clone() + &own.map(|name| page(&name)).concat();
+        let own = page(&format!("cyrbk-{command}.8")) + &page(&format!("{command}.8"));
+        let manual = main.clone() + &own;
         if !manual.contains(command) {
             missing.push(command.to_owned());
         }

@@ -1,5 +1,5 @@
 //! The house rules that a machine can see: who may import whom, a header on every
-//! file, plain ASCII, lines of at most 100 columns.
+//! file, plain ASCII, lines of at most 100 columns, one number for one quirk.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -121,4 +121,15 @@ fn files_are_plain() {
         }
     }
     assert!(bad.is_empty(), "{}", bad.join("\n"));
+}
+
+#[test]
+fn a_quirk_has_a_number_of_its_own() {
+    let text = fs::read_to_string(root().join("docs/quirks.md")).unwrap();
+    let numbers = text.lines().filter_map(|line| line.strip_prefix("| ")?.split(' ').next());
+    let mut numbers: Vec<u32> = numbers.filter_map(|word| word.parse().ok()).collect();
+    assert!(numbers.len() > 50, "rows are not found");
+    numbers.sort_unstable();
+    let twice: Vec<_> = numbers.windows(2).filter(|pair| pair[0] == pair[1]).collect();
+    assert!(twice.is_empty(), "used twice: {twice:?}");
 }

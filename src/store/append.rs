@@ -51,6 +51,8 @@ pub struct Writer {
     /// The file's name is not yet known to survive a power cut.
     is_new: bool,
     poisoned: bool,
+    /// The file's octets are known to be those that were hashed, see [`State`].
+    is_trusted: bool,
 }
 
 struct OpenChunk {
@@ -93,7 +95,7 @@ impl Writer {
 
     /// [`Writer::open`] over a file that is open and locked.
     pub(super) fn open_on(disk: Box<dyn Disk>, path: &Path, now: i64) -> Result<Writer> {
-        let Ready { data, index, last_ts } = recover::open(disk, path, now)?;
+        let Ready { data, index, last_ts, is_trusted } = recover::open(disk, path, now)?;
         let is_new = data.len() == 0;
         Ok(Writer {
             path: path.to_owned(),
@@ -105,6 +107,7 @@ impl Writer {
             last_ts,
             is_new,
             poisoned: false,
+            is_trusted,
         })
     }
 
@@ -172,6 +175,8 @@ impl Writer {
         let totals = (|| {
             let totals = chunk.member.finish(&mut self.data)?;
             self.data.sync()?;
+            // A line that fails later is not to take the trailer along.
+            self.data.acknowledge();
             if self.is_new {
                 self.data.sync_name()?;
             }
@@ -184,12 +189,17 @@ impl Writer {
             len_file: self.data.len(),
             inode: self.data.inode().map_err(StoreError::io(&self.path))?,
             checkpoint: self.data.hash().checkpoint(),
+            modified: self.modified_if_trusted().map_err(StoreError::io(&self.path))?,
         };
         (|| {
             self.index.end_chunk(chunk.id, self.last_ts, totals.len_plain, &totals.data_sha1)?;
             self.index.set_state(&state)
         })()
         .map_err(StoreError::index(&self.path))
+    }
+
+    fn modified_if_trusted(&self) -> io::Result<Option<i64>> {
+        if self.is_trusted { self.data.modified() } else { Ok(None) }
     }
 
     fn start_chunk(&mut self, ts: i64) -> Result<()> {

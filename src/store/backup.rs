@@ -9,7 +9,7 @@ use super::clock::now;
 use super::compact::complete_interrupted;
 use super::data_file;
 use super::error::{Result, StoreError};
-use super::index::{Index, Open};
+use super::index::{Index, IndexError, Open, State};
 use super::recover;
 use crate::lock::{self, Kind, Wait};
 
@@ -18,6 +18,8 @@ pub struct Backup {
     path: PathBuf,
     file: File,
     index: Index,
+    /// Nobody else has it open.
+    is_exclusive: bool,
     /// Where it ends, if only its beginning is looked at.
     end: Option<u64>,
 }
@@ -32,6 +34,10 @@ pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     PathBuf::from(name)
+}
+
+fn is_empty(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|meta| meta.len() == 0)
 }
 
 impl Backup {
@@ -58,12 +64,23 @@ impl Backup {
             // A user who was seen but never sent anything.
             _ => Open::Create,
         };
-        let mut index = Index::open(&index_file, mode).map_err(StoreError::index(path))?;
+        let (mut index, is_new) = match Index::open(&index_file, mode) {
+            // Whoever was about to make it died, and its journal has just been played back.
+            Err(IndexError::Unusable { .. }) if is_empty(&index_file) => {
+                (Index::open(&index_file, Open::Create).map_err(StoreError::index(path))?, true)
+            }
+            index => (index.map_err(StoreError::index(path))?, false),
+        };
         if let Err(error) = recover::take_in_for_reader(&file, path, &index, now()) {
+            if is_new {
+                return Err(error);
+            }
             tracing::warn!("{error}: data beyond the index are not shown");
+            // It is in the middle of a transaction.
+            drop(index);
             index = Index::open(&index_file, mode).map_err(StoreError::index(path))?;
         }
-        Ok(Backup { path: path.to_owned(), file, index, end: None })
+        Ok(Backup { path: path.to_owned(), file, index, is_exclusive: true, end: None })
     }
 
     /// Opens the backup at `path` for reading, under a shared lock: others may read it
@@ -88,14 +105,15 @@ impl Backup {
         let file = data_file::open_shared(path, wait).map_err(StoreError::lock(path))?;
         let index_file = index_path(path);
         let is_there = std::fs::metadata(&index_file).is_ok_and(|meta| meta.len() > 0);
-        if !is_there || with_suffix(&index_file, ".new").exists() {
+        let has_beside = |suffix| with_suffix(&index_file, suffix).exists();
+        if !is_there || has_beside("-journal") || has_beside(".new") {
             return Ok(None);
         }
         let index = Index::open(&index_file, Open::Read).map_err(StoreError::index(path))?;
         if recover::is_behind(&file, path, &index)? {
             return Ok(None);
         }
-        Ok(Some(Backup { path: path.to_owned(), file, index, end: None }))
+        Ok(Some(Backup { path: path.to_owned(), file, index, is_exclusive: false, end: None }))
     }
 
     /// Makes a new, empty backup at `path`, under its lock. Errors: that of
@@ -107,7 +125,7 @@ impl Backup {
             .map_err(StoreError::lock(path))?;
         let index =
             Index::open(&index_path(path), Open::Create).map_err(StoreError::index(path))?;
-        Ok(Backup { path: path.to_owned(), file, index, end: None })
+        Ok(Backup { path: path.to_owned(), file, index, is_exclusive: true, end: None })
     }
 
     /// The data file's path.
@@ -135,6 +153,36 @@ impl Backup {
     /// last chunk may then go on behind what its row says.
     pub fn is_partial(&self) -> bool {
         self.end.is_some()
+    }
+
+    /// Whether nobody has changed the data file since all of it was hashed, when it was
+    /// written or by [`Backup::trust`].
+    pub(super) fn is_trusted(&self) -> Result<bool> {
+        let state = self.index.state().map_err(StoreError::index(&self.path))?;
+        let trusted = state.filter(|_| self.end.is_none());
+        let trusted = trusted.map_or(Ok(false), |state| state.vouches_for(&self.file));
+        trusted.map_err(StoreError::io(&self.path))
+    }
+
+    /// Notes in an index of cyrbk's that the data file, all of which has been hashed, was what
+    /// it should be when it was last changed at `modified`. Only an attempt: without it, the
+    /// next one hashes it again.
+    pub(super) fn trust(&self, modified: Option<i64>) {
+        if !self.is_exclusive || self.end.is_some() {
+            return;
+        }
+        let noted = (|| {
+            let state = self.index.state().map_err(StoreError::index(&self.path))?;
+            let Some(state) = state else { return Ok(()) };
+            let state = State { modified, ..state };
+            if state.vouches_for(&self.file).map_err(StoreError::io(&self.path))? {
+                self.index.note_modified(modified).map_err(StoreError::index(&self.path))?;
+            }
+            Ok::<(), StoreError>(())
+        })();
+        if let Err(error) = noted {
+            tracing::debug!("{error}: the file is hashed again next time");
+        }
     }
 
     /// Octets of the data file.
@@ -178,5 +226,42 @@ mod tests {
         assert!(matches!(Backup::open_shared(&path, Wait::No), Err(StoreError::Missing(_))));
         std::fs::write(&path, "x").unwrap();
         assert!(matches!(Backup::open_shared(&path, Wait::No), Err(StoreError::NoIndex(_))));
+    }
+
+    /// A database in the middle of its first transaction, and its journal.
+    fn leave_half_an_index(index: &Path) {
+        let at_work = with_suffix(index, ".other");
+        let db = rusqlite::Connection::open(&at_work).unwrap();
+        db.execute_batch(
+            "PRAGMA cache_size = 1; BEGIN; CREATE TABLE t (x);
+             INSERT INTO t VALUES (zeroblob(99999))",
+        )
+        .unwrap();
+        std::fs::copy(with_suffix(&at_work, "-journal"), with_suffix(index, "-journal")).unwrap();
+        std::fs::copy(&at_work, index).unwrap();
+        drop(db);
+        std::fs::remove_file(&at_work).unwrap();
+    }
+
+    /// A server may die while it makes an index: of a new backup, or once more.
+    #[test]
+    fn an_index_that_was_about_to_be_made_is_no_obstacle() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        let data = std::fs::read("tests/fixtures/backups/main/two/b/bob_5xHD5K").unwrap();
+        for open in [Backup::open, Backup::open_shared] {
+            for data in [&[][..], &data] {
+                std::fs::write(&path, data).unwrap();
+                leave_half_an_index(&index_path(&path));
+                let backup = open(&path, Wait::No).unwrap();
+                assert_eq!(backup.index().mailboxes().unwrap().is_empty(), data.is_empty());
+                assert!(!recover::is_behind(backup.file(), &path, backup.index()).unwrap());
+                drop(backup);
+                std::fs::remove_file(index_path(&path)).unwrap();
+            }
+        }
+        // That nothing is left of it is another matter: whose it was is not known.
+        std::fs::write(index_path(&path), "").unwrap();
+        assert!(matches!(Backup::open(&path, Wait::No), Err(StoreError::NoIndex(_))));
     }
 }

@@ -64,6 +64,11 @@ impl DataFile {
         self.disk.inode()
     }
 
+    /// When it was last written to, see [`Disk::modified`].
+    pub(super) fn modified(&self) -> io::Result<Option<i64>> {
+        self.disk.modified()
+    }
+
     /// Hands everything gathered to the kernel: it then survives the death of
     /// this process, not yet a power cut.
     pub(super) fn push(&mut self) -> io::Result<()> {

@@ -14,6 +14,11 @@ pub trait Disk: Send + Sync {
     fn len_file(&self) -> io::Result<u64>;
     /// Tells a file from another one that has taken its place.
     fn inode(&self) -> io::Result<u64>;
+    /// When the file's octets were last changed, in nanoseconds since 1970; `None` if
+    /// that is not known.
+    fn modified(&self) -> io::Result<Option<i64>> {
+        Ok(None)
+    }
     /// Reads some octets at `at`; 0 only at the end.
     fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize>;
     /// Hands all of `octets` to the kernel. After an error some may be there.
@@ -33,6 +38,11 @@ impl Disk for File {
 
     fn inode(&self) -> io::Result<u64> {
         Ok(self.metadata()?.ino())
+    }
+
+    fn modified(&self) -> io::Result<Option<i64>> {
+        let meta = self.metadata()?;
+        Ok(meta.mtime().checked_mul(1_000_000_000).and_then(|ns| ns.checked_add(meta.mtime_nsec())))
     }
 
     fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {

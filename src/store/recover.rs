@@ -35,6 +35,8 @@ pub(super) struct Ready {
     pub(super) index: Index,
     /// Newest time stamp in the file, Unix time.
     pub(super) last_ts: i64,
+    /// All of the file is as it was when it was hashed, see [`State`].
+    pub(super) is_trusted: bool,
 }
 
 /// How data are taken in.
@@ -165,12 +167,13 @@ enum Fit {
 struct Accounted {
     hash: FileHash,
     last_ts: i64,
+    is_trusted: bool,
 }
 
 impl Accounted {
     fn ready(self, disk: Box<dyn Disk>, path: &Path, index: Index) -> Ready {
         let data = DataFile::new(disk, path.to_owned(), self.hash);
-        Ready { data, index, last_ts: self.last_ts }
+        Ready { data, index, last_ts: self.last_ts, is_trusted: self.is_trusted }
     }
 }
 
@@ -181,6 +184,10 @@ fn take_in(disk: &dyn Disk, path: &Path, index: &Index, taking: &mut Taking<'_>)
     let last = index.last_chunk().map_err(StoreError::index(path))?;
     let last_ts = last.as_ref().map_or(0, |chunk| chunk.ts_end.max(chunk.ts_start));
     let replay = Replay { disk, path, index, hash: FileHash::default(), last_ts };
+    let is_trusted = match &state {
+        Some(state) => state.vouches_for(disk).map_err(StoreError::io(path))?,
+        None => len == 0,
+    };
     let mut scan = Scan { replay, taking };
     let accounted = match scan.accounted(state, last.as_ref(), len)? {
         Ok(accounted) => accounted,
@@ -196,7 +203,7 @@ fn take_in(disk: &dyn Disk, path: &Path, index: &Index, taking: &mut Taking<'_>)
     let Replay { mut hash, last_ts, .. } = scan.replay;
     let len = disk.len_file().map_err(StoreError::io(path))?;
     hash.update_from(disk, len).map_err(StoreError::io(path))?;
-    Ok(Fit::Fits(Accounted { hash, last_ts }))
+    Ok(Fit::Fits(Accounted { hash, last_ts, is_trusted }))
 }
 
 struct Scan<'a, 't> {
@@ -222,7 +229,7 @@ impl Scan<'_, '_> {
                 if !self.is_prefix(&state)? {
                     return Ok(Err("the data file is another one".into()));
                 }
-                let state = State { inode, ..state };
+                let state = State { inode, modified: None, ..state };
                 self.replay.index.set_state(&state).map_err(self.index_error())?;
             }
             self.replay.hash = FileHash::resume(state.checkpoint);
@@ -346,7 +353,8 @@ impl Scan<'_, '_> {
     /// What the index can say once everything hashed is entered.
     fn state(&self) -> Result<State> {
         let hash = &self.replay.hash;
-        Ok(State { len_file: hash.len(), inode: self.inode()?, checkpoint: hash.checkpoint() })
+        let (len_file, checkpoint) = (hash.len(), hash.checkpoint());
+        Ok(State { len_file, inode: self.inode()?, checkpoint, modified: None })
     }
 
     fn len(&self) -> Result<u64> {

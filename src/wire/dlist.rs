@@ -52,14 +52,15 @@ pub struct FileHeader {
 }
 
 impl FileHeader {
-    /// Reads `%{partition guid size}`.
+    /// Reads `%{partition guid size}`. A partition that would be printed as a literal is refused:
+    /// a header is one line, in the log as on the wire.
     pub fn parse(text: &[u8]) -> Option<FileHeader> {
         let inner = text.strip_prefix(b"%{")?.strip_suffix(b"}")?;
         let mut words = inner.rsplitn(3, |&c| c == b' ');
         let size = number(words.next()?)?;
         let guid = Guid::from_hex(words.next()?)?;
         let partition = match read::parse_value(words.next()?) {
-            Ok(Value::Atom(text)) => text.into_owned(),
+            Ok(Value::Atom(text)) if !print::is_literal(&text) => text.into_owned(),
             _ => return None,
         };
         Some(FileHeader { partition, guid, size })

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStderr, Command, Stdio};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -72,6 +73,22 @@ impl Io {
             line.trim().parse().unwrap()
         };
         Io { read: field("rchar:"), written: field("wchar:") }
+    }
+
+    /// Runs a tool, which must succeed; what it has read and written in its life.
+    pub(crate) fn of_tool(command: &mut Command) -> Io {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut said = Vec::new();
+        child.stdout.take().unwrap().read_to_end(&mut said).unwrap();
+        assert!(!said.is_empty(), "{command:?}");
+        // It is counted until somebody asks how it ended.
+        let stat = format!("/proc/{}/stat", child.id());
+        while !fs::read_to_string(&stat).unwrap().contains(") Z ") {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let io = Io::of(child.id());
+        assert!(child.wait().unwrap().success(), "{command:?}");
+        io
     }
 
     pub(crate) fn since(self, before: Io) -> Io {

@@ -1,5 +1,6 @@
-//! What one new message costs the server, counted and not timed: system calls, syncs, octets read
-//! and written. The counts hardly vary, so that a change which costs more is seen at once.
+//! What one new message costs the server, and a look the tools, counted and not timed: system
+//! calls, syncs, octets read and written. The counts hardly vary, so that a change which costs
+//! more is seen at once.
 #![allow(clippy::unwrap_used)]
 
 #[path = "../server/client.rs"]
@@ -173,7 +174,7 @@ fn system_calls_of_one_new_message_after_another() {
 
 /// Calls of a message and an empty session for another user, of which the server opens and closes
 /// both.
-const TURN_CALLS: u64 = 400;
+const TURN_CALLS: u64 = 430;
 /// Calls of a message for the user who had the one before.
 const NEXT_CALLS: u64 = 60;
 
@@ -215,4 +216,36 @@ fn what_a_new_message_reads_and_writes_does_not_grow() {
     // 20 MB more of data; some more pages on the way to a row.
     assert!(large.written <= small.written + 60_000, "{small:?} {large:?}");
     assert!(large.read <= small.read + 60_000, "{small:?} {large:?}");
+}
+
+/// Nobody but the server has written: what is stored need not be read to list it, nor to have one
+/// message of it.
+#[test]
+fn what_tools_read_does_not_grow() {
+    let server = Server::new();
+    let running = server.start();
+    let mut rolling = Rolling::log_in(running.port(), "tom");
+    let text = "Subject: one of many\r\n\r\n";
+    let mut costs = |fill: u64| {
+        rolling.fill(fill);
+        rolling.ask("GET USER tom\r\n");
+        rolling.ask(apply_message(text.as_bytes()));
+        rolling.apply_mailbox(&[(guid(text.as_bytes()), text.len())]);
+        rolling.ask("RESTART\r\n");
+        rolling.turn_to_others();
+        let read = |verb: &str, words: &[&str]| {
+            let io = Io::of_tool(server.command(verb).args(words));
+            println!("{verb} of {fill} messages more: {io:?}");
+            io.read
+        };
+        let list = read("list", &["tom"]);
+        // It sums up what the index knows of each message.
+        let stat = read("stat", &["tom"]);
+        (list, stat, read("dump", &["tom", "message", &guid(text.as_bytes())]))
+    };
+    let (small, large) = (costs(20), costs(2_000));
+    assert!(large.0 <= small.0 + 20_000, "{small:?} {large:?}");
+    assert!(large.1 <= small.1 + 3_000_000, "{small:?} {large:?}");
+    // From a restart point on, on average half of the way to the next one.
+    assert!(large.2 <= small.2 + 300_000, "{small:?} {large:?}");
 }

@@ -104,7 +104,7 @@ impl Server {
         fs::write(&file, format!("{head}\n{ADMIN_LINE}\n")).unwrap();
     }
 
-    fn command(&self, verb: &str) -> Command {
+    pub(crate) fn command(&self, verb: &str) -> Command {
         let mut command = Command::new(CYRBK);
         command.arg(verb).arg("-C").arg(self.imapd_conf());
         command

@@ -121,7 +121,11 @@ fn a_backup_in_use_by_a_session_is_locked_for_the_real_tools() {
     assert_eq!(second.ask(b"GET USER tom\r\n"), LOCKED);
 
     assert_eq!(csync.ask(b"RESTART\r\n"), "OK Restarting\r\n");
-    let _ = real_tools.ctl_backups(&server, &["lock", "-x", "true", "tom"]).success();
+    // It stays open for a moment.
+    crate::process::wait_for("the lock after RESTART", TIMEOUT, || {
+        let lock = real_tools.ctl_backups(&server, &["lock", "-x", "true", "tom"]);
+        (lock.code() == 0).then_some(())
+    });
     assert_eq!(second.ask(b"GET USER tom\r\n"), "OK Success\r\n");
     // A client that just goes away leaves no lock behind.
     drop(second);

@@ -67,7 +67,7 @@ fn more_backups_than_may_be_open_go_through_one_session() {
             assert_eq!(client.ask(apply_mailbox(&user, &[&text])), "OK Success\r\n");
         }
     }
-    assert_eq!(client.ask("RESTART\r\n"), "OK Restarting\r\n");
+    assert_eq!(client.ask("EXIT\r\n"), "OK Finished\r\n");
     (0..9).for_each(|user| assert_sound(&site, &format!("u{user}"), 2));
 }
 

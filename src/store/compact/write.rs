@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::line::{self, Stays};
@@ -16,6 +16,7 @@ use super::survey::Survey;
 use super::{CompactError, Event, Policy, Sink};
 use crate::lock::{self, Kind, Wait};
 use crate::store::chunk::{CHUNK_HEADER, MemberError, MemberWriter, RESTART_EVERY};
+use crate::store::disk::Disk;
 use crate::store::error::StoreError;
 use crate::store::file_hash::FileHash;
 use crate::store::helpers;
@@ -357,8 +358,9 @@ impl<'a> Act<'a> {
         synced.map_err(self.io())?;
         fail_point()?;
         let hash = &self.output.hash;
-        let inode = self.output.file.metadata().map_err(self.io())?.ino();
-        let state = State { len_file: hash.len(), inode, checkpoint: hash.checkpoint() };
+        let inode = self.output.file.inode().map_err(self.io())?;
+        let modified = self.output.file.modified().map_err(self.io())?;
+        let state = State { len_file: hash.len(), inode, checkpoint: hash.checkpoint(), modified };
         let committed = self.index.set_state(&state).and_then(|()| self.index.commit());
         Ok(committed.map_err(self.fault())?)
     }

@@ -293,3 +293,21 @@ fn a_reader_sees_a_first_session_that_was_never_finished() {
     let backup = Backup::open(&path, Wait::No).unwrap();
     assert_eq!(backup.index().messages().unwrap().len(), expected);
 }
+
+/// A failed line is taken back, and nothing in front of it: not the end of a chunk that was
+/// synced, whatever goes on to be written behind it.
+#[test]
+fn a_failed_line_takes_nothing_back_that_was_synced() {
+    let dir = fast_dir();
+    let path = dir.path().join("data");
+    let mut writer = Writer::open(&path, 1_000).unwrap();
+    Step::text("SUB %(USERID tom MBOXNAME user.tom.a)").append_to(&mut writer, 1_000).unwrap();
+    writer.sync(1_000).unwrap();
+    let synced = fs::read(&path).unwrap();
+    writer.index().limit_growth(0).unwrap();
+    let bodies: Vec<_> = (0..3_000).map(|i| format!("message {i}").into_bytes()).collect();
+    Step::message(&bodies).append_to(&mut writer, 1_000).unwrap_err();
+    drop(writer);
+    let left = fs::read(&path).unwrap();
+    assert!(left.starts_with(&synced), "{} {}", left.len(), synced.len());
+}

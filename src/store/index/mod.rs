@@ -189,7 +189,10 @@ impl Index {
 
     /// Asks several things: the file is locked, and looked at for changes, once for all of
     /// them. Nothing is to be written meanwhile.
-    pub(super) fn at_once<T>(&self, ask: impl FnOnce(&Index) -> T) -> rusqlite::Result<T> {
+    pub(in crate::store) fn at_once<T>(
+        &self,
+        ask: impl FnOnce(&Index) -> T,
+    ) -> rusqlite::Result<T> {
         self.db.execute_batch("BEGIN")?;
         let answer = ask(self);
         self.db.execute_batch("COMMIT")?;

@@ -126,7 +126,12 @@ pub(super) fn prepare(db: &Connection, mode: Open) -> Result<(), SchemaError> {
 fn look(db: &Connection) -> rusqlite::Result<(i64, HashSet<String>)> {
     let transaction = db.unchecked_transaction()?;
     let version = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    let mut statement = db.prepare("SELECT name FROM sqlite_master WHERE type = 'table'")?;
+    // A state that lacks the column which came later is made, or completed, as if it were not
+    // there.
+    let mut statement = db.prepare(
+        "SELECT name FROM sqlite_master WHERE type = 'table'
+         AND (name <> 'cyrbk_state' OR sql LIKE '%mtime%')",
+    )?;
     let names = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
     drop(statement);
     transaction.commit()?;
@@ -171,6 +176,18 @@ mod tests {
         assert_eq!(version, VERSION);
         present.retain(|name| name.starts_with("cyrbk_"));
         assert_eq!(present, OWN_TABLES.map(str::to_owned).into());
+    }
+
+    #[test]
+    fn a_state_of_an_older_version_is_completed() {
+        let db = Connection::open_in_memory().unwrap();
+        prepare(&db, Open::Create).unwrap();
+        db.execute_batch("ALTER TABLE cyrbk_state DROP COLUMN mtime").unwrap();
+        prepare(&db, Open::Read).unwrap();
+        assert!(!db.column_exists(None, "cyrbk_state", "mtime").unwrap());
+        prepare(&db, Open::Write).unwrap();
+        assert!(db.column_exists(None, "cyrbk_state", "mtime").unwrap());
+        assert!(has_own_tables(&look(&db).unwrap().1));
     }
 
     #[test]

@@ -144,6 +144,6 @@ fn is_ended(chunk: &ChunkRow, moment: i64) -> bool {
 /// Makes readers trust what cyrbk's own tables say.
 fn conclude(index: &Index, end: u64) -> super::index::Result<()> {
     let checkpoint = FileHash::default().checkpoint();
-    index.set_state(&State { len_file: end, inode: 0, checkpoint })?;
+    index.set_state(&State { len_file: end, inode: 0, checkpoint, modified: None })?;
     index.commit()
 }

@@ -48,3 +48,6 @@ mod tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests_deep;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests_trust;

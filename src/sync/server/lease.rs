@@ -8,6 +8,7 @@
 //! committing its index cost more than a message does.
 
 mod apply;
+mod closing;
 mod get;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -24,6 +25,7 @@ pub(super) mod tests;
 
 use std::time::{Duration, Instant};
 
+use self::closing::Closing;
 use self::pending::Pending;
 use self::reserved::Reserved;
 use super::answers::Answers;
@@ -46,11 +48,11 @@ const SLOW_DOWN: Duration = Duration::from_secs(2);
 const LOCK_RETRY: Duration = Duration::from_millis(100);
 
 /// How long a backup stays open after RESTART if nothing else is asked for.
-pub(super) const LINGER: Duration = Duration::from_secs(1);
+pub(super) const LINGER: Duration = Duration::from_millis(200);
 /// How long it may stay open over any number of them: others want to see it too.
 const HOLD_MAX: Duration = Duration::from_secs(5);
 /// How long a command waits for a lock that another session is about to give back.
-const LINGERING: Duration = Duration::from_millis(1_500);
+const LINGERING: Duration = Duration::from_secs(1);
 
 /// How often a backup is looked for that is being moved.
 const OPEN_TRIES: usize = 5;
@@ -76,6 +78,7 @@ pub(super) struct Lease {
     asked: (Vec<u8>, usize),
     /// Those that were open at the latest RESTART; nothing knows them until they are opened.
     lingering: Vec<Held>,
+    closing: Closing,
 }
 
 struct Held {
@@ -120,12 +123,13 @@ impl Lease {
             is_forced: false,
             asked: (Vec::new(), 0),
             lingering: Vec::new(),
+            closing: Closing::default(),
         }
     }
 
     /// Whether any backup is held open.
     pub(super) fn is_empty(&self) -> bool {
-        self.open.is_empty() && self.lingering.is_empty()
+        self.open.is_empty() && self.lingering.is_empty() && self.closing.is_done()
     }
 
     /// Whether there is nothing that [`Work::Close`] would do.
@@ -135,7 +139,7 @@ impl Lease {
 
     /// Whether backups are held only because they may be wanted again.
     pub(super) fn is_lingering(&self) -> bool {
-        self.open.is_empty() && !self.lingering.is_empty()
+        self.open.is_empty() && !self.is_empty()
     }
 
     /// Does a job. May block.
@@ -247,7 +251,8 @@ impl Lease {
             self.open.push(self.lingering.remove(at));
             return Ok(self.open.len() - 1);
         }
-        self.finish_lingering();
+        self.closing.begin(std::mem::take(&mut self.lingering));
+        self.closing.wait_for(key);
         self.make_room()?;
         let writer = patiently(LINGERING, || self.open_writer(key)).inspect_err(|refusal| {
             if !matches!(refusal, Refusal::Locked) {
@@ -296,28 +301,18 @@ impl Lease {
     /// Makes everything durable that was acknowledged since the last time. The first error
     /// is returned, after all have been tried.
     fn restart(&mut self) -> Result<(), Refusal> {
-        self.finish_lingering();
         let mut result = self.begin_anew();
+        let mut unwanted = std::mem::take(&mut self.lingering);
         for mut held in self.open.drain(..) {
-            let lingers = held.since.elapsed() < HOLD_MAX;
-            let settled = if lingers { held.writer.sync(now()) } else { held.writer.finish(now()) };
-            if lingers && settled.is_ok() {
-                self.lingering.push(held);
+            let settled = held.writer.sync(now());
+            if settled.is_ok() {
+                let lingers = held.since.elapsed() < HOLD_MAX;
+                if lingers { &mut self.lingering } else { &mut unwanted }.push(held);
             }
             result = result.and(settled.map_err(Refusal::from));
         }
+        self.closing.begin(unwanted);
         result
-    }
-
-    /// Lets go of what was not asked for again. All of it is durable: should the index not be
-    /// committed, the next open does it.
-    fn finish_lingering(&mut self) {
-        for held in self.lingering.drain(..) {
-            let path = held.writer.path().to_owned();
-            if let Err(error) = finish(held) {
-                tracing::error!(file = %path.display(), %error, "cannot commit the index");
-            }
-        }
     }
 
     /// An error if something that was acknowledged cannot be promised any more; the next time
@@ -332,9 +327,11 @@ impl Lease {
 
     /// [`Lease::restart`], and lets go of every backup.
     fn finish_all(&mut self) -> Result<(), Refusal> {
-        self.finish_lingering();
         let result = self.begin_anew();
-        self.open.drain(..).map(finish).fold(result, Result::and)
+        self.closing.begin(std::mem::take(&mut self.lingering));
+        let result = self.open.drain(..).map(finish).fold(result, Result::and);
+        self.closing.wait();
+        result
     }
 }
 

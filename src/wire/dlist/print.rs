@@ -65,14 +65,13 @@ impl Printer {
         if text.is_empty() {
             return self.raw(b"\"\"");
         }
-        let short = text.len() < STRING_MAX;
-        if short && text.iter().all(|&c| FITS_BARE[usize::from(c)]) && text != b"NIL" {
+        if is_bare(text) {
             self.raw(text)
-        } else if short && text.iter().all(|&c| fits_quoted(c)) {
-            self.raw(b"\"").raw(text).raw(b"\"")
-        } else {
+        } else if is_literal(text) {
             let plus: &[u8] = if self.literals == Literals::NonSync { b"+" } else { b"" };
             self.raw(b"{").number(text.len() as u64).raw(plus).raw(b"}\r\n").raw(text)
+        } else {
+            self.raw(b"\"").raw(text).raw(b"\"")
         }
     }
 
@@ -154,6 +153,15 @@ impl Printer {
     pub fn separator(&mut self, index: usize) -> &mut Self {
         if index > 0 { self.raw(b" ") } else { self }
     }
+}
+
+fn is_bare(text: &[u8]) -> bool {
+    text.len() < STRING_MAX && text.iter().all(|&c| FITS_BARE[usize::from(c)]) && text != b"NIL"
+}
+
+/// Whether a string is printed as a literal.
+pub(super) fn is_literal(text: &[u8]) -> bool {
+    !is_bare(text) && (text.len() >= STRING_MAX || !text.iter().all(|&c| fits_quoted(c)))
 }
 
 const FITS_BARE: [bool; 256] = {
@@ -294,6 +302,22 @@ mod tests {
                 let mut expected = Vec::new();
                 by_element(&key, &value, &mut expected);
                 prop_assert_eq!(printer.into_text(), expected);
+            }
+        }
+
+        #[test]
+        fn every_header_that_is_read_is_printed_on_one_line(
+            partition in prop_oneof!["[ -~\u{e9}]{0,9}", "\"[ -~\u{e9}]{0,9}\"", "p{1020,1026}"],
+        ) {
+            let guid = "4eea1e78e5032625a64f9ba26611156942a8f86a";
+            let text = format!("%{{{partition} {guid} 3}}");
+            if let Some(file) = FileHeader::parse(text.as_bytes()) {
+                let mut printer = Printer::new(Literals::NonSync, Vec::new());
+                printer.file(&file);
+                let printed = printer.into_text();
+                let again = FileHeader::parse(printed.trim_ascii_end());
+                prop_assert_eq!(again.as_ref(), Some(&file));
+                prop_assert_eq!(printed.iter().filter(|c| **c == b'\n').count(), 1);
             }
         }
 

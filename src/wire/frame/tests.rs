@@ -155,3 +155,19 @@ fn stream() -> impl Strategy<Value = String> {
     ];
     prop::collection::vec(piece, 0..20).prop_map(|pieces| pieces.concat())
 }
+
+/// In the log such a partition would be a literal inside of the header, which nothing can read.
+#[test]
+fn a_partition_that_is_no_short_text_is_refused() {
+    let guid = "4eea1e78e5032625a64f9ba26611156942a8f86a";
+    let long = "p".repeat(1024);
+    for partition in ["a%b", "\"a%b\"", "\u{e9}", "\"a\u{e9}\"", "a\\b", &long] {
+        let text = format!("APPLY MESSAGE (%{{{partition} {guid} 5}}\r\nEXIT\n)\r\nNOOP\r\n");
+        let mut framer = Framer::new(Limits::LOG);
+        let mut input = text.as_bytes();
+        assert_eq!(framer.next(&mut input), Event::Line, "{partition}");
+        assert_eq!(framer.take_line(), Err(Poison::Header), "{partition}");
+        assert_eq!(framer.next(&mut input), Event::Line, "{partition}");
+        assert_eq!(framer.take_line().as_deref(), Ok(&b"NOOP"[..]), "{partition}");
+    }
+}

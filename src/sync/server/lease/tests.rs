@@ -94,6 +94,7 @@ fn a_backup_lingers_after_restart_for_the_same_session_only() {
     assert_eq!(ask(&mut lease, Work::Restart), "OK Restarting\r\n");
     // Another one is asked for: this one is let go of.
     assert!(subscribe(&mut lease, "ann", "first").starts_with("OK"));
+    lease.closing.wait();
     let names = Writer::open(&path, 1).unwrap().index().subscriptions().unwrap();
     assert_eq!(names, [b"user.first".to_vec(), b"user.second".to_vec()]);
     // The time that others wait is over.
@@ -103,7 +104,27 @@ fn a_backup_lingers_after_restart_for_the_same_session_only() {
     assert!(subscribe(&mut lease, "ann", "second").starts_with("OK"));
     lease.open[0].since -= HOLD_MAX;
     assert_eq!(ask(&mut lease, Work::Restart), "OK Restarting\r\n");
+    lease.closing.wait();
     assert!(lease.is_empty());
+}
+
+#[test]
+fn users_in_turn_find_their_backups_as_they_left_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut lease = lease(dir.path());
+    for number in 0..5 {
+        for user in ["tom", "ann", "bob", "tom", "eve"] {
+            assert!(subscribe(&mut lease, user, &format!("{number}")).starts_with("OK"));
+            assert_eq!(ask(&mut lease, Work::Restart), "OK Restarting\r\n");
+        }
+    }
+    assert_eq!(ask(&mut lease, Work::Exit), "OK Finished\r\n");
+    assert!(lease.is_empty());
+    for user in ["tom", "ann", "bob", "eve"] {
+        let path = lease.site.catalog.lookup(user.as_bytes()).unwrap().unwrap();
+        let writer = Writer::open(&path, 1).unwrap();
+        assert_eq!(writer.index().subscriptions().unwrap().len(), 5, "{user}");
+    }
 }
 
 #[test]
