@@ -4,6 +4,7 @@
 //! opens the backups and goes through them; what is said is in `words`.
 
 mod connect;
+mod json;
 pub(super) mod options;
 mod progress;
 mod words;
@@ -73,6 +74,11 @@ pub(super) fn run(options: &Options, streams: &mut Streams<'_>) -> Result<Exit, 
             return Ok(Exit::TempFail);
         }
     };
+    if let Some(into) = options.into.as_ref().filter(|into| into.as_bytes().contains(&b'/')) {
+        let into = into.display();
+        writeln!(streams.err, "{into}: not an internal name, such as user.alice.Rescue")?;
+        return Ok(Exit::TempFail);
+    }
     let request = request(options, what);
     let errand = Errand { options, settings: &settings, rules: &rules, request: &request, client };
     match options.mode {
@@ -207,7 +213,9 @@ impl Errand<'_> {
         });
         progress.end();
         result?;
-        tally.write(streams.out)?;
+        if !self.options.json {
+            tally.write(streams.out)?;
+        }
         let is_interrupted = interrupted.load(Ordering::Relaxed);
         Ok(if tally.failed() || is_interrupted { Exit::TempFail } else { Exit::Ok })
     }
@@ -221,18 +229,11 @@ impl Errand<'_> {
         let wait = if self.options.wait { Wait::Yes } else { Wait::No };
         let backup = match Backup::open_shared(&target.path, wait) {
             Ok(backup) => backup,
-            Err(error) => {
-                write_labelled(streams.err, label, &store_error(&error))?;
-                return Ok(Outcome::Failed);
-            }
+            Err(error) => return self.failed(target, label, &store_error(&error), streams),
         };
-        let looked = moment::look_back(backup, self.options.at, label, streams.err)?;
-        let backup = match looked {
+        let backup = match moment::look_back(backup, self.options.at, label, streams.err)? {
             Ok(backup) => backup,
-            Err(text) => {
-                write_labelled(streams.err, label, &text)?;
-                return Ok(Outcome::Failed);
-            }
+            Err(text) => return self.failed(target, label, &text, streams),
         };
         let planned = View::now(&backup).and_then(|view| {
             let plan = Plan::make(&view, self.rules, self.request, self.options.verbosity > 0)?;
@@ -240,16 +241,17 @@ impl Errand<'_> {
         });
         let (view, plan) = match planned {
             Ok(planned) => planned,
-            Err(error) => {
-                write_labelled(streams.err, label, &store_error(&error))?;
-                return Ok(Outcome::Failed);
-            }
+            Err(error) => return self.failed(target, label, &store_error(&error), streams),
         };
         for note in &plan.notes {
             words::write_note(note, streams.err)?;
         }
+        let is_empty = self.is_emptier_than_expected(&plan);
+        if is_empty {
+            write_labelled(streams.err, label, words::NOTHING_LIVES)?;
+        }
         if self.options.dry_run {
-            return self.dry_run(&plan, &view, label, streams);
+            return self.dry_run(target, &plan, &view, is_empty, label, streams);
         }
         let userid = self.owner(target, &plan);
         let staging = &self.settings.backup_staging_path;
@@ -262,32 +264,67 @@ impl Errand<'_> {
         };
         let report = match self.carry_out(&job, &plan, streams)? {
             Ok(report) => report,
-            Err(text) => {
-                write_labelled(streams.err, label, &text)?;
-                return Ok(Outcome::Failed);
-            }
+            Err(text) => return self.failed(target, label, &text, streams),
         };
-        if self.options.tell {
+        if self.options.tell && !self.options.json {
             words::write_report(&report, self.request.keep_ids, streams.out)?;
         }
-        let failed = words::write_failures(label, &plan, &report, streams.err)?;
+        let failed = words::write_failures(label, &plan, &report, streams.err)? || is_empty;
+        if self.options.json {
+            json::report(target, &plan, &report, failed).write(streams.out)?;
+        }
         Ok(if failed { Outcome::Failed } else { Outcome::Done })
+    }
+
+    /// Says that nothing of a backup could be restored.
+    fn failed(
+        &self,
+        target: &Target,
+        label: &[u8],
+        why: &str,
+        streams: &mut Streams<'_>,
+    ) -> Result<Outcome, Stop> {
+        write_labelled(streams.err, label, why)?;
+        if self.options.json {
+            json::failure(target, why).write(streams.out)?;
+        }
+        Ok(Outcome::Failed)
+    }
+
+    /// Whether someone who has asked for all that lives, or lived then, gets no mailbox. With many
+    /// backups there may well be one of a user who is gone.
+    fn is_emptier_than_expected(&self, plan: &Plan) -> bool {
+        let is_whole = match self.options.what {
+            Words::Living => true,
+            Words::All => self.options.at.is_some(),
+            Words::Objects(_) | Words::File(_) => false,
+        };
+        is_whole
+            && self.options.mode != Mode::All
+            && self.request.parts.has(restore::Part::Mail)
+            && plan.targets.is_empty()
     }
 
     fn dry_run(
         &self,
+        target: &Target,
         plan: &Plan,
         view: &View<'_>,
+        is_empty: bool,
         label: &[u8],
         streams: &mut Streams<'_>,
     ) -> Result<Outcome, Stop> {
-        words::write_plan(plan, view, &self.request.parts, streams.out)?;
+        if self.options.json {
+            json::plan(target, plan).write(streams.out)?;
+        } else {
+            words::write_plan(plan, view, &self.request.parts, streams.out)?;
+        }
         if self.options.verbosity > 0 {
             streams.out.flush()?;
             writeln!(streams.err, "do nothing (-n) specified, exiting now")?;
         }
         let failed = words::write_failures(label, plan, &Report::default(), streams.err)?;
-        Ok(if failed { Outcome::Failed } else { Outcome::Done })
+        Ok(if failed || is_empty { Outcome::Failed } else { Outcome::Done })
     }
 
     /// Restores; a connection that breaks is made again as long as that gets on.
@@ -303,7 +340,7 @@ impl Errand<'_> {
                 Ok(client) => client,
                 Err(error) => match all {
                     Some(report) => return Ok(Ok(report)),
-                    None => return Ok(Err(format!("cannot connect: {error}"))),
+                    None => return Ok(Err(words::unreachable(&error, &self.client))),
                 },
             };
             if self.options.verbosity > 0 && attempt == 0 && client.peer().has_sieve_mailbox {

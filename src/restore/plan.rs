@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::request::{Expunged, Object, Part, Request};
 use super::select::{Entry, Pick, lives, select};
+use super::there::There;
 use super::view::View;
 use crate::store::StoreError;
 use crate::store::error::Result;
@@ -43,6 +44,8 @@ pub struct Target {
     pub expunged: u64,
     /// Octets of all of them.
     pub octets: u64,
+    /// Its sources are one mailbox at different times: what several of them have is one message.
+    is_one_mailbox: bool,
 }
 
 /// Some messages of a mailbox in the backup.
@@ -184,6 +187,7 @@ impl Target {
             messages: 0,
             expunged: 0,
             octets: 0,
+            is_one_mailbox: request.into.is_none(),
         }
     }
 
@@ -207,14 +211,12 @@ impl Target {
                 (!lives, if lives { 0 } else { -source.mailbox.id })
             });
         }
-        for source in &self.sources {
-            for record in source.records(view, request.expunged)? {
-                match record.expunged {
-                    None => self.messages += 1,
-                    Some(_) => self.expunged += 1,
-                }
-                self.octets += record.size;
+        for record in self.records(view, request.expunged)?.all() {
+            match record.expunged {
+                None => self.messages += 1,
+                Some(_) => self.expunged += 1,
             }
+            self.octets += record.size;
         }
         let Some(first) = self.sources.first() else { return Ok(()) };
         if request.partition.is_none() {
@@ -248,8 +250,14 @@ impl Target {
     /// the rest, both in the order of restoring.
     pub fn records(&self, view: &View<'_>, expunged: Expunged) -> Result<Records> {
         let mut records = Records::default();
+        let may_overlap = self.is_one_mailbox && self.sources.len() > 1;
+        let mut counted = There::default();
         for (i, source) in self.sources.iter().enumerate() {
-            let from = source.records(view, expunged)?;
+            let mut from = source.records(view, expunged)?;
+            if may_overlap {
+                counted.clone().take_from(&mut from);
+                counted.add_records(&from);
+            }
             let to = if i == 0 && self.keep_ids { &mut records.exact } else { &mut records.more };
             to.extend(from);
         }
@@ -265,6 +273,12 @@ pub struct Records {
     pub exact: Vec<RecordRow>,
     /// With new ones.
     pub more: Vec<RecordRow>,
+}
+
+impl Records {
+    fn all(&self) -> impl Iterator<Item = &RecordRow> {
+        self.exact.iter().chain(&self.more)
+    }
 }
 
 impl Source {

@@ -15,7 +15,7 @@ use super::report::{MailboxReport, Report};
 use super::request::Request;
 use super::state;
 use super::view::View;
-use crate::sync::client::{Client, ClientError};
+use crate::sync::client::{Client, ClientError, RefusalCode};
 use crate::wire::mboxname::NameRules;
 
 /// What a run works with.
@@ -54,6 +54,10 @@ pub fn run(
         Ok(destination) => destination,
         Err(error) => {
             report.end(&error);
+            if matches!(error.refusal(), Some(RefusalCode::PermissionDenied | RefusalCode::Bad)) {
+                let hint = ". The account must be an administrator (admins) of the mail server";
+                report.ended = Some(error.to_string() + hint);
+            }
             return report;
         }
     };

@@ -8,10 +8,10 @@ use crate::wire::Guid;
 use crate::wire::apply::Reject;
 
 /// How often each message is in a mailbox.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct There(HashMap<Guid, Copies>);
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Copies {
     living: u32,
     expunged: u32,
@@ -26,6 +26,15 @@ impl There {
             there.add(record.guid, record.expunged);
         }
         Ok(there)
+    }
+
+    /// Counts what is going to be there.
+    pub(super) fn add_records(&mut self, records: &[RecordRow]) {
+        for record in records {
+            if let Some(guid) = record.guid {
+                self.add(guid, record.expunged.is_some());
+            }
+        }
     }
 
     fn add(&mut self, guid: Guid, expunged: bool) {

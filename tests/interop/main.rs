@@ -51,6 +51,7 @@ mod test_replication;
 mod test_replies;
 mod test_restore;
 mod test_restore_cut;
+mod test_restore_found;
 mod test_restore_more;
 mod test_restore_words;
 mod test_sasldb;

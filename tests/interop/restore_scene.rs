@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::backup_server::{BackupServer, CYRBK, Maker};
 use crate::cyrus::{Cyrus, clean_command};
 use crate::imap::Imap;
-use crate::process::{Output, Service, run, wait_for};
+use crate::process::{Output, Service, run, run_with, wait_for};
 use crate::site::{ADMIN, Channel, PASSWORD, Site};
 use crate::sync_client::SyncRun;
 use crate::test_limits::try_memory;
@@ -77,6 +77,21 @@ impl Scene {
     pub(crate) fn cyrbk_restore(&self, words: &[&str]) -> Output {
         let mut command = clean_command(Path::new(CYRBK));
         command.arg("restore");
+        self.run(command, words)
+    }
+
+    /// The same with something on standard input.
+    pub(crate) fn cyrbk_restore_from(&self, words: &[&str], input: &[u8]) -> Output {
+        let mut command = clean_command(Path::new(CYRBK));
+        command.arg("restore");
+        self.add_words(&mut command, words);
+        run_with(command, input, TIMEOUT)
+    }
+
+    /// Runs `cyrbk` with another command.
+    pub(crate) fn cyrbk(&self, name: &str, words: &[&str]) -> Output {
+        let mut command = clean_command(Path::new(CYRBK));
+        command.arg(name);
         self.run(command, words)
     }
 

@@ -2,8 +2,9 @@
 
 use crate::cyrus::Cyrus;
 use crate::mail;
+use crate::raw_csync::RawCsync;
 use crate::restore_scene::Scene;
-use crate::site::ADMIN;
+use crate::site::{ADMIN, PASSWORD};
 
 const DATE: i64 = 1_000_000_000;
 
@@ -48,6 +49,19 @@ fn delete_user(scene: &Scene, user: &str) {
     admin.ok(&format!("DELETE user.{user}"));
 }
 
+/// What only servers see: created modseqs, folder modseqs, the last append, user flags. Without
+/// when \Recent was last looked at: who compares looks.
+fn records(scene: &Scene) -> String {
+    let mut csync = RawCsync::login(scene.site.csync_port(), ADMIN, PASSWORD);
+    let names = ["user.tom", "user.tom.Work", "user.tom.Work.2024"];
+    let all = names.map(|name| {
+        let reply = csync.ask_whole(format!("GET FULLMAILBOX {name}\r\n").as_bytes());
+        let (before, after) = reply.split_once(" RECENTTIME ").unwrap();
+        format!("{before}{}", after.trim_start_matches(|c: char| c.is_ascii_digit()))
+    });
+    all.join("")
+}
+
 #[test]
 fn a_user_comes_back_as_he_was() {
     let Some(cyrus) = Cyrus::find_or_skip("a_user_comes_back_as_he_was") else { return };
@@ -55,12 +69,15 @@ fn a_user_comes_back_as_he_was() {
     furnish(&scene);
     let _ = scene.sync(&["-u", "tom"]);
     let before = scene.everything("tom");
+    let records_before = records(&scene);
+    assert!(records_before.contains("Important") && records_before.contains("CREATEDMODSEQ"));
     delete_user(&scene, "tom");
     // No copies are kept either.
     let _ = scene.site.program("cyr_expire", &["-E", "1", "-D", "0", "-X", "0"]);
     let output = scene.restore(&["-U", "-a", "SERVER", "tom"]).success();
     assert_eq!((output.stdout_text(), output.stderr_text()), (String::new(), String::new()));
     assert_eq!(scene.everything("tom"), before);
+    assert_eq!(records(&scene), records_before);
 }
 
 /// New ids, and everything else: annotations too, of which `sync_server` dies in a RESTORE.

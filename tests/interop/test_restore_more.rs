@@ -108,7 +108,7 @@ fn single_messages() {
     assert!(rescued.contains("\\Flagged") && rescued.contains("\\Seen"), "{rescued}");
     let output = scene.restore(&["SERVER", "tom", &"1".repeat(40), &guid(6)]);
     assert_eq!(output.code(), 75, "{output}");
-    let told = format!("tom: {}: Mailbox does not exist\n", "1".repeat(40));
+    let told = format!("tom: {}: Message does not exist\n", "1".repeat(40));
     assert_eq!(output.stderr_text(), told);
 }
 

@@ -23,6 +23,7 @@ Examples:
   cyrbk restore mail.example.com alice 84976990f3bc08fb48037b36fcc15832f019d92d
   cyrbk restore mail.example.com alice user/alice --at '2026-11-20 12:00'
   cyrbk restore mail.example.com --all-users --keep-ids --jobs 8
+  cyrbk search alice --subject invoice --guids | cyrbk restore mail.example.com alice -F -
   cyrbk restore '[2001:db8::1]:2005' alice --all --only sieve,subscriptions
 
 SERVER is a host, host:port, [IPv6 address]:port or the path of a Unix socket, with /tls
@@ -66,7 +67,7 @@ pub(super) struct RestoreArgs {
     #[arg(long)]
     with_deleted: bool,
     /// Objects from a file, one on each line; `-`: standard input
-    #[arg(long = "objects-from", value_name = "FILE", id = "file_of_objects")]
+    #[arg(short = 'F', long = "objects-from", value_name = "FILE", id = "file_of_objects")]
     objects_from: Option<OsString>,
     /// As it was at that moment: `YYYY-MM-DD HH:MM[:SS]`, local unless a zone follows
     #[arg(long, value_name = "TIME", value_parser = crate::cmd::time::moment)]
@@ -128,6 +129,9 @@ pub(super) struct RestoreArgs {
     /// Say less: only what was not restored
     #[arg(short, long)]
     quiet: bool,
+    /// JSON instead of text, an object for each backup
+    #[arg(long)]
+    json: bool,
 }
 
 impl From<RestoreArgs> for Options {
@@ -173,6 +177,7 @@ impl From<RestoreArgs> for Options {
             jobs: args.jobs,
             at: args.at,
             tell: !args.quiet,
+            json: args.json,
             ..Options::new(args.server, args.backup.unwrap_or_default(), what)
         }
     }
@@ -201,6 +206,8 @@ mod tests {
         assert_eq!(options.what, Words::Objects(vec!["user/alice".into(), "x".into()]));
         assert_eq!(options.expunged, Expunged::Only);
         assert!(!options.parts.unwrap().has(Part::Sieve));
+        assert_eq!(parse("cyrbk restore host alice -F -").unwrap().what, Words::File("-".into()));
+        assert!(parse("cyrbk restore host alice --all --json").unwrap().json);
         let options = parse("cyrbk restore host --all-users --jobs 3 --with-deleted").unwrap();
         assert_eq!((options.mode, options.what), (Mode::All, Words::All));
         let options = parse("cyrbk restore host alice --all --without sieve,seen").unwrap();

@@ -64,13 +64,6 @@ pub(super) fn client_options(
             (cert, key)
         }),
     };
-    // `/tls` behind the server's name asks for TLS, whatever the configuration says.
-    client.tls = match sync.tls {
-        SyncTls::Off => TlsMode::Never,
-        SyncTls::Optional => TlsMode::IfOffered,
-        SyncTls::Require => TlsMode::Required,
-        SyncTls::Immediate => TlsMode::OnConnect,
-    };
     client.login = login(sync, &|name| std::env::var(name).ok());
     client.compress = if options.compression { Compress::Required } else { Compress::IfOffered };
     client.timeouts = Timeouts {

@@ -62,6 +62,8 @@ pub struct Options {
     pub at: Option<i64>,
     /// Tell what was done, and not only what was not.
     pub tell: bool,
+    /// What was done in JSON instead, an object for each backup.
+    pub json: bool,
 }
 
 /// Which mailboxes and messages, as typed.
@@ -106,6 +108,7 @@ impl Options {
             jobs: None,
             at: None,
             tell: false,
+            json: false,
         }
     }
 }

@@ -5,9 +5,26 @@ use std::io::{self, Write};
 use crate::cmd::people::octets;
 use crate::cmd::report::write_labelled;
 use crate::restore::{
-    Decision, MailboxReport, Note, Parts, Plan, Report, StateOutcome, Target, View,
+    Decision, MailboxReport, Note, Object, Parts, Plan, Report, StateOutcome, Target, View,
 };
+use crate::sync::client::{ClientError, Options as ClientOptions};
 use crate::wire::dlist::lossy;
+
+/// Of a backup without a mailbox that lives, or lived at the moment asked for.
+pub(super) const NOTHING_LIVES: &str = "no mailbox is there, or was there then; --with-deleted \
+    brings back what was deleted, --at what was there at another moment";
+
+/// Why no connection is of use.
+pub(super) fn unreachable(error: &ClientError, options: &ClientOptions) -> String {
+    match error {
+        ClientError::Connect { address, source } => format!("cannot connect: {address}: {source}"),
+        ClientError::LoginRefused { .. } => {
+            let name = options.login.as_ref().map_or("", |login| &login.authname);
+            format!("cannot connect as {name}: {error}")
+        }
+        _ => format!("cannot connect: {error}"),
+    }
+}
 
 /// A decision in Cyrus's words.
 pub(super) fn write_note(note: &Note, out: &mut dyn Write) -> io::Result<()> {
@@ -115,8 +132,12 @@ pub(super) fn write_failures(
     err: &mut dyn Write,
 ) -> io::Result<bool> {
     for object in &plan.unknown {
-        let object = object.text();
-        write_labelled(err, label, &format!("{}: Mailbox does not exist", lossy(&object)))?;
+        let what = match object {
+            Object::Message(_) => "Message",
+            Object::Mailbox { .. } | Object::Uniqueid(_) => "Mailbox",
+        };
+        let text = format!("{}: {what} does not exist", lossy(&object.text()));
+        write_labelled(err, label, &text)?;
     }
     for mailbox in &report.mailboxes {
         let name = lossy(&mailbox.name);
@@ -138,6 +159,10 @@ pub(super) fn write_failures(
         let last = report.mailboxes.last().and_then(|mailbox| mailbox.failed.as_ref());
         if last != Some(why) {
             write_labelled(err, label, why)?;
+        }
+        if report.mailboxes.is_empty() {
+            write_labelled(err, label, "nothing was restored")?;
+            return Ok(true);
         }
         let complete = report.mailboxes.iter().filter(|mailbox| mailbox.is_whole()).count();
         let text = format!(

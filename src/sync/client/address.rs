@@ -104,7 +104,7 @@ fn host_and_port(text: &str) -> Result<Place, &'static str> {
         return Err("no host name can contain that");
     }
     if port.is_some_and(|port| !is_port(port)) {
-        return Err("no port behind the colon");
+        return Err("what stands behind the colon is no port");
     }
     Ok(Place::Host { name: name.to_owned(), port: port.map(str::to_owned) })
 }
