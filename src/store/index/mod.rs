@@ -7,6 +7,7 @@
 
 mod apply;
 mod audit;
+mod direct;
 mod doubt;
 mod figures;
 mod moment;
@@ -28,6 +29,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, ToSql, 
 
 pub use apply::Position;
 pub use audit::{Cell, Rows, Table, TableSum, UnsentRow};
+pub(in crate::store) use direct::last_rows;
 pub use figures::Place;
 pub use own::{ActiveRow, AnnotationRow};
 pub use provenance::Wanted;

@@ -11,15 +11,19 @@ use super::Open;
 /// release.
 const VERSION: i64 = 3;
 /// Newest version that is understood.
-const VERSION_MAX: i64 = 4;
+pub(super) const VERSION_MAX: i64 = 4;
+
+/// Definition of table `chunk`, as it is in every index.
+pub(super) const CHUNK_TABLE: &str = "CREATE TABLE chunk( id INTEGER PRIMARY KEY ASC, \
+    ts_start INTEGER, ts_end INTEGER, offset INTEGER unique, length INTEGER, file_sha1 TEXT, \
+    data_sha1 TEXT );";
+
+/// A reader can do without the others, which older versions did not have.
+pub(super) const NEEDED_TABLES: [&str; 4] = ["chunk", "message", "mailbox", "mailbox_message"];
 
 /// The tables that every index must have, with the version that brought them.
 const TABLES: [(&str, &str); 7] = [
-    (
-        "chunk",
-        "CREATE TABLE chunk( id INTEGER PRIMARY KEY ASC, ts_start INTEGER, ts_end INTEGER, \
-         offset INTEGER unique, length INTEGER, file_sha1 TEXT, data_sha1 TEXT );",
-    ),
+    ("chunk", CHUNK_TABLE),
     (
         "message",
         "CREATE TABLE message( id INTEGER PRIMARY KEY ASC, guid CHAR UNIQUE NOT NULL, partition \
@@ -94,10 +98,7 @@ pub(super) fn prepare(db: &Connection, mode: Open) -> Result<(), SchemaError> {
         (0, _) if missing.len() < TABLES.len() => Err(SchemaError::NoVersion),
         (0, Open::Read | Open::Write) => Err(SchemaError::Empty),
         (_, Open::Read) => match missing.first() {
-            // A reader can do without what older versions did not have.
-            Some((name, _)) if !["subscription", "seen", "sieve"].contains(name) => {
-                Err(SchemaError::NoTable(name))
-            }
+            Some((name, _)) if NEEDED_TABLES.contains(name) => Err(SchemaError::NoTable(name)),
             _ => Ok(()),
         },
         _ if missing.is_empty() && version >= VERSION && has_own_tables(&present) => Ok(()),
