@@ -10,6 +10,7 @@
 //! definition of a table, rows too large for a page, pages that make no sense) gives `None`: SQLite
 //! is to be asked, and says what is wrong if anything is.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
@@ -64,6 +65,8 @@ fn share(file: &File) -> Option<()> {
 
 /// Octets of the header of the file.
 const HEADER: usize = 100;
+/// Octets that are read at once.
+const HEAD: u64 = 32 * 1024;
 /// Text in UTF-8.
 const UTF8: u32 = 1;
 /// Pages of a tree between its root and a leaf.
@@ -78,11 +81,12 @@ struct Pages<'f> {
     file: &'f File,
     size: usize,
     count: u32,
-    first: Vec<u8>,
+    /// How the file begins: all of a small one.
+    head: Vec<u8>,
 }
 
-struct Page {
-    octets: Vec<u8>,
+struct Page<'p> {
+    octets: Cow<'p, [u8]>,
     /// Where the header of the tree's page begins.
     start: usize,
     is_leaf: bool,
@@ -100,30 +104,28 @@ enum Value<'p> {
 impl<'f> Pages<'f> {
     /// Reads the header of the file.
     fn open(file: &'f File) -> Option<Pages<'f>> {
-        let mut first = vec![0; 4096];
-        file.read_exact_at(&mut first, 0).ok()?;
-        let size = match u16::from_be_bytes([first[16], first[17]]) {
+        let len_file = file.metadata().ok()?.len();
+        let mut head = vec![0; len_file.min(HEAD) as usize];
+        if head.len() < HEADER {
+            return None;
+        }
+        file.read_exact_at(&mut head, 0).ok()?;
+        let size = match u16::from_be_bytes([head[16], head[17]]) {
             1 => 65_536,
             size => usize::from(size),
         };
         // Rollback journal, no octets reserved, the payload fractions that there are.
         let is_plain =
-            first.starts_with(b"SQLite format 3\0") && first[18..24] == [1, 1, 0, 64, 32, 32];
-        let (changes, valid_for) = (word(&first, 24)?, word(&first, 92)?);
-        let version = i64::from(word(&first, 60)?);
-        let is_known = word(&first, 56)? == UTF8 && (1..=VERSION_MAX).contains(&version);
-        let count = word(&first, 28)?;
-        if !is_plain || !is_known || changes != valid_for || size < 512 {
+            head.starts_with(b"SQLite format 3\0") && head[18..24] == [1, 1, 0, 64, 32, 32];
+        let (changes, valid_for) = (word(&head, 24)?, word(&head, 92)?);
+        let version = i64::from(word(&head, 60)?);
+        let is_known = word(&head, 56)? == UTF8 && (1..=VERSION_MAX).contains(&version);
+        let count = word(&head, 28)?;
+        if !is_plain || !is_known || changes != valid_for || !size.is_power_of_two() || size < 512 {
             return None;
         }
-        if file.metadata().ok()?.len() != u64::from(count) * size as u64 {
-            return None;
-        }
-        first.resize(size, 0);
-        if size > 4096 {
-            file.read_exact_at(&mut first, 0).ok()?;
-        }
-        Some(Pages { file, size, count, first })
+        (len_file == u64::from(count) * size as u64).then_some(())?;
+        Some(Pages { file, size, count, head })
     }
 
     fn last_rows(&self) -> Option<LastRows> {
@@ -177,17 +179,18 @@ impl<'f> Pages<'f> {
         None
     }
 
-    fn page(&self, number: u32) -> Option<Page> {
+    fn page(&self, number: u32) -> Option<Page<'_>> {
         if number == 0 || number > self.count {
             return None;
         }
-        let octets = if number == 1 {
-            self.first.clone()
+        let at = u64::from(number - 1) * self.size as u64;
+        let is_in_head = at + self.size as u64 <= self.head.len() as u64;
+        let octets = if is_in_head {
+            Cow::Borrowed(self.head.get(at as usize..)?.get(..self.size)?)
         } else {
             let mut octets = vec![0; self.size];
-            let at = u64::from(number - 1) * self.size as u64;
             self.file.read_exact_at(&mut octets, at).ok()?;
-            octets
+            Cow::Owned(octets)
         };
         let start = if number == 1 { HEADER } else { 0 };
         let is_leaf = match *octets.get(start)? {
@@ -200,7 +203,7 @@ impl<'f> Pages<'f> {
     }
 }
 
-impl Page {
+impl Page<'_> {
     fn cell(&self, i: usize) -> Option<usize> {
         half(&self.octets, self.start + if self.is_leaf { 8 } else { 12 } + 2 * i)
     }
@@ -434,6 +437,13 @@ mod tests {
             index.commit().unwrap();
             same_as_sqlite(&path);
         }
+        for size in [4096, 65_536] {
+            index.db.execute_batch(&format!("PRAGMA page_size = {size}; VACUUM")).unwrap();
+            same_as_sqlite(&path);
+        }
+        // Definitions of tables go on in other pages.
+        index.db.execute_batch("PRAGMA page_size = 512; VACUUM").unwrap();
+        assert_eq!(last_rows(&path), None);
     }
 
     #[test]

@@ -184,7 +184,9 @@ impl Index {
         )?;
         if mode != Open::Read {
             // GUIDs are random keys: a cache of 16 MiB makes large chunks 1.4 times as fast.
-            self.db.execute_batch("PRAGMA cache_size = -16384;")?;
+            // A new index has some thirty tables and indexes, of which each has a page: four times
+            // as large a file with pages of SQLite's usual size. Large ones are none the worse.
+            self.db.execute_batch("PRAGMA cache_size = -16384; PRAGMA page_size = 1024;")?;
         }
         Ok(())
     }
