@@ -178,12 +178,12 @@ fn system_calls_of_one_new_message_after_another() {
 
 /// Calls of a message and an empty session for another user, of which the server opens and closes
 /// both.
-const TURN_CALLS: u64 = 430;
+const TURN_CALLS: u64 = 370;
 /// Calls of a message for the user who had the one before.
 const NEXT_CALLS: u64 = 60;
 
 /// Calls that `list` makes for each backup that is in order.
-const LIST_CALLS: u64 = 22;
+const LIST_CALLS: u64 = 19;
 
 #[test]
 fn system_calls_of_a_listing() {

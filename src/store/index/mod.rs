@@ -21,6 +21,7 @@ mod truth;
 #[cfg(test)]
 pub(crate) mod work;
 
+use std::cell;
 use std::path::{Path, PathBuf};
 
 use rusqlite::config::DbConfig;
@@ -123,6 +124,8 @@ pub struct ChunkRow {
 /// An open index.
 pub struct Index {
     db: Connection,
+    /// A transaction is open only to read, see [`Index::hold`].
+    is_held: cell::Cell<bool>,
 }
 
 impl Index {
@@ -141,7 +144,7 @@ impl Index {
         let db = Connection::open_with_flags(path, flags)?;
         #[cfg(test)]
         let db = work::watched(db)?;
-        let index = Index { db };
+        let index = Index { db, is_held: cell::Cell::new(false) };
         let configured = index.configure(mode).map_err(SchemaError::from);
         let prepared = configured.and_then(|()| schema::prepare(&index.db, mode));
         match prepared {
@@ -161,7 +164,8 @@ impl Index {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_CREATE
             | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let index = Index { db: Connection::open_with_flags("", flags)? };
+        let db = Connection::open_with_flags("", flags)?;
+        let index = Index { db, is_held: cell::Cell::new(false) };
         index.configure(Open::Create)?;
         schema::prepare(&index.db, Open::Create).map_err(|what| IndexError::Unusable {
             path: PathBuf::new(),
@@ -197,14 +201,35 @@ impl Index {
         &self,
         ask: impl FnOnce(&Index) -> T,
     ) -> rusqlite::Result<T> {
+        if !self.db.is_autocommit() {
+            return Ok(ask(self));
+        }
         self.db.execute_batch("BEGIN")?;
         let answer = ask(self);
         self.db.execute_batch("COMMIT")?;
         Ok(answer)
     }
 
+    /// From now on, until [`Index::begin`], all questions are asked at once: for whoever holds
+    /// the lock of the data file, so that nobody wants to write meanwhile.
+    pub(in crate::store) fn hold(&self) -> Result<()> {
+        self.db.execute_batch("BEGIN")?;
+        self.is_held.set(true);
+        Ok(())
+    }
+
+    /// Ends what [`Index::hold`] has begun; whether it had.
+    fn let_go(&self) -> Result<bool> {
+        let was_held = self.is_held.replace(false);
+        if was_held {
+            self.db.execute_batch("COMMIT")?;
+        }
+        Ok(was_held)
+    }
+
     /// Begins the transaction of a chunk. Others still see the index as it was.
     pub fn begin(&self) -> Result<()> {
+        self.let_go()?;
         Ok(self.db.execute_batch("BEGIN IMMEDIATE")?)
     }
 
