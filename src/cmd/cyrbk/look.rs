@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::ConfigArg;
+use super::select::ConfigArg;
 use crate::cmd::Mode;
 use crate::cmd::cyr_backup::{
-    Command, Export, Form, Imap, JsonWhat, List, Options, Search, SearchForm, Show, SummaryForm,
+    Command, Dump, Export, Form, Imap, JsonWhat, List, Options, Search, SearchForm, Show,
+    SummaryForm,
 };
 use crate::store::search::Query;
 
@@ -195,7 +196,7 @@ impl BackupArgs {
     pub(super) fn options(self, command: Command) -> Options {
         let mode = match (self.file, self.mailbox) {
             (true, _) => Mode::Files,
-            (_, true) => Mode::Mailboxes,
+            (_, true) => Mode::MailboxesOfEitherName,
             _ => Mode::Userids,
         };
         let config = Some(self.config.config);
@@ -220,6 +221,38 @@ impl From<ShowArgs> for Options {
             }
         };
         args.backup.options(command)
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DumpArgs {
+    #[command(flatten)]
+    backup: BackupArgs,
+    #[command(subcommand)]
+    what: DumpWhat,
+}
+
+#[derive(Debug, Subcommand)]
+enum DumpWhat {
+    /// A message, as it was stored
+    Message {
+        /// Its SHA-1, 40 hex digits
+        guid: OsString,
+    },
+    /// The text of a chunk
+    Chunk {
+        /// Its number, as `cyr_backup ... list chunks` has it
+        id: OsString,
+    },
+}
+
+impl From<DumpArgs> for Options {
+    fn from(args: DumpArgs) -> Options {
+        let what = match args.what {
+            DumpWhat::Message { guid } => Dump::Message(guid),
+            DumpWhat::Chunk { id } => Dump::Chunk(id),
+        };
+        args.backup.options(Command::Dump(what))
     }
 }
 

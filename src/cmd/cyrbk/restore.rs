@@ -5,7 +5,7 @@ use std::num::NonZero;
 
 use clap::{ArgGroup, Args};
 
-use super::ConfigArg;
+use super::select::ConfigArg;
 use crate::cmd::Mode;
 use crate::cmd::restore::{Options, Words};
 use crate::restore::{Expunged, Parts};
@@ -87,7 +87,7 @@ pub(super) struct RestoreArgs {
     /// Bring messages back to sight that were expunged, and nothing else
     #[arg(long, group = "expunged")]
     only_expunged: bool,
-    /// Put everything into this mailbox, by its internal name (user.alice.Rescue)
+    /// Put everything into this mailbox
     #[arg(long, value_name = "MAILBOX")]
     into: Option<OsString>,
     /// Partition of the mail server for mailboxes that are created
@@ -152,7 +152,7 @@ impl From<RestoreArgs> for Options {
             mode: match (args.all_users, args.file, args.mailbox) {
                 (true, _, _) => Mode::All,
                 (_, true, _) => Mode::Files,
-                (_, _, true) => Mode::Mailboxes,
+                (_, _, true) => Mode::MailboxesOfEitherName,
                 _ => Mode::Userids,
             },
             recursive: args.recursive,
@@ -178,6 +178,7 @@ impl From<RestoreArgs> for Options {
             at: args.at,
             tell: !args.quiet,
             json: args.json,
+            own_words: true,
             ..Options::new(args.server, args.backup.unwrap_or_default(), what)
         }
     }
