@@ -1,6 +1,7 @@
 //! `cyrbk`: all commands under one name, and those that Cyrus has no tool for.
 
 mod admin;
+mod completions;
 mod daily;
 mod look;
 mod passwd;
@@ -10,7 +11,8 @@ mod select;
 use std::ffi::OsString;
 
 use admin::{DeleteArgs, LockArgs, MoveArgs, ReconstructArgs, ReindexArgs, StatArgs};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use completions::CompletionsArgs;
 use daily::{CompactArgs, ListArgs, VerifyArgs};
 use look::{DumpArgs, ExportArgs, SearchArgs, ShowArgs};
 use passwd::PasswdArgs;
@@ -42,6 +44,11 @@ Exit status:
   64  the words make no sense
   75  something could not be done
   78  the configuration cannot be read or is wrong";
+
+/// At the end of the help of each command.
+const STATUSES: &str = "\
+Exit status: 0 done, 64 the words make no sense, 75 something could not be done,
+78 the configuration cannot be read or is wrong";
 
 /// A backup server for Cyrus IMAP.
 #[derive(Debug, Parser)]
@@ -86,13 +93,27 @@ enum Command {
     Restore(Box<RestoreArgs>),
     /// Set the password of a user of the backup server
     Passwd(PasswdArgs),
+    /// Write completions for a shell to standard output
+    Completions(CompletionsArgs),
+}
+
+/// The parser: each command's help ends with the exit statuses.
+fn parser() -> clap::Command {
+    Words::command().mut_subcommands(|command| {
+        let help = match command.get_after_help() {
+            Some(help) => format!("{help}\n\n{STATUSES}"),
+            None => STATUSES.to_owned(),
+        };
+        command.after_help(help)
+    })
 }
 
 /// Runs `cyrbk` with these words, the first of which is its name.
 pub(super) fn run(args: &[OsString], streams: &mut Streams<'_>) -> Result<Exit, Stop> {
     let program = OsString::from("cyrbk");
     let args = std::iter::once(&program).chain(args.iter().skip(1));
-    let words = match Words::try_parse_from(args) {
+    let words = parser().try_get_matches_from(args);
+    let words = match words.and_then(|words| Words::from_arg_matches(&words)) {
         Ok(words) => words,
         // Also how help and version come out.
         Err(answer) if answer.use_stderr() => {
@@ -121,6 +142,7 @@ pub(super) fn run(args: &[OsString], streams: &mut Streams<'_>) -> Result<Exit, 
         Command::Dump(args) => cyr_backup::run(&args.into(), streams),
         Command::Restore(args) => super::restore::run(&(*args).into(), streams),
         Command::Passwd(args) => passwd::run(&args, streams),
+        Command::Completions(args) => completions::run(&args, parser(), streams),
     }
 }
 
@@ -145,8 +167,6 @@ fn conclude(result: anyhow::Result<()>, streams: &mut Streams<'_>) -> Result<Exi
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
     use crate::cmd::Mode;
 
@@ -157,7 +177,19 @@ mod tests {
 
     #[test]
     fn the_parser_is_consistent() {
-        Words::command().debug_assert();
+        parser().debug_assert();
+    }
+
+    #[test]
+    fn every_help_has_an_example_and_the_statuses() {
+        let mut parser = parser();
+        parser.build();
+        for command in parser.get_subcommands_mut().filter(|c| c.get_name() != "help") {
+            let name = command.get_name().to_owned();
+            let help = command.render_help().to_string();
+            assert!(help.contains("Examples:") && help.contains("78 the config"), "{name}: {help}");
+            assert!(help.contains(&format!("cyrbk {name} ")), "{name}");
+        }
     }
 
     #[test]

@@ -20,6 +20,13 @@ const TLS_SOCKET: &str = "tls";
 
 /// The command line of `cyrbk serve`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  cyrbk serve
+  cyrbk serve -C /etc/imapd-backup.conf --listen 0.0.0.0:2005 --listen '[::]:2005'
+
+It runs in the foreground until SIGTERM or Ctrl-C, logs to standard error, and becomes the Cyrus
+user if it is started as root.")]
 pub struct ServeArgs {
     /// Configuration file of the backup server
     #[arg(short = 'C', long = "config", value_name = "FILE", default_value = "/etc/imapd.conf")]

@@ -284,6 +284,32 @@ mod tests {
     }
 
     #[test]
+    fn who_interrupts_is_told_what_is_waited_for() {
+        for is_terminal in [true, false] {
+            let (mut out, mut err) = (Vec::new(), Vec::new());
+            let mut streams = Streams::new(&mut out, &mut err);
+            streams.err_is_terminal = is_terminal;
+            let interrupted = AtomicBool::new(false);
+            let visit = |_: &usize, _: &mut Streams<'_>| {
+                interrupted.store(true, Ordering::Relaxed);
+                std::thread::sleep(GLANCE * 4);
+                Ok(Outcome::Done)
+            };
+            let (mut visited, progress) = (0, Progress::hidden());
+            let mut done = |_: usize, _: Outcome| {
+                visited += 1;
+                true
+            };
+            let items: Vec<usize> = (0..100).collect();
+            in_parallel(&items, 2, &visit, &interrupted, &progress, &mut streams, &mut done)
+                .unwrap();
+            assert!((1..=2).contains(&visited), "{visited}");
+            let told = String::from_utf8(err).unwrap();
+            assert_eq!(told, if is_terminal { format!("{FINISHING}\n") } else { String::new() });
+        }
+    }
+
+    #[test]
     fn output_that_fails_ends_the_run() {
         let items: Vec<usize> = (0..1000).collect();
         let started = AtomicUsize::new(0);

@@ -128,7 +128,7 @@ Examples:
   cyrbk reconstruct
 
 Whose a file is, its lines say. An entry that leads to a file stays; what is not
-clear is listed, and exit status 75 says that something was.")]
+clear is listed (75).")]
 pub(super) struct ReconstructArgs {
     #[command(flatten)]
     config: ConfigArg,

@@ -7,6 +7,13 @@ use crate::cmd::Mode;
 use crate::cmd::ctl_backups::{Command, Level, Options};
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  cyrbk list
+  cyrbk list --stale 24
+  cyrbk list --domain example.com --json
+
+Columns: end of the last chunk, octets of the data file, userid, data file.")]
 pub(super) struct ListArgs {
     #[command(flatten)]
     config: ConfigArg,

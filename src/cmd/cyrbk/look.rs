@@ -73,12 +73,13 @@ Examples:
   cyrbk export alice --at '2026-11-20 12:00' --tar | tar tv
   cyrbk search alice --subject invoice --guids | cyrbk export alice --guids - --eml /tmp/found
 
-What is there already is never overwritten. Exit status 75: a message was damaged or
-missing; the others were written.")]
+What is there already is never overwritten. A message that is damaged or missing is named, and
+the others are written (75).")]
 pub(super) struct ExportArgs {
     #[command(flatten)]
     backup: BackupArgs,
-    /// Names or uniqueids; the whole user without any
+    /// Names, as typed (user/alice/Work) or as listed (user.alice.Work), or uniqueids; the whole
+    /// user without any
     #[arg(value_name = "MAILBOX")]
     mailboxes: Vec<OsString>,
     /// An mbox for each mailbox in this directory, instead of one to standard output
@@ -225,6 +226,12 @@ impl From<ShowArgs> for Options {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  cyrbk dump alice message 84976990f3bc08fb48037b36fcc15832f019d92d > message.eml
+  cyrbk dump alice chunk 3 | less
+
+A message is written only if it hashes to its GUID.")]
 pub(super) struct DumpArgs {
     #[command(flatten)]
     backup: BackupArgs,

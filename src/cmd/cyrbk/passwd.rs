@@ -11,6 +11,11 @@ use crate::cmd::{Exit, Stop, Streams, passwd, site, startup};
 use crate::config::Settings;
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  cyrbk passwd backup                 asks for the password
+  cyrbk passwd backup < file          takes the first line of a file
+  cyrbk passwd --delete backup")]
 pub(super) struct PasswdArgs {
     #[command(flatten)]
     config: ConfigArg,

@@ -32,9 +32,7 @@ configuration (or restore_sync_..., or those of --channel), or CYRBK_SYNC_AUTHNA
 CYRBK_SYNC_PASSWORD of the environment.
 
 The same command again restores what is missing and nothing twice: that is also how a
-restore that was cut off goes on.
-
-Exit status: 0 everything is restored, 75 something is not and was told")]
+restore that was cut off goes on.")]
 #[command(group = ArgGroup::new("what").args(["objects", "all", "file_of_objects", "all_users"])
     .required(true))]
 #[command(group = ArgGroup::new("kept").args(["keep_ids"])
