@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::sys::stat::{Mode, umask};
 
 use super::identity::become_cyrus;
-use super::{hosts_access, inherited, log, service};
+use super::{directories, hosts_access, inherited, log, service};
 use crate::config::Settings;
 use crate::sync::server::{Listener, Manager, Retirement, Server, bind};
 
@@ -17,6 +17,10 @@ const DEFAULT_LISTEN: &str = "localhost:2005";
 const SERVICE: &str = "backupd";
 /// `FileDescriptorName=` of a systemd socket for TLS from the first octet on.
 const TLS_SOCKET: &str = "tls";
+
+/// What a machine without Cyrus mostly lacks.
+const NO_USER: &str = "cannot become the user and group that cyrus_user and cyrus_group name; to \
+    make the usual ones: useradd --system --gid mail --home-dir /nonexistent cyrus";
 
 /// The command line of `cyrbk serve`.
 #[derive(Debug, clap::Args)]
@@ -48,11 +52,17 @@ pub fn run(args: &ServeArgs) -> Result<()> {
     let settings = Settings::load(&args.config, SERVICE)?;
     log::start(&settings, log::Target::Stderr);
     service::check(&settings)?;
+    if let Some(missing) = directories::without_configdirectory(&settings) {
+        bail!(missing);
+    }
+    if let Some(missing) = directories::without_partitions(&settings) {
+        tracing::warn!("{missing}");
+    }
     let listeners = listeners(args, &settings)?;
     // As root up to here, for ports below 1024 and a limit above the usual.
     hosts_access::warn_of_rules(service::SERVICE);
     service::raise_descriptor_limit();
-    become_cyrus(&settings)?;
+    become_cyrus(&settings).context(NO_USER)?;
     umask(Mode::from_bits_truncate(settings.umask));
     let server = server(&settings, listeners)?;
     for address in server.addresses() {

@@ -2,12 +2,13 @@
 
 use std::io::IsTerminal;
 
+use anyhow::bail;
 use clap::Args;
 
 use super::conclude;
 use super::select::ConfigArg;
 use crate::cmd::json::Json;
-use crate::cmd::{Exit, Stop, Streams, passwd, site, startup};
+use crate::cmd::{Exit, Stop, Streams, directories, passwd, site, startup};
 use crate::config::Settings;
 
 #[derive(Debug, Args)]
@@ -49,6 +50,9 @@ fn json(args: &PasswdArgs) -> Json {
 }
 
 fn set_password(args: &PasswdArgs, settings: &Settings) -> anyhow::Result<()> {
+    if let Some(missing) = directories::without_configdirectory(settings) {
+        bail!(missing);
+    }
     let stdin = std::io::stdin();
     let request = passwd::Request {
         user: &args.user,
