@@ -134,6 +134,24 @@ fn restore_names_the_value_that_is_wrong() {
     assert!(lines[0].out_text().starts_with("user.carol.Rescue: "), "{}", lines[0].err_text());
 }
 
+/// Who has just typed what to show adds the rest behind it.
+#[test]
+fn options_may_stand_behind_what_is_shown() {
+    let site = Site::of_fixture("main");
+    let conf = site.conf().display().to_string();
+    for (line, same) in [
+        ("show bob messages in user.bob --json -C CONF", "show --json bob messages in user.bob"),
+        ("show user.bob chunks --mailbox -C CONF", "show --mailbox user.bob chunks"),
+        ("dump two/b/bob_5xHD5K chunk 1 --file -C CONF", "dump bob chunk 1"),
+    ] {
+        let mut command = site.command(Path::new(env!("CARGO_BIN_EXE_cyrbk")));
+        command.args(line.replace("CONF", &conf).split(' '));
+        let ran = wait(command);
+        assert_eq!(ran.code, 0, "{line}: {}", ran.err_text());
+        assert_eq!(ran, cyrbk(&site, same), "{line}");
+    }
+}
+
 #[test]
 fn completions_are_those_of_a_shell() {
     let site = Site::empty();

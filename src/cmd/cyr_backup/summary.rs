@@ -8,7 +8,7 @@ use super::dump::UNKNOWN;
 use super::{Failure, Look, Show, SummaryForm};
 use crate::cmd::Streams;
 use crate::cmd::json::Json;
-use crate::cmd::people::{cut, harmless};
+use crate::cmd::people::{column, harmless};
 use crate::cmd::report::{store_error, write_labelled};
 use crate::cmd::time::LocalTime;
 use crate::store::exact::Truth;
@@ -152,10 +152,9 @@ pub(super) fn write_text(
         }
         let date = summary.date.or(row.internaldate);
         let date = date.map_or(String::new(), |date| time.format(date));
-        let (from, subject) = (harmless(&summary.from), harmless(&summary.subject));
-        let (from, subject) = (cut(&from, FROM_WIDTH), cut(&subject, SUBJECT_WIDTH));
-        write!(out, "{date:<19}  {from:<FROM_WIDTH$}  {subject:<SUBJECT_WIDTH$}")?;
-        writeln!(out, "  {}", row.guid)?;
+        let from = column(&harmless(&summary.from), FROM_WIDTH);
+        let subject = column(&harmless(&summary.subject), SUBJECT_WIDTH);
+        writeln!(out, "{date:<19}  {from}  {subject}  {}", row.guid)?;
     }
     Ok(())
 }

@@ -19,13 +19,13 @@ pub(super) struct BackupArgs {
     #[command(flatten)]
     config: ConfigArg,
     /// BACKUP is a data file
-    #[arg(long, group = "mode")]
+    #[arg(long, global = true, conflicts_with = "mailbox")]
     file: bool,
     /// BACKUP is a mailbox
-    #[arg(long, group = "mode")]
+    #[arg(long, global = true)]
     mailbox: bool,
     /// As it was then: "2026-11-20 12:00", which is local, or RFC 3339
-    #[arg(long, value_name = "TIME", value_parser = crate::cmd::time::moment)]
+    #[arg(long, global = true, value_name = "TIME", value_parser = crate::cmd::time::moment)]
     at: Option<i64>,
     /// A userid, unless an option says otherwise
     #[arg(value_name = "BACKUP")]
@@ -45,7 +45,7 @@ pub(super) struct ShowArgs {
     #[command(flatten)]
     backup: BackupArgs,
     /// JSON instead of text
-    #[arg(long)]
+    #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
     what: ShowWhat,

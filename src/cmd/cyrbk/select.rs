@@ -13,7 +13,7 @@ use crate::cmd::startup::DEFAULT_CONFIG;
 #[derive(Debug, Args)]
 pub(super) struct ConfigArg {
     /// Configuration file
-    #[arg(short = 'C', value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    #[arg(short = 'C', value_name = "FILE", global = true, default_value = DEFAULT_CONFIG)]
     pub(super) config: PathBuf,
 }
 
