@@ -121,8 +121,7 @@ fn reading_one_message() {
         client.ask(b"GET USER others\r\n");
         client.ask(b"RESTART\r\n");
         let path = server.data_file("tom");
-        let cost = least_cost(ROUNDS, |_| read(&path, &wanted));
-        cost
+        least_cost(ROUNDS, |_| read(&path, &wanted))
     };
     // The message in the middle is the first one of its portion.
     let (small, large) = (measure(PORTION), measure(4 * PORTION));
