@@ -3,29 +3,33 @@
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::line::{self, Stays};
 use super::output::Output;
-use super::plan::{Kept, Plan};
+use super::plan::{self, Plan};
 use super::replace::{self, fail_point};
 use super::sizes::Sizes;
 use super::spool::Spool;
 use super::survey::Survey;
-use super::{CompactError, Event, Policy, Sink};
+use super::{CACHE_KIB, CompactError, Event, Policy, Sink};
 use crate::lock::{self, Kind, Wait};
 use crate::store::chunk::{CHUNK_HEADER, MemberError, MemberWriter, RESTART_EVERY};
 use crate::store::disk::Disk;
 use crate::store::error::StoreError;
 use crate::store::file_hash::FileHash;
 use crate::store::helpers;
-use crate::store::index::{Index, IndexError, Open, Position, RestartPoint, State, Wanted};
+use crate::store::index::{Index, IndexError, Kept, Open, Position, RestartPoint, State, Wanted};
 use crate::store::log::{LogError, LogLine, LogReader, NoBodies};
 use crate::store::replay::{self, Lines, Scanned};
 use crate::wire::apply::Apply;
 use crate::wire::dlist::parse_item;
 use crate::wire::own::{Compacted, Own};
+
+/// Lines of which it is known at a time what stays of them.
+const LINES_AT_A_TIME: usize = 64;
 
 /// What the new pair is made of.
 #[derive(Clone, Copy)]
@@ -77,6 +81,7 @@ pub(super) fn write(
     let names = replace::NewNames::claim(source.path)?;
     let file = create(names.data())?;
     let index = Index::open(names.index(), Open::Create).map_err(StoreError::index(source.path))?;
+    index.work_on_disk(CACHE_KIB).map_err(StoreError::index(source.path))?;
     let output = Output::new(file);
     let mut act = Act {
         source: *source,
@@ -135,22 +140,21 @@ struct OpenChunk {
 
 impl<'a> Act<'a> {
     fn chunks(&mut self, sink: &mut Sink<'_>) -> Result<(), CompactError> {
-        let (kept, file, sizes) = (&self.source.plan.kept, self.source.file, self.sizes);
-        let joins = |one: Option<&Kept>, next: Option<&Kept>| {
-            one.is_some_and(|one| sizes.combines(one.length, next.map(|next| next.length)))
-        };
+        let (path, file, sizes) = (self.source.path, self.source.file, self.sizes);
         // Those that will go on as they are, as far as can be foreseen, are read ahead.
+        let kept = Neighbours::new(plan::kept(&self.source.survey.scratch));
         helpers::in_order(
-            kept.iter().enumerate().map(Ok),
+            kept.map(|chunk| chunk.map_err(StoreError::index(path)).map_err(CompactError::from)),
             || (),
-            |(), (i, chunk)| {
-                let before = i.checked_sub(1).and_then(|i| kept.get(i));
-                let is_joined = joins(before, Some(chunk)) || joins(Some(chunk), kept.get(i + 1));
-                let end = chunk.whole_until.filter(|_| !is_joined && !sizes.splits(chunk.length));
-                let scanned = end.map(|end| replay::scan_member(file, chunk.offset, end));
-                (i, chunk, scanned)
+            |(), (before, chunk, next)| {
+                let is_joined = joins(sizes, before, Some(chunk.source.length))
+                    || joins(sizes, Some(chunk.source.length), next.as_ref().map(length_of));
+                let splits = sizes.splits(chunk.source.length);
+                let end = chunk.whole_until.filter(|_| !is_joined && !splits);
+                let scanned = end.map(|end| replay::scan_member(file, chunk.source.offset, end));
+                (chunk, next, scanned)
             },
-            |(i, chunk, scanned)| self.chunk(chunk, kept.get(i + 1), scanned, sink),
+            |(chunk, next, scanned)| self.chunk(&chunk, next.as_ref(), scanned, sink),
         )
     }
 
@@ -162,13 +166,16 @@ impl<'a> Act<'a> {
         sink: &mut Sink<'_>,
     ) -> Result<(), CompactError> {
         let sizes = self.sizes;
-        let combines = |length| sizes.combines(length, next.map(|next| next.length));
-        let stands_alone =
-            self.open.is_none() && !sizes.splits(chunk.length) && !combines(chunk.length);
+        let combines = |length| sizes.combines(length, next.map(length_of));
+        let stands_alone = self.open.is_none()
+            && !sizes.splits(chunk.source.length)
+            && !combines(chunk.source.length);
         match chunk.whole_until {
             Some(end) if stands_alone => {
                 let scanned = scanned
-                    .unwrap_or_else(|| replay::scan_member(self.source.file, chunk.offset, end))
+                    .unwrap_or_else(|| {
+                        replay::scan_member(self.source.file, chunk.source.offset, end)
+                    })
                     .map_err(LogError::from)
                     .map_err(self.log())?;
                 self.copy(chunk, scanned)?;
@@ -179,7 +186,7 @@ impl<'a> Act<'a> {
         let Some(open) = &self.open else { return Ok(()) };
         match next {
             Some(next) if combines(open.member.len_plain()) => {
-                sink(Event::Combining(chunk.id, next.id));
+                sink(Event::Combining(chunk.source.id, next.source.id));
                 Ok(())
             }
             _ => self.end_chunk(),
@@ -215,12 +222,12 @@ impl<'a> Act<'a> {
     /// Takes a chunk over octet for octet.
     fn copy(&mut self, chunk: &Kept, scanned: Scanned) -> Result<(), CompactError> {
         let Scanned { totals, points, lines } = scanned;
-        if (totals.len_plain, &totals.data_sha1) != (chunk.length, &chunk.data_sha1) {
-            return Err(self.unfaithful(format!("chunk {} has changed", chunk.id)));
+        if (totals.len_plain, &totals.data_sha1) != (chunk.source.length, &chunk.source.data_sha1) {
+            return Err(self.unfaithful(format!("chunk {} has changed", chunk.source.id)));
         }
         let offset = self.output.hash.len();
         let sha1 = self.output.hash.hex();
-        self.output.copy(self.source.file, chunk.offset, totals.end).map_err(self.io())?;
+        self.output.copy(self.source.file, chunk.source.offset, totals.end).map_err(self.io())?;
         let mut copied = Copied { offset, sha1, id: None };
         match lines {
             Lines::Held(lines, None) => {
@@ -236,11 +243,12 @@ impl<'a> Act<'a> {
         }
         let Some(id) = copied.id else { return Ok(()) };
         for point in points {
-            let offset_file = point.offset_file - chunk.offset + offset;
+            let offset_file = point.offset_file - chunk.source.offset + offset;
             let point = RestartPoint { offset_file, ..point };
             self.index.add_restart_point(id, point).map_err(self.fault())?;
         }
-        let ended = self.index.end_chunk(id, self.last_ts, chunk.length, &chunk.data_sha1);
+        let ended =
+            self.index.end_chunk(id, self.last_ts, chunk.source.length, &chunk.source.data_sha1);
         Ok(ended.map_err(self.fault())?)
     }
 
@@ -258,22 +266,36 @@ impl<'a> Act<'a> {
 
     /// Writes what stays of a chunk, line by line.
     fn rewrite(&mut self, chunk: &Kept, sink: &mut Sink<'_>) -> Result<(), CompactError> {
-        let range = &chunk.lines;
-        let wanted =
-            self.source.survey.scratch.wanted(range.start, range.end).map_err(self.fault())?;
+        let Range { start, end } = chunk.source.lines;
         let mut reader = self.reader(chunk)?;
-        for number in range.clone() {
+        for first in (start..end).step_by(LINES_AT_A_TIME) {
+            let lines = first..end.min(first + LINES_AT_A_TIME as i64);
+            let wanted = self.source.survey.scratch.wanted(lines.start, lines.end);
+            self.rewrite_lines(chunk, &mut reader, lines, &wanted.map_err(self.fault())?, sink)?;
+        }
+        Ok(())
+    }
+
+    fn rewrite_lines(
+        &mut self,
+        chunk: &Kept,
+        reader: &mut LogReader<'_>,
+        lines: Range<i64>,
+        wanted: &Wanted,
+        sink: &mut Sink<'_>,
+    ) -> Result<(), CompactError> {
+        for number in lines {
             self.spool.start_line(wanted.messages.get(&number)).map_err(self.io())?;
             let line = reader.next_line(&mut self.spool).map_err(self.log())?;
             let Some(line) = line else {
                 return Err(self.unfaithful(format!("line {number} has gone")));
             };
             if wanted.lines.contains(&number) {
-                self.line(number, &line, &wanted)?;
+                self.line(number, &line, wanted)?;
             }
             let Some(open) = &self.open else { continue };
-            if self.sizes.splits_here(chunk.length, open.member.len_plain()) {
-                sink(Event::Splitting(chunk.id));
+            if self.sizes.splits_here(chunk.source.length, open.member.len_plain()) {
+                sink(Event::Splitting(chunk.source.id));
                 self.end_chunk()?;
             }
         }
@@ -329,7 +351,7 @@ impl<'a> Act<'a> {
     }
 
     fn reader(&self, chunk: &Kept) -> Result<LogReader<'a>, CompactError> {
-        Ok(LogReader::open(self.source.file, chunk.offset).map_err(self.log())?)
+        Ok(LogReader::open(self.source.file, chunk.source.offset).map_err(self.log())?)
     }
 
     fn start_chunk(&mut self, ts: i64) -> Result<OpenChunk, CompactError> {
@@ -379,6 +401,42 @@ impl<'a> Act<'a> {
 
     fn unfaithful(&self, what: String) -> CompactError {
         CompactError::Unfaithful { path: self.source.path.to_owned(), what }
+    }
+}
+
+fn length_of(chunk: &Kept) -> u64 {
+    chunk.source.length
+}
+
+/// Whether chunks of such lengths become one.
+fn joins(sizes: Sizes, one: Option<u64>, next: Option<u64>) -> bool {
+    one.is_some_and(|one| sizes.combines(one, next))
+}
+
+/// Chunks, each with the length of the one in front of it and the one behind it.
+struct Neighbours<I: Iterator> {
+    chunks: std::iter::Peekable<I>,
+    before: Option<u64>,
+}
+
+impl<I: Iterator<Item = Result<Kept, IndexError>>> Neighbours<I> {
+    fn new(chunks: I) -> Neighbours<I> {
+        Neighbours { chunks: chunks.peekable(), before: None }
+    }
+}
+
+impl<I: Iterator<Item = Result<Kept, IndexError>>> Iterator for Neighbours<I> {
+    type Item = Result<(Option<u64>, Kept, Option<Kept>), IndexError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let chunk = match self.chunks.next()? {
+            Ok(chunk) => chunk,
+            Err(error) => return Some(Err(error)),
+        };
+        // An error there comes next.
+        let next = self.chunks.peek().and_then(|next| next.as_ref().ok()).cloned();
+        let before = self.before.replace(chunk.source.length);
+        Some(Ok((before, chunk, next)))
     }
 }
 

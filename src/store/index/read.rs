@@ -186,6 +186,13 @@ impl Index {
         self.rows(&format!("{MESSAGE} ORDER BY id"), [], message_row)
     }
 
+    /// Looks at each of them.
+    pub fn each_message(&self, mut look: impl FnMut(MessageRow) -> Result<()>) -> Result<()> {
+        let mut statement = self.db.prepare_cached(&format!("{MESSAGE} ORDER BY id"))?;
+        let rows = statement.query_map([], message_row)?;
+        rows.into_iter().try_for_each(|row| look(row?))
+    }
+
     /// Messages stored in this chunk.
     pub fn messages_of_chunk(&self, chunk_id: i64) -> Result<Vec<MessageRow>> {
         self.rows(&format!("{MESSAGE} WHERE chunk_id = ?1 ORDER BY id"), [chunk_id], message_row)
