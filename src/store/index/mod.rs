@@ -7,6 +7,7 @@
 
 mod apply;
 mod audit;
+mod by_chunk;
 mod doubt;
 mod figures;
 mod moment;
@@ -266,26 +267,38 @@ impl Index {
     /// All chunks in the order of the file, some at a time. Those without an offset, which were
     /// never finished, come first.
     pub fn chunks_by_offset(&self) -> impl Iterator<Item = Result<ChunkRow>> {
-        let unfinished = self.chunks_where("offset IS NULL", params![]);
-        let (unfinished, error) = match unfinished {
-            Ok(rows) => (rows, None),
-            Err(error) => (Vec::new(), Some(Err(error))),
+        let unfinished = match self.chunks_where("offset IS NULL", params![]) {
+            Ok(rows) => rows.into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error)],
         };
+        let key = |row: &ChunkRow| row.offset as i64;
+        unfinished.into_iter().chain(self.chunk_pages("offset", key))
+    }
+
+    /// All chunks in row order, some at a time.
+    pub fn chunks_by_id(&self) -> impl Iterator<Item = Result<ChunkRow>> {
+        self.chunk_pages("id", |row| row.id)
+    }
+
+    fn chunk_pages(
+        &self,
+        column: &str,
+        key: impl Fn(&ChunkRow) -> i64,
+    ) -> impl Iterator<Item = Result<ChunkRow>> {
+        let condition = format!("{column} > ?1 ORDER BY {column} LIMIT 256");
         let mut page = Vec::new().into_iter();
         let mut behind = i64::MIN;
-        let finished = std::iter::from_fn(move || {
+        std::iter::from_fn(move || {
             if page.as_slice().is_empty() {
-                let rows = self.chunks_where("offset > ?1 ORDER BY offset LIMIT 256", [behind]);
-                match rows {
+                match self.chunks_where(&condition, [behind]) {
                     Ok(rows) => page = rows.into_iter(),
                     Err(error) => return Some(Err(error)),
                 }
             }
             let row = page.next()?;
-            behind = row.offset as i64;
+            behind = key(&row);
             Some(Ok(row))
-        });
-        error.into_iter().chain(unfinished.into_iter().map(Ok)).chain(finished)
+        })
     }
 
     fn chunks_where(

@@ -112,7 +112,7 @@ pub struct SieveRow {
     pub offset: u64,
 }
 
-const MAILBOX: &str = "SELECT id, last_chunk_id, uniqueid, mboxname, mboxtype, last_uid,
+pub(super) const MAILBOX: &str = "SELECT id, last_chunk_id, uniqueid, mboxname, mboxtype, last_uid,
     highestmodseq, recentuid, recenttime, last_appenddate, pop3_last_login, pop3_show_after,
     uidvalidity, partition, acl, options, sync_crc, sync_crc_annot, quotaroot, xconvmodseq,
     annotations, deleted FROM mailbox";
@@ -256,7 +256,7 @@ impl Index {
     }
 }
 
-fn mailbox_row(row: &Row<'_>) -> rusqlite::Result<MailboxRow> {
+pub(super) fn mailbox_row(row: &Row<'_>) -> rusqlite::Result<MailboxRow> {
     Ok(MailboxRow {
         id: row.get(0)?,
         last_chunk_id: row.get(1)?,
