@@ -10,8 +10,8 @@ use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
 
-/// Helpers at work.
-static LENT: AtomicUsize = AtomicUsize::new(0);
+/// Threads at work: tasks and their helpers.
+static AT_WORK: AtomicUsize = AtomicUsize::new(0);
 
 /// Helpers that one task gets at most: what comes in order cannot keep more busy.
 const HELPERS_MAX: usize = 7;
@@ -107,16 +107,16 @@ impl<T, U> Job<T, U> {
     }
 }
 
-/// So many helpers, until dropped.
+/// So many helpers beside the thread that has them, until dropped.
 struct Helpers(usize);
 
 impl Helpers {
     fn borrow() -> Helpers {
         let processors = thread::available_parallelism().map_or(1, usize::from);
         let mut lent = 0;
-        let _ = LENT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |busy| {
-            lent = (processors - 1).saturating_sub(busy).min(HELPERS_MAX);
-            Some(busy + lent)
+        let _ = AT_WORK.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |at_work| {
+            lent = processors.saturating_sub(at_work + 1).min(HELPERS_MAX);
+            Some(at_work + 1 + lent)
         });
         Helpers(lent)
     }
@@ -124,7 +124,7 @@ impl Helpers {
 
 impl Drop for Helpers {
     fn drop(&mut self) {
-        LENT.fetch_sub(self.0, Ordering::Relaxed);
+        AT_WORK.fetch_sub(self.0 + 1, Ordering::Relaxed);
     }
 }
 
