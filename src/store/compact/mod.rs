@@ -22,12 +22,14 @@
 mod ahead;
 mod compare;
 mod line;
+mod neighbours;
 mod output;
 mod plan;
 mod replace;
 mod sizes;
 mod spool;
 mod survey;
+mod target;
 mod write;
 
 #[cfg(test)]
