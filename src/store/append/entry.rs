@@ -109,9 +109,17 @@ impl Entry<'_> {
             let is_last = (number + 1) * RESTART_EVERY as usize >= line.text.len();
             let stamp: &[u8] = if number == 0 { &stamp } else { b"" };
             let end: &[u8] = if is_last { b"\r\n" } else { b"" };
-            Ok([stamp, piece, end].concat())
+            Ok(([stamp, piece, end].concat(), is_last))
         });
-        helpers::in_order(pieces, Packer::default, Packer::pack, |segment| self.add(segment))?;
+        helpers::in_order(
+            pieces,
+            Packer::default,
+            |packer, (piece, is_last)| {
+                let segment = packer.pack(piece);
+                if is_last { segment } else { segment.map(Segment::within_line) }
+            },
+            |segment| self.add(segment),
+        )?;
         self.restart_point()?;
         self.index_line(offset, line.apply)
     }

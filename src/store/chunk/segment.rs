@@ -9,6 +9,10 @@ use flate2::{Compress, FlushCompress, Status};
 
 use super::writer::LEVEL;
 
+/// Stands behind a piece of a line that goes on: an empty fixed block and an empty stored one.
+/// They say nothing, but who looks for a line behind damage knows by them that none begins here.
+pub const WITHIN_LINE: [u8; 6] = [2, 0, 0, 0, 0xff, 0xff];
+
 /// Octets, whole lines for the most part, packed so that reading can begin in front of them and
 /// behind them.
 pub struct Segment {
@@ -20,6 +24,12 @@ impl Segment {
     /// What it holds.
     pub fn plain(&self) -> &[u8] {
         &self.plain
+    }
+
+    /// The same, for a piece of a line that goes on behind it.
+    pub fn within_line(mut self) -> Segment {
+        self.packed.extend_from_slice(&WITHIN_LINE);
+        self
     }
 
     /// Deflate data for it.

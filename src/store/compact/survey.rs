@@ -7,12 +7,13 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::Damage;
-use super::ahead::{self, Chunk, End, Line};
+use super::ahead::{self, Bodies, Chunk, End, Line};
 use crate::store::chunk::{CHUNK_HEADER, MemberError, MemberReader};
 use crate::store::error::{Result, StoreError};
 use crate::store::helpers;
 use crate::store::index::{ChunkRow, Index, IndexError, Position};
 use crate::store::log::{LogError, LogLine};
+use crate::store::salvage::{Salvage, SavedLines, is_credible};
 use crate::wire::Guid;
 use crate::wire::apply::Apply;
 use crate::wire::dlist::FileHeader;
@@ -33,6 +34,8 @@ pub(super) struct Survey {
     /// All MAILBOX lines, each with the row of its mailbox.
     pub(super) mailbox_lines: Vec<(i64, i64)>,
     pub(super) damages: Vec<Damage>,
+    /// Mailboxes that may not be what their master last had, because of damage.
+    pub(super) doubtful: Vec<Vec<u8>>,
     /// Octets of the data file.
     pub(super) len_file: u64,
 }
@@ -46,6 +49,8 @@ pub(super) struct Source {
     pub(super) items: u64,
     /// File offset behind it, if it is whole and what its row says.
     pub(super) end: Option<u64>,
+    /// What can be read of it, if it is damaged.
+    pub(super) salvage: Option<Salvage>,
 }
 
 /// A line that changes or ends what earlier ones have said.
@@ -74,6 +79,7 @@ impl Survey {
         let fault = || StoreError::index(path);
         let scratch = Index::scratch().map_err(fault())?;
         scratch.prepare_provenance().and_then(|()| scratch.begin()).map_err(fault())?;
+        let known = index.all_restart_points().map_err(fault())?;
         let mut rows = index.chunks().map_err(fault())?;
         rows.sort_by_key(|row| row.offset);
         let len_file = file.metadata().map_err(StoreError::io(path))?.len();
@@ -88,15 +94,17 @@ impl Survey {
             records_of_compaction,
             mailbox_lines,
             damages,
+            doubtful: Vec::new(),
             len_file,
         };
-        let mut reading = Reading { file, path, survey, next_line: 1, offset_plain: 0 };
+        let mut reading =
+            Reading { file, path, survey, next_line: 1, offset_plain: 0, is_sure: true };
         let mut end = 0;
         helpers::in_order(
             rows.into_iter().map(Ok),
             || (),
             |(), row| {
-                let chunk = ahead::read(file, row.offset);
+                let chunk = ahead::read(file, row.offset, &known);
                 (row, chunk)
             },
             |(row, chunk)| {
@@ -105,9 +113,10 @@ impl Survey {
                 Ok::<(), StoreError>(())
             },
         )?;
-        let survey = reading.survey;
+        let mut survey = reading.survey;
         if !survey.damages.is_empty() {
             survey.find_lost(index).map_err(fault())?;
+            survey.doubtful = survey.scratch.doubtful_mailboxes().map_err(fault())?;
         }
         Ok(survey)
     }
@@ -138,6 +147,8 @@ struct Reading<'a> {
     next_line: i64,
     /// Inflated octets of the chunk in front of what is read next.
     offset_plain: u64,
+    /// The line that is entered is sure to be one.
+    is_sure: bool,
 }
 
 impl Reading<'_> {
@@ -166,9 +177,14 @@ impl Reading<'_> {
     /// Returns the file offset behind the chunk; where it cannot be read, the offset
     /// of its beginning.
     fn chunk(&mut self, row: ChunkRow, chunk: Chunk) -> Result<u64> {
-        let mut source = Source { lines: self.next_line..self.next_line, items: 0, end: None, row };
+        let lines = self.next_line..self.next_line;
+        let mut source = Source { lines, items: 0, end: None, row, salvage: None };
         let offset = source.row.offset;
-        let end = match self.lines(&mut source, chunk) {
+        let read = match chunk {
+            Chunk::Damaged(damage, salvage) => self.saved(&mut source, damage, salvage),
+            chunk => self.lines(&mut source, chunk),
+        };
+        let end = match read {
             Ok(end) => end,
             Err(Stop::Store(error)) => return Err(error),
             Err(Stop::Log(LogError::Member(MemberError::Io { source, .. }))) => {
@@ -211,6 +227,7 @@ impl Reading<'_> {
                 false => Ok(None),
             },
             Chunk::TooLong => ahead::each(file, offset, take),
+            Chunk::Damaged(..) => Ok(None),
         };
         if let Some(error) = failed {
             return Err(error.into());
@@ -231,6 +248,41 @@ impl Reading<'_> {
         Ok(end)
     }
 
+    /// Enters what can be read of a damaged chunk. Its end is not known.
+    fn saved(
+        &mut self,
+        source: &mut Source,
+        damage: MemberError,
+        salvage: Salvage,
+    ) -> std::result::Result<u64, Stop> {
+        let offset_file = source.row.offset;
+        let tell = |(offset_plain, what)| Damage { offset_file, offset_plain, what };
+        let gaps = salvage.gaps.iter().map(|gap| {
+            let (from, to) = (gap.from, gap.to);
+            (gap.plain.0, format!("{damage}: octets {from} to {to} of the file cannot be read"))
+        });
+        self.survey.damages.extend(gaps.map(tell));
+        if salvage.gaps.is_empty() {
+            self.survey.damages.push(tell((0, damage.to_string())));
+        }
+        let mut lines = SavedLines::new(self.file, &salvage);
+        let mut bodies = Bodies::default();
+        loop {
+            let line = lines.next_line(&mut bodies)?;
+            if lines.take_gap() {
+                let missed = self.survey.scratch.miss_lines();
+                missed.map_err(|error| Stop::Store(StoreError::index(self.path)(error)))?;
+            }
+            let Some(line) = line else { break };
+            self.offset_plain = line.offset;
+            self.is_sure = lines.is_sure();
+            source.items += self.line(source, &line, &std::mem::take(&mut bodies.found))?;
+        }
+        self.is_sure = true;
+        source.salvage = Some(salvage);
+        Ok(u64::MAX)
+    }
+
     /// Enters a line; returns how many messages and records it has.
     fn line(&mut self, source: &Source, line: &LogLine, bodies: &[Guid]) -> Result<u64> {
         let fault = || StoreError::index(self.path);
@@ -249,6 +301,11 @@ impl Reading<'_> {
             self.survey.without_effect.push(id);
             return Ok(0);
         };
+        // Nor does what may be something inside a message.
+        if !self.is_sure && !is_credible(scratch, &apply).map_err(fault())? {
+            self.survey.without_effect.push(id);
+            return Ok(0);
+        }
         if is_of_compaction(&apply) {
             self.survey.records_of_compaction.push(id);
         }

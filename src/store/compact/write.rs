@@ -21,8 +21,9 @@ use crate::store::error::StoreError;
 use crate::store::file_hash::FileHash;
 use crate::store::helpers;
 use crate::store::index::{Index, IndexError, Open, Position, RestartPoint, State, Wanted};
-use crate::store::log::{LogError, LogLine, LogReader, NoBodies};
+use crate::store::log::{BodySink, LogError, LogLine, LogReader, NoBodies};
 use crate::store::replay::{self, Lines, Scanned};
+use crate::store::salvage::SavedLines;
 use crate::wire::apply::Apply;
 use crate::wire::dlist::parse_item;
 use crate::wire::own::{Compacted, Own};
@@ -89,6 +90,7 @@ pub(super) fn write(
     };
     act.index.begin().map_err(act.fault())?;
     act.chunks(sink)?;
+    act.say_what_is_doubtful(now)?;
     if source.plan.loses {
         act.say_what_is_gone(now, policy.since)?;
     }
@@ -123,6 +125,21 @@ struct Copied {
     sha1: String,
     /// Its row, once it has a line.
     id: Option<i64>,
+}
+
+/// Reads a chunk that is written anew.
+enum Reader<'f> {
+    Whole(Box<LogReader<'f>>),
+    Saved(Box<SavedLines<'f>>),
+}
+
+impl Reader<'_> {
+    fn next_line(&mut self, sink: &mut dyn BodySink) -> Result<Option<LogLine>, LogError> {
+        match self {
+            Reader::Whole(reader) => reader.next_line(sink),
+            Reader::Saved(reader) => reader.next_line(sink),
+        }
+    }
 }
 
 /// A chunk that is being written.
@@ -261,7 +278,7 @@ impl<'a> Act<'a> {
         let range = &chunk.lines;
         let wanted =
             self.source.survey.scratch.wanted(range.start, range.end).map_err(self.fault())?;
-        let mut reader = self.reader(chunk)?;
+        let mut reader = self.lines(chunk)?;
         for number in range.clone() {
             self.spool.start_line(wanted.messages.get(&number)).map_err(self.io())?;
             let line = reader.next_line(&mut self.spool).map_err(self.log())?;
@@ -330,6 +347,29 @@ impl<'a> Act<'a> {
 
     fn reader(&self, chunk: &Kept) -> Result<LogReader<'a>, CompactError> {
         Ok(LogReader::open(self.source.file, chunk.offset).map_err(self.log())?)
+    }
+
+    /// The lines that the survey has read, of a chunk that may be damaged.
+    fn lines(&self, chunk: &Kept) -> Result<Reader<'a>, CompactError> {
+        let (file, mut sources) = (self.source.file, self.source.survey.chunks.iter());
+        let source = sources.find(|source| source.row.id == chunk.id);
+        Ok(match source.and_then(|source| source.salvage.as_ref()) {
+            Some(salvage) => Reader::Saved(Box::new(SavedLines::new(file, salvage))),
+            None => Reader::Whole(Box::new(self.reader(chunk)?)),
+        })
+    }
+
+    /// Nobody is to take these mailboxes for whole before they were sent again.
+    fn say_what_is_doubtful(&mut self, now: i64) -> Result<(), CompactError> {
+        let survey = self.source.survey;
+        let at = now.max(self.last_ts);
+        for uniqueid in &survey.doubtful {
+            let row = self.index.mailbox_with_uniqueid(uniqueid).map_err(self.fault())?;
+            if row.is_some() {
+                self.add_line(at, &Own::Incomplete(uniqueid.clone()).line())?;
+            }
+        }
+        Ok(())
     }
 
     fn start_chunk(&mut self, ts: i64) -> Result<OpenChunk, CompactError> {

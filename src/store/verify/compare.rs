@@ -119,6 +119,7 @@ impl Run<'_> {
         if self.index.table_sum(Table::Message)? == self.scratch.table_sum(Table::Message)? {
             return Ok((sure, moved));
         }
+        let told: HashSet<i64> = sure.iter().map(|(id, ..)| *id).collect();
         for row in self.index.messages()? {
             let due = match &row.guid {
                 Some(guid) => self.scratch.message(guid)?,
@@ -143,6 +144,8 @@ impl Run<'_> {
                     guid,
                     offset: row.offset,
                 }),
+                // Told already.
+                _ if told.contains(&row.id) => {}
                 _ => {
                     let (message_id, guid, offset) = (row.id, row.guid, row.offset);
                     let fault = Fault::NoMessage { message_id, guid, offset };
@@ -170,7 +173,10 @@ impl Run<'_> {
             }
         }
         let offsets: Vec<u64> = by_offset.keys().copied().collect();
-        pass::chunks(self.backup.file(), &offsets, jobs, &mut |i, piece| {
+        let known = self.index.all_restart_points();
+        let known = known.map_err(StoreError::index(self.backup.path()))?;
+        let source = pass::Source { file: self.backup.file(), known: &known };
+        pass::chunks(source, &offsets, jobs, &mut |i, piece| {
             if let (Piece::Lines(lines), Some(due)) = (piece, by_offset.get_mut(&offsets[i])) {
                 for taken in &lines {
                     for (guid, found) in &taken.bodies {

@@ -60,7 +60,9 @@ pub fn full_with(backup: &Backup, jobs: usize, sink: &mut Sink<'_>) -> Result<bo
     let offsets: Vec<u64> = chunks.iter().map(|chunk| chunk.offset).collect();
     let mut run = Run::start(backup, sink)?;
     let (mut expected, mut sound) = (None, true);
-    pass::chunks(backup.file(), &offsets, jobs, &mut |i, piece| {
+    let known = backup.index().all_restart_points().map_err(fault())?;
+    let source = pass::Source { file: backup.file(), known: &known };
+    pass::chunks(source, &offsets, jobs, &mut |i, piece| {
         let chunk = &chunks[i];
         if expected.is_none() {
             expected = run.begin_chunk(chunk)?;

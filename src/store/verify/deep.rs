@@ -13,6 +13,8 @@ use crate::store::backup::Backup;
 use crate::store::error::{Result, StoreError};
 use crate::store::file_hash::FileHash;
 use crate::store::index::{ChunkRow, Index, Position};
+use crate::store::replay::sound_messages;
+use crate::store::salvage::is_credible;
 use crate::wire::apply::Apply;
 use crate::wire::mboxname::NameRules;
 
@@ -47,7 +49,9 @@ pub fn deep(backup: &Backup, how: &Deep<'_>, sink: &mut Sink<'_>) -> Result<bool
     };
     run.structure()?;
     let mut current = None;
-    pass::chunks(backup.file(), &offsets, how.jobs, &mut |i, piece| {
+    let known = backup.index().all_restart_points().map_err(fault())?;
+    let source = pass::Source { file: backup.file(), known: &known };
+    pass::chunks(source, &offsets, how.jobs, &mut |i, piece| {
         if current != Some(i) {
             current = Some(i);
             run.begin_chunk(&chunks[i])?;
@@ -102,7 +106,17 @@ impl Run<'_, '_> {
             self.bad_bodies.push(BadBody { guid, chunk_id: chunk.id, offset });
         }
         let Ok((name, value)) = taken.line.item() else { return Ok(()) };
-        let Ok(apply) = Apply::read(&name, &value) else { return Ok(()) };
+        let Ok(mut apply) = Apply::read(&name, &value) else { return Ok(()) };
+        let are_sound: Vec<bool> = taken.bodies.iter().map(|(guid, found)| guid == found).collect();
+        if taken.is_saved && are_sound.contains(&false) {
+            // As a rebuild of the index takes it.
+            let sound = sound_messages(&taken.line, &are_sound).unwrap_or_default();
+            apply = Apply::Message(sound);
+        }
+        let fault = || StoreError::index(self.backup.path());
+        if !taken.is_sure && !is_credible(&self.scratch, &apply).map_err(fault())? {
+            return Ok(());
+        }
         let at = Position { chunk_id: chunk.id, ts: taken.line.ts, offset };
         self.scratch.apply(at, &apply).map_err(StoreError::index(self.backup.path()))
     }
@@ -130,6 +144,8 @@ impl Run<'_, '_> {
             }
             Ok(()) => {}
         }
+        let lines = content.saved;
+        faults.extend(content.gaps.into_iter().map(|gap| Fault::Gap { gap, lines }));
         if let Err(source) = content.lines {
             faults.push(Fault::Unreadable { offset_file, source });
         }
