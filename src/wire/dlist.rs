@@ -23,6 +23,8 @@ use super::Guid;
 
 mod print;
 mod read;
+mod scan;
+mod tokens;
 
 pub use print::{Literals, Printer};
 pub use read::{Fields, Items, KvList, List, Pairs, Value, parse_item, parse_value};

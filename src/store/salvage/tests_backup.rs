@@ -4,12 +4,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use sha1::{Digest, Sha1};
 
 use crate::lock::Wait;
 use crate::store::append::Line;
 use crate::store::backup::index_path;
+use crate::store::chunk::RESTART_EVERY;
 use crate::store::compact::{self, Outcome, Policy, Sizes};
 use crate::store::index::RestartPoint;
 use crate::store::message::StoredMessage;
@@ -22,7 +24,9 @@ use crate::wire::dlist::parse_item;
 use crate::wire::{Body, Guid};
 
 const NOW: i64 = 1_800_000_000;
-const MESSAGES: u32 = 60;
+const MESSAGES: u32 = 110;
+/// Messages between two places where reading can begin, and two that may be hit.
+const LOST: usize = (RESTART_EVERY / 40_000) as usize + 3;
 
 struct Site {
     _dir: tempfile::TempDir,
@@ -35,6 +39,11 @@ fn guid_of(octets: &[u8]) -> Guid {
 
 /// Compresses badly, so that places where reading can begin lie far apart in the file.
 fn body(number: u32) -> Vec<u8> {
+    static ALL: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| (1..=MESSAGES).map(noise).collect());
+    ALL[number as usize - 1].clone()
+}
+
+fn noise(number: u32) -> Vec<u8> {
     let mut state = u64::from(number) + 1;
     (0..40_000)
         .map(|_| {
@@ -55,8 +64,12 @@ fn append(writer: &mut Writer, text: &str, octets: Option<Vec<u8>>) {
 
 /// The checksum of a mailbox with messages up to this one.
 fn crc(last: u32) -> u32 {
-    let one = |uid| format!("{uid} {uid} 1 (0) 1 {}", guid_of(&body(uid)));
-    (1..=last).fold(0, |crc, uid| crc ^ crc32fast::hash(one(uid).as_bytes()))
+    static EACH: LazyLock<Vec<u32>> = LazyLock::new(|| (1..=MESSAGES).map(crc_of).collect());
+    EACH[..last as usize].iter().fold(0, |sum, crc| sum ^ crc)
+}
+
+fn crc_of(uid: u32) -> u32 {
+    crc32fast::hash(format!("{uid} {uid} 1 (0) 1 {}", guid_of(&body(uid))).as_bytes())
 }
 
 fn mailbox(writer: &mut Writer, uid: u32) {
@@ -193,7 +206,7 @@ fn messages_behind_damage_outlive_rebuild_and_compaction() {
     // By the old index, through its restart points.
     let before = site.readable();
     let lost = MESSAGES as usize - before.len();
-    assert!((1..=9).contains(&lost), "{lost}");
+    assert!((1..=LOST).contains(&lost), "{lost}");
     let (kinds, gaps) = site.findings();
     assert!(kinds.starts_with(&["unreadable", "gap"]), "{kinds:?}");
 
@@ -213,7 +226,7 @@ fn messages_behind_damage_outlive_rebuild_and_compaction() {
     fs::remove_file(index_path(&site.path)).unwrap();
     drop(Writer::open(&site.path, NOW).unwrap());
     let alone = site.readable();
-    assert!(alone.len() + 9 >= before.len(), "{alone:?}");
+    assert!(alone.len() + LOST >= before.len(), "{alone:?}");
     assert!(!site.findings().1.is_empty());
     assert!(!site.is_whole());
 
@@ -233,7 +246,7 @@ fn compaction_saves_what_can_be_read() {
     site.damage(1);
     site.damage(3);
     let before = site.readable();
-    assert!(before.len() + 18 >= MESSAGES as usize, "{before:?}");
+    assert!(before.len() + 2 * LOST >= MESSAGES as usize, "{before:?}");
     assert!(site.compact() >= 2);
     let after = site.readable();
     assert!(before.iter().all(|uid| after.contains(uid)));
@@ -312,7 +325,7 @@ fn a_torn_member_ends_damage() {
     fs::write(&site.path, &octets[..octets.len() - 5]).unwrap();
     fs::remove_file(index_path(&site.path)).unwrap();
     drop(Writer::open(&site.path, NOW).unwrap());
-    assert!(site.readable().len() + 9 >= before.len());
+    assert!(site.readable().len() + LOST >= before.len());
     let backup = Backup::open(&site.path, Wait::No).unwrap();
     assert_eq!(backup.index().subscriptions().unwrap().len(), 1);
     assert_eq!(backup.index().chunks().unwrap().len(), 2);

@@ -10,9 +10,11 @@ use std::collections::{HashSet, VecDeque};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use sha1::{Digest, Sha1};
 
+use crate::store::backup::Backup;
 use crate::store::chunk::MemberError;
 use crate::store::disk::Disk;
-use crate::store::index::RestartPoint;
+use crate::store::error::{self, StoreError};
+use crate::store::index::{ChunkRow, RestartPoint};
 use crate::store::log::{BodySink, LogError, LogLine, LogReader};
 use crate::store::replay;
 use crate::store::salvage::{Gap, Salvage, SavedLines};
@@ -26,6 +28,9 @@ const WAITING: usize = 4;
 /// Pieces that are held back until it is known that the chunk is whole. A larger one is
 /// inflated once more to find out.
 const HELD: usize = 32;
+
+/// Chunks that a caller knows of at a time.
+pub(super) const PAGE: usize = 256;
 
 /// A line that was read.
 pub(super) struct Taken {
@@ -72,6 +77,18 @@ pub(super) struct Source<'a> {
     pub(super) file: &'a (dyn Disk + Sync),
     /// Restart points that the index has, in the order of the file.
     pub(super) known: &'a [RestartPoint],
+}
+
+/// The restart points that the index of `backup` has for these chunks, which are in the order of
+/// the file.
+pub(super) fn known(backup: &Backup, chunks: &[ChunkRow]) -> error::Result<Vec<RestartPoint>> {
+    let mut known = Vec::new();
+    for chunk in chunks {
+        let points = backup.index().restart_points(chunk.id);
+        known.extend(points.map_err(StoreError::index(backup.path()))?);
+    }
+    known.sort_by_key(|point| point.offset_file);
+    Ok(known)
 }
 
 /// Reads the chunks that begin at `offsets`, with `jobs` threads; 1: that of the caller.

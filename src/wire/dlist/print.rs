@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use super::read::{Token, Tokens};
+use super::tokens::{Token, Tokens};
 use super::{FileHeader, Value};
 use crate::wire::Guid;
 

@@ -1,5 +1,6 @@
 //! Values as they are read, hostile ones too.
 
+use super::super::DEPTH_MAX;
 use super::*;
 
 fn atom(text: &str) -> Value<'_> {
@@ -80,18 +81,18 @@ fn walk_checking(value: &Value<'_>, out: &mut Vec<String>) {
         other => return out.push(format!("{other:?}")),
     };
     out.push(format!("{} {}", if is_kv { "%(" } else { "(" }, span.escape_ascii()));
-    let mut reader = Reader::new(span);
+    let mut scanner = Scanner::new(span);
     loop {
-        reader.skip_space();
-        if reader.at_end() {
+        scanner.skip_space();
+        if scanner.at_end() {
             return;
         }
         if is_kv {
-            let (key, value) = reader.key_value(0).unwrap();
+            let (key, value) = scanner.key_value(0).unwrap();
             out.push(key.escape_ascii().to_string());
             walk_checking(&value, out);
         } else {
-            walk_checking(&reader.value(0).unwrap(), out);
+            walk_checking(&scanner.value(0).unwrap(), out);
         }
     }
 }
