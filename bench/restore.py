@@ -39,7 +39,7 @@ def restore(plan, programs, root, table):
 
     def run(maker, server, user, mode):
         words = ["restore", "-a", "-P", "default", server, user]
-        cost = workspace.tool(maker, *words, conf=conf, timeout=plan.timeout, mode=mode)
+        cost = workspace.tool(maker, *words, conf=conf, timeout=plan.timeout(), mode=mode)
         if cost is None:
             raise SystemExit(f"{maker}: restore does not end")
         return cost
