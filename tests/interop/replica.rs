@@ -30,6 +30,7 @@ impl Replica {
     /// Starts an empty server with accounts for `users`. `changes` replace or follow the options
     /// of the common configuration, one `name: value` each; `ROOT` is the server's directory.
     pub(crate) fn start(cyrus: &Cyrus, users: &[&str], changes: &[&str]) -> Self {
+        let cyrus = &cyrus.mail_server();
         let workspace = Workspace::new(cyrus, "replica");
         for dir in ["conf", "spool", "sieve", "tmp"] {
             workspace.make_dir(dir);
