@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::{Options, Outcome, for_each, outcome_json, write_outcome};
 use crate::cmd::json::Json;
+use crate::cmd::people::octets;
 use crate::cmd::report::store_error;
 use crate::cmd::select::Target;
 use crate::cmd::time::now;
@@ -31,7 +32,10 @@ pub(super) fn run(
         );
         report.written?;
         tell_syslog(&target.path, &result);
-        let (status, outcome) = status(&result);
+        let (mut status, outcome) = status(&result);
+        if let (true, Ok(compact::Outcome::Done { figures, .. })) = (options.for_people, &result) {
+            gained(&mut status, figures);
+        }
         match figures(options, &result) {
             Some((status, figures)) => json(options, target, status, figures).write(streams.out)?,
             None => write_outcome(options, target, &status, streams.out)?,
@@ -116,6 +120,14 @@ fn json(options: &Options, target: &Target, status: &str, figures: &Figures) -> 
     object.push("octets_before", number(octets_before));
     object.push("octets_after", number(octets_after));
     object
+}
+
+/// `ok, 5.6 kB of 29.2 kB stay`
+fn gained(status: &mut String, figures: &Figures) {
+    if status == "ok" {
+        let (before, after) = (octets(figures.octets_before), octets(figures.octets_after));
+        *status = format!("ok, {after} of {before} stay");
+    }
 }
 
 fn planned(figures: &Figures) -> String {
