@@ -10,8 +10,8 @@ use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
 
-/// Helpers at work.
-static LENT: AtomicUsize = AtomicUsize::new(0);
+/// Threads at work: tasks and their helpers.
+static AT_WORK: AtomicUsize = AtomicUsize::new(0);
 
 /// Helpers that one task gets at most: what comes in order cannot keep more busy.
 const HELPERS_MAX: usize = 7;
@@ -32,7 +32,25 @@ pub(super) fn in_order<T: Send, U: Send, S, E>(
 ) -> Result<(), E> {
     let Some(first) = items.next() else { return Ok(()) };
     let Some(second) = items.next() else { return take(work(&mut tool(), first?)) };
-    let mut items = [first, second].into_iter().chain(items);
+    pipeline(tool, work, |pipe| {
+        for item in [first, second].into_iter().chain(items) {
+            if let Some(done) = pipe.push(item?) {
+                take(done)?;
+            }
+        }
+        while let Some(done) = pipe.pull() {
+            take(done)?;
+        }
+        Ok(())
+    })
+}
+
+/// The same for items that come one by one: `feed` pushes them.
+pub(super) fn pipeline<T: Send, U: Send, S, R>(
+    tool: impl Fn() -> S + Sync,
+    work: impl Fn(&mut S, T) -> U + Sync,
+    feed: impl FnOnce(&mut Pipe<'_, T, U>) -> R,
+) -> R {
     let helpers = Helpers::borrow();
     let window = (helpers.0 + 1) * ITEMS_PER_THREAD;
     let (jobs, queue) = unbounded::<Job<T, U>>();
@@ -49,43 +67,47 @@ pub(super) fn in_order<T: Send, U: Send, S, E>(
             let _ = thread::Builder::new().name("helper".into()).spawn_scoped(scope, run);
         }
         let mut own_tool = tool();
-        let mut waiting = VecDeque::new();
-        loop {
-            while waiting.len() < window
-                && let Some(item) = items.next()
-            {
-                let (job, result) = Job::new(item?);
-                // The queue is open: `queue` is alive.
-                let _ = jobs.send(job);
-                waiting.push_back(result);
-            }
-            let Some(next) = waiting.pop_front() else { return Ok(()) };
-            match done(&next, &queue, &mut own_tool, &work) {
-                Some(done) => take(done)?,
-                // A helper has panicked; so will the scope.
-                None => return Ok(()),
-            }
-        }
+        let run = &mut |job: Job<T, U>| job.run(&mut own_tool, &work);
+        feed(&mut Pipe { jobs, queue, waiting: VecDeque::new(), window, run })
     })
 }
 
-/// Waits for a result, at work meanwhile.
-fn done<T, U, S>(
-    result: &Receiver<U>,
-    queue: &Receiver<Job<T, U>>,
-    tool: &mut S,
-    work: &impl Fn(&mut S, T) -> U,
-) -> Option<U> {
-    loop {
-        match result.try_recv() {
-            Ok(done) => return Some(done),
-            Err(TryRecvError::Disconnected) => return None,
-            Err(TryRecvError::Empty) => {}
-        }
-        match queue.try_recv() {
-            Ok(job) => job.run(tool, work),
-            // A helper is at it.
-            Err(_) => return result.recv().ok(),
+/// Items that are waiting, at work or done, in their order.
+pub(super) struct Pipe<'p, T, U> {
+    jobs: Sender<Job<T, U>>,
+    queue: Receiver<Job<T, U>>,
+    waiting: VecDeque<Receiver<U>>,
+    window: usize,
+    run: &'p mut dyn FnMut(Job<T, U>),
+}
+
+impl<T, U> Pipe<'_, T, U> {
+    /// Adds an item. Returns the result of the first one, if no more may be held.
+    pub(super) fn push(&mut self, item: T) -> Option<U> {
+        let first = if self.waiting.len() >= self.window { self.pull() } else { None };
+        let (job, result) = Job::new(item);
+        // The queue is open: `queue` is alive.
+        let _ = self.jobs.send(job);
+        self.waiting.push_back(result);
+        first
+    }
+
+    /// The result of the first item; `None` if there are no more.
+    pub(super) fn pull(&mut self) -> Option<U> {
+        let first = self.waiting.pop_front()?;
+        loop {
+            match first.try_recv() {
+                Ok(done) => return Some(done),
+                // A helper has panicked; so will the scope.
+                Err(TryRecvError::Disconnected) => return None,
+                Err(TryRecvError::Empty) => {}
+            }
+            // At work meanwhile.
+            match self.queue.try_recv() {
+                Ok(job) => (self.run)(job),
+                // A helper is at it.
+                Err(_) => return first.recv().ok(),
+            }
         }
     }
 }
@@ -107,16 +129,16 @@ impl<T, U> Job<T, U> {
     }
 }
 
-/// So many helpers, until dropped.
+/// So many helpers beside the thread that has them, until dropped.
 struct Helpers(usize);
 
 impl Helpers {
     fn borrow() -> Helpers {
         let processors = thread::available_parallelism().map_or(1, usize::from);
         let mut lent = 0;
-        let _ = LENT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |busy| {
-            lent = (processors - 1).saturating_sub(busy).min(HELPERS_MAX);
-            Some(busy + lent)
+        let _ = AT_WORK.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |at_work| {
+            lent = processors.saturating_sub(at_work + 1).min(HELPERS_MAX);
+            Some(at_work + 1 + lent)
         });
         Helpers(lent)
     }
@@ -124,7 +146,7 @@ impl Helpers {
 
 impl Drop for Helpers {
     fn drop(&mut self) {
-        LENT.fetch_sub(self.0, Ordering::Relaxed);
+        AT_WORK.fetch_sub(self.0 + 1, Ordering::Relaxed);
     }
 }
 

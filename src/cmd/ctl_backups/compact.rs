@@ -65,11 +65,11 @@ fn policy(options: &Options, settings: &Settings, now: i64) -> Policy {
     }
 }
 
-/// The word for it, and what it counts as. That there was nothing to gain counts as
-/// a failure, as in Cyrus; damage does too, for somebody has to look at it.
+/// The word for it, and what it counts as. Damage counts as a failure, for somebody has to
+/// look at it.
 fn status(result: &Result<compact::Outcome, CompactError>) -> (String, Outcome) {
     match result {
-        Ok(compact::Outcome::Skipped) => ("skipped".into(), Outcome::Failed),
+        Ok(compact::Outcome::Skipped) => ("skipped".into(), Outcome::Skipped),
         Ok(compact::Outcome::Planned(figures)) => (planned(figures), Outcome::Done),
         Ok(compact::Outcome::Done { damages, .. }) if damages.is_empty() => {
             ("ok".into(), Outcome::Done)

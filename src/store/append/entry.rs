@@ -1,14 +1,14 @@
 //! Lines into an open chunk: their octets into the member, their rows into the index.
 //!
 //! What is large is divided. Messages that a client sends in one line become several lines, so
-//! that one of them can be read without those in front of it; and pieces of about
-//! [`RESTART_EVERY`] octets are compressed apart from each other, on several processors.
+//! that one of them can be read without those in front of it; and pieces of a line are compressed
+//! apart from each other, on several processors.
 
 use std::io::{self, Write as _};
 use std::ops::Range;
 use std::path::Path;
 
-use super::super::chunk::{MemberWriter, Packer, RESTART_EVERY, Segment};
+use super::super::chunk::{MemberWriter, Packer, Piece, RESTART_EVERY, Segment};
 use super::super::data_file::DataFile;
 use super::super::error::{Result, StoreError};
 use super::super::helpers;
@@ -19,8 +19,11 @@ use crate::wire::Body;
 use crate::wire::apply::Apply;
 use crate::wire::dlist::{FileHeader, Literals, Printer};
 
-/// Larger pieces are compressed on their way from the staging file, in little memory.
-const SEGMENT_MAX: u64 = 4 << 20;
+/// Reading can begin in front of a line of so many octets, and of a message; it is compressed in
+/// pieces.
+const LARGE: u64 = RESTART_EVERY / 2;
+/// Larger lines are compressed on their way from the staging file, in little memory.
+const STRETCH_MAX: u64 = 4 << 20;
 
 /// Where and when lines are entered.
 pub(super) struct Entry<'a> {
@@ -45,11 +48,11 @@ impl Entry<'_> {
     pub(super) fn enter(&mut self, line: &Line<'_>, staging: &Staging) -> Result<()> {
         if let Apply::Message(files) = line.apply
             && files.len() == line.bodies.len()
-            && octets_of(line.bodies) >= RESTART_EVERY
+            && octets_of(line.bodies) >= LARGE
         {
             return self.messages(files, line.bodies, staging);
         }
-        if line.bodies.is_empty() && line.text.len() as u64 >= 2 * RESTART_EVERY {
+        if line.bodies.is_empty() && line.text.len() as u64 >= LARGE {
             return self.long_line(line);
         }
         let offset = self.stream(line, staging)?;
@@ -63,9 +66,9 @@ impl Entry<'_> {
             .into_iter()
             .map(|part| Part { files: &files[part.clone()], bodies: &bodies[part] })
             .collect();
-        for run in parts.chunk_by(|one, other| one.is_segment() && other.is_segment()) {
+        for run in parts.chunk_by(|one, other| one.fits_memory() && other.fits_memory()) {
             match run {
-                [part] if !part.is_segment() => {
+                [part] if !part.fits_memory() => {
                     let (text, body_at) = part.printed();
                     let apply = Apply::Message(part.files.to_vec());
                     let (text, body_at, bodies) = (&text[..], &body_at[..], part.bodies);
@@ -73,52 +76,55 @@ impl Entry<'_> {
                     let offset = self.stream(&line, staging)?;
                     self.index_line(offset, &apply)?;
                 }
-                _ => self.segments(run, staging)?,
+                _ => self.stretches(run, staging)?,
             }
         }
         Ok(())
     }
 
-    /// Compresses lines apart from each other.
-    fn segments(&mut self, parts: &[Part<'_>], staging: &Staging) -> Result<()> {
+    /// Compresses lines in pieces; reading can begin in front of each line.
+    fn stretches(&mut self, parts: &[Part<'_>], staging: &Staging) -> Result<()> {
         let (path, ts) = (self.path, self.ts);
-        self.restart()?;
-        let lines = parts.iter().map(|part| {
-            let plain = part.plain(ts, staging).map_err(StoreError::io(path))?;
-            Ok((part, plain))
+        let pieces = parts.iter().flat_map(|part| match part.plain(ts, staging) {
+            Ok(plain) => Piece::all_of(plain).map(|piece| Ok((part, piece))).collect(),
+            Err(error) => vec![Err(StoreError::io(path)(error))],
         });
+        let mut offset = 0;
         helpers::in_order(
-            lines,
+            pieces,
             Packer::default,
-            |packer, (part, plain)| (part, packer.pack(plain)),
+            |packer, (part, piece)| (part, packer.pack(piece)),
             |(part, segment)| {
-                let offset = self.member.len_plain();
-                self.add(segment)?;
-                self.restart_point()?;
-                self.index_line(offset, &Apply::Message(part.files.to_vec()))
+                let segment = segment.map_err(StoreError::io(path))?;
+                if segment.piece().is_first() {
+                    self.restart()?;
+                    offset = self.member.len_plain();
+                }
+                self.add(&segment)?;
+                if segment.piece().is_last() {
+                    self.index_line(offset, &Apply::Message(part.files.to_vec()))?;
+                }
+                Ok(())
             },
         )
     }
 
-    /// Compresses pieces of a line apart from each other.
+    /// Compresses a line in pieces.
     fn long_line(&mut self, line: &Line<'_>) -> Result<()> {
         self.restart()?;
+        let path = self.path;
         let offset = self.member.len_plain();
-        let stamp = stamp(self.ts);
-        let pieces = line.text.chunks(RESTART_EVERY as usize).enumerate().map(|(number, piece)| {
-            let is_last = (number + 1) * RESTART_EVERY as usize >= line.text.len();
-            let stamp: &[u8] = if number == 0 { &stamp } else { b"" };
-            let end: &[u8] = if is_last { b"\r\n" } else { b"" };
-            Ok([stamp, piece, end].concat())
-        });
-        helpers::in_order(pieces, Packer::default, Packer::pack, |segment| self.add(segment))?;
-        self.restart_point()?;
+        let plain = [&stamp(self.ts), line.text, b"\r\n"].concat();
+        let pieces = Piece::all_of(plain).map(Ok);
+        helpers::in_order(pieces, Packer::default, Packer::pack, |segment| {
+            self.add(&segment.map_err(StoreError::io(path))?)
+        })?;
         self.index_line(offset, line.apply)
     }
 
     /// Compresses a line as it is read. Returns its offset in the chunk.
     fn stream(&mut self, line: &Line<'_>, staging: &Staging) -> Result<u64> {
-        if line.text.len() as u64 + octets_of(line.bodies) >= RESTART_EVERY {
+        if line.text.len() as u64 + octets_of(line.bodies) >= LARGE {
             self.restart()?;
         }
         let offset = self.member.len_plain();
@@ -142,10 +148,8 @@ impl Entry<'_> {
         Ok(offset)
     }
 
-    fn add(&mut self, segment: io::Result<Segment>) -> Result<()> {
-        segment
-            .and_then(|segment| self.member.add_segment(&segment, self.data))
-            .map_err(StoreError::io(self.path))
+    fn add(&mut self, segment: &Segment) -> Result<()> {
+        self.member.add_segment(segment, self.data).map_err(StoreError::io(self.path))
     }
 
     /// Makes a place where reading can begin, if there is none here.
@@ -170,9 +174,8 @@ impl Entry<'_> {
 }
 
 impl Part<'_> {
-    /// Whether it is large enough to stand apart, and small enough for memory.
-    fn is_segment(&self) -> bool {
-        (RESTART_EVERY..=SEGMENT_MAX).contains(&octets_of(self.bodies))
+    fn fits_memory(&self) -> bool {
+        octets_of(self.bodies) <= STRETCH_MAX
     }
 
     /// Canonical text, and where in it the bodies belong.
@@ -212,19 +215,19 @@ fn octets_of(bodies: &[Body]) -> u64 {
     bodies.iter().map(Body::len).fold(0, u64::saturating_add)
 }
 
-/// Divides messages of these lengths: a part ends as soon as it is long enough, and in front of
-/// a message that is so by itself.
+/// Divides messages of these lengths: a part ends as soon as it is long enough, and on both sides
+/// of a message that is large by itself.
 fn divided(lengths: impl Iterator<Item = u64>) -> Vec<Range<usize>> {
     let mut parts = Vec::new();
     let (mut start, mut end, mut len) = (0, 0, 0u64);
     for length in lengths {
-        if length >= RESTART_EVERY && end > start {
+        if length >= LARGE && end > start {
             parts.push(start..end);
             (start, len) = (end, 0);
         }
         end += 1;
         len = len.saturating_add(length);
-        if len >= RESTART_EVERY {
+        if len >= RESTART_EVERY || length >= LARGE {
             parts.push(start..end);
             (start, len) = (end, 0);
         }
@@ -241,15 +244,16 @@ mod tests {
 
     #[test]
     fn parts_end_where_they_are_long_enough() {
-        let large = RESTART_EVERY;
+        let (long, large) = (RESTART_EVERY, LARGE);
         let ends = |lens: &[u64]| -> Vec<usize> {
             divided(lens.iter().copied()).iter().map(|part| part.end).collect()
         };
         assert!(ends(&[]).is_empty());
         assert_eq!(ends(&[1, 2, 3]), [3]);
-        assert_eq!(ends(&[large - 1, 1, 5]), [2, 3]);
-        assert_eq!(ends(&[large - 1, 0, 0, 1]), [4]);
-        assert_eq!(ends(&[large, large, 1]), [1, 2, 3]);
+        assert_eq!(ends(&[large - 1, large - 1, 1, 1, 5]), [4, 5]);
+        assert_eq!(ends(&[large - 1, large - 1, 0, 1]), [4]);
+        assert_eq!(ends(&[long, long, 1]), [1, 2, 3]);
+        assert_eq!(ends(&[9, large, 1, 1, large]), [1, 2, 4, 5]);
         assert_eq!(ends(&[1, u64::MAX, 1, u64::MAX]), [1, 2, 3, 4]);
     }
 }

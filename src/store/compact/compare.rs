@@ -41,26 +41,35 @@ fn mailbox(
     if scratch.extra_fields(due.id)? != new.extra_fields(found.id)? {
         return Ok(Err("the further fields"));
     }
-    let uids = scratch.kept_uids(due.id)?;
-    let due = scratch.true_records(due.id)?.into_iter().filter(|row| uids.contains(&row.uid));
-    let mut found = new.true_records(found.id)?.into_iter();
-    for due in due {
-        if !found.next().is_some_and(|found| is_same_record(due, found)) {
-            return Ok(Err("the records"));
-        }
-    }
-    Ok(if found.next().is_some() { Err("the number of records") } else { Ok(()) })
+    let is_same = scratch.keeps_records_of(due.id, (new, found.id), is_same_record)?;
+    Ok(if is_same { Ok(()) } else { Err("the records") })
 }
 
 /// A message may stay longer than it must: what an EXPUNGE line and later a record say
 /// twice is dated by the record.
-fn is_same_record(due: RecordRow, found: RecordRow) -> bool {
+fn is_same_record(due: &RecordRow, found: &RecordRow) -> bool {
     let may_be = match (due.expunged, found.expunged) {
         (Some(due), Some(found)) => due <= found,
         (due, found) => due == found,
     };
-    let undated = |row| RecordRow { last_chunk_id: 0, expunged: None, ..row };
-    may_be && undated(due) == undated(found)
+    // Named, so that no column is forgotten.
+    let RecordRow {
+        last_chunk_id: _,
+        uid,
+        modseq,
+        last_updated,
+        flags,
+        internaldate,
+        annotations,
+        expunged: _,
+        guid,
+        size,
+    } = due;
+    may_be
+        && (*uid, *modseq, *last_updated) == (found.uid, found.modseq, found.last_updated)
+        && (*internaldate, *guid, *size) == (found.internaldate, found.guid, found.size)
+        && *flags == found.flags
+        && *annotations == found.annotations
 }
 
 /// What belongs to no mailbox.

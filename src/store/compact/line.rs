@@ -3,26 +3,43 @@
 use std::collections::HashSet;
 
 use super::plan::Restated;
+use crate::store::chunk::RESTART_EVERY;
+use crate::wire::Body;
 use crate::wire::dlist::{KvList, Literals, Printer, Value};
 
 /// What stays of a line.
 pub(super) enum Stays<'a> {
-    /// All of it.
-    All,
+    /// All of it, except that it may say another name.
+    All(Option<&'a Restated>),
     /// The messages for which the flag is set, in the order of the line.
     Messages(&'a [bool]),
-    /// The records with these UIDs, and the state of the mailbox.
-    Records(&'a HashSet<u32>),
+    /// The records with these UIDs, and the state of the mailbox, which may have changed.
+    Records(&'a HashSet<u32>, Option<&'a Restated>),
+}
+
+/// Divides the messages of a line into lines of about [`RESTART_EVERY`] octets, so that one of
+/// them can be read without those in front of it. For each, the flags of those that stay, and
+/// their bodies.
+pub(super) fn divided<'b>(flags: &[bool], bodies: &'b [Body]) -> Vec<(Vec<bool>, Vec<&'b Body>)> {
+    let mut parts = Vec::new();
+    let (mut part, mut held, mut octets) = (vec![false; flags.len()], Vec::new(), 0u64);
+    let places = flags.iter().enumerate().filter(|(_, stays)| **stays);
+    for ((place, _), body) in places.zip(bodies) {
+        if octets.saturating_add(body.len()) > RESTART_EVERY && !held.is_empty() {
+            parts.push((part, std::mem::take(&mut held)));
+            (part, octets) = (vec![false; flags.len()], 0);
+        }
+        part[place] = true;
+        held.push(body);
+        octets = octets.saturating_add(body.len());
+    }
+    parts.push((part, held));
+    parts
 }
 
 /// Canonical text of `name value` as far as it stays, and the offsets in it at which
 /// message bodies belong.
-pub(super) fn print(
-    name: &[u8],
-    value: &Value<'_>,
-    stays: &Stays<'_>,
-    restated: Option<&Restated>,
-) -> (Vec<u8>, Vec<usize>) {
+pub(super) fn print(name: &[u8], value: &Value<'_>, stays: &Stays<'_>) -> (Vec<u8>, Vec<usize>) {
     let mut printer = Printer::new(Literals::NonSync, Vec::new());
     match (stays, value) {
         (Stays::Messages(flags), Value::List(list)) => {
@@ -34,13 +51,12 @@ pub(super) fn print(
             }
             printer.raw(b")");
         }
-        (Stays::Records(uids), Value::KvList(fields)) => {
+        (Stays::Records(uids, restated), Value::KvList(fields)) => {
             printer.raw(name).raw(b" ");
-            mailbox(&mut printer, fields, uids, restated);
+            mailbox(&mut printer, fields, uids, *restated);
         }
-        (_, Value::Atom(_)) if restated.is_some() => {
-            printer.raw(name).raw(b" ");
-            printer.nstring(restated.map(|now| &now.mboxname[..]));
+        (Stays::All(Some(now)), Value::Atom(_)) => {
+            printer.raw(name).raw(b" ").string(&now.mboxname);
         }
         _ => {
             printer.item(name, value);
@@ -102,21 +118,21 @@ mod tests {
 
     fn printed(line: &str, stays: &Stays<'_>) -> String {
         let (name, value) = parse_item(line.as_bytes()).unwrap();
-        String::from_utf8(print(&name, &value, stays, None).0).unwrap()
+        String::from_utf8(print(&name, &value, stays).0).unwrap()
     }
 
     #[test]
     fn records_go_and_fields_stay() {
         let line = "MAILBOX %(UNIQUEID u MBOXNAME a RECORD (%(UID 1 MODSEQ 2) %(UID 5 MODSEQ 3) \
                     %(UID 7)) ANNOTATIONS (%(ENTRY /x VALUE \"a b\")))";
-        assert_eq!(printed(line, &Stays::All), line);
+        assert_eq!(printed(line, &Stays::All(None)), line);
         let uids = HashSet::from([5, 9]);
         assert_eq!(
-            printed(line, &Stays::Records(&uids)),
+            printed(line, &Stays::Records(&uids, None)),
             "MAILBOX %(UNIQUEID u MBOXNAME a RECORD (%(UID 5 MODSEQ 3)) ANNOTATIONS (%(ENTRY /x \
              VALUE \"a b\")))"
         );
-        let none = printed(line, &Stays::Records(&HashSet::new()));
+        let none = printed(line, &Stays::Records(&HashSet::new(), None));
         assert!(none.contains("RECORD () ANNOTATIONS"), "{none}");
     }
 
@@ -126,8 +142,12 @@ mod tests {
             Restated { mboxname: b"b c".to_vec(), partition: Some(b"q".to_vec()), uidvalidity: 7 };
         let restated = |line: &str| {
             let (name, value) = parse_item(line.as_bytes()).unwrap();
-            let stays = Stays::Records(&HashSet::new());
-            String::from_utf8(print(&name, &value, &stays, Some(&now)).0).unwrap()
+            let none = HashSet::new();
+            let stays = match &name[..] {
+                b"MAILBOX" => Stays::Records(&none, Some(&now)),
+                _ => Stays::All(Some(&now)),
+            };
+            String::from_utf8(print(&name, &value, &stays).0).unwrap()
         };
         assert_eq!(
             restated("MAILBOX %(UNIQUEID u MBOXNAME a UIDVALIDITY 1 PARTITION p RECORD ())"),
@@ -141,9 +161,34 @@ mod tests {
         let guid = "4eea1e78e5032625a64f9ba26611156942a8f86a";
         let line = format!("MESSAGE (%{{p {guid} 1}}\r\n NIL %{{q {guid} 2}}\r\n)");
         let (name, value) = parse_item(line.as_bytes()).unwrap();
-        let (text, bodies) = print(&name, &value, &Stays::Messages(&[false, true]), None);
+        let (text, bodies) = print(&name, &value, &Stays::Messages(&[false, true]));
         let head = format!("MESSAGE (%{{q {guid} 2}}\r\n");
         assert_eq!(String::from_utf8(text).unwrap(), format!("{head})"));
         assert_eq!(bodies, [head.len()]);
+    }
+
+    #[test]
+    fn messages_are_divided() {
+        let large = RESTART_EVERY;
+        let ends = |sizes: &[u64]| -> Vec<usize> {
+            let body = |&len| Body::Staged { offset: 0, len };
+            let bodies: Vec<Body> = sizes.iter().map(body).collect();
+            // One between all that stay does not.
+            let flags: Vec<bool> = (0..2 * sizes.len()).map(|i| i % 2 == 0).collect();
+            let mut end = 0;
+            let parts = divided(&flags, &bodies).into_iter().map(|(flags, held)| {
+                assert_eq!(flags.iter().filter(|stays| **stays).count(), held.len());
+                assert!(held.iter().zip(end..).all(|(body, i)| **body == bodies[i]));
+                assert!(held.iter().zip(end..).all(|(_, i)| flags[2 * i]));
+                end += held.len();
+                end
+            });
+            parts.collect()
+        };
+        assert_eq!(ends(&[]), [0]);
+        assert_eq!(ends(&[1, 2, 3]), [3]);
+        assert_eq!(ends(&[large - 1, 1, 5]), [2, 3]);
+        assert_eq!(ends(&[large, large, 1]), [1, 2, 3]);
+        assert_eq!(ends(&[1, u64::MAX, 1]), [1, 2, 3]);
     }
 }

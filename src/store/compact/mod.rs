@@ -22,12 +22,14 @@
 mod ahead;
 mod compare;
 mod line;
+mod neighbours;
 mod output;
 mod plan;
 mod replace;
 mod sizes;
 mod spool;
 mod survey;
+mod target;
 mod write;
 
 #[cfg(test)]
@@ -41,10 +43,13 @@ use super::backup::index_path;
 use super::data_file;
 use super::error::StoreError;
 use crate::lock::Wait;
-use plan::Plan;
+use plan::{Plan, Terms};
 pub(super) use replace::complete_interrupted;
 pub use sizes::Sizes;
 use survey::Survey;
+
+/// Memory for pages of each of the two indexes, old and new.
+const CACHE_KIB: u32 = 8 * 1024;
 
 /// What to do.
 #[derive(Clone, Debug)]
@@ -165,35 +170,36 @@ pub fn run(
     let index = backup.index();
     let fault = || StoreError::index(path);
     let io = |error| StoreError::io(path)(error);
+    index.work_on_disk(CACHE_KIB).map_err(fault())?;
     if !policy.force {
-        let live = index.live_chunks(policy.since).map_err(fault())?;
-        let chunks = index.chunks().map_err(fault())?;
-        let kept: Vec<u64> =
-            chunks.iter().filter(|row| live.contains(&row.id)).map(|row| row.length).collect();
-        if !policy.sizes.is_worth_it(chunks.len() - kept.len(), &kept) {
+        let mut gain = policy.sizes.gain();
+        let told = index.live_chunks(policy.since, |length, is_live| gain.add(length, is_live));
+        told.map_err(fault())?;
+        if !gain.is_worth_it() {
             return Ok(Outcome::Skipped);
         }
     }
     let file = File::open(path).map_err(io)?;
+    let len_file = file.metadata().map_err(io)?.len();
     let survey = Survey::of(&file, path, index)?;
     survey.scratch.choose(policy.since).map_err(fault())?;
-    let plan = Plan::restating(&survey, policy.since).map_err(fault())?;
-    let lengths: Vec<u64> = plan.kept.iter().map(|chunk| chunk.length).collect();
-    let is_worth_it = policy.force || policy.sizes.is_worth_it(plan.dropped.len(), &lengths);
+    let terms = Terms { since: policy.since, sizes: policy.sizes, len_file };
+    let plan = Plan::restating(&survey, terms).map_err(fault())?;
+    let is_worth_it = policy.force || plan.is_worth_it;
     if is_worth_it {
-        sink(Event::Keeping(&plan.kept_ids()));
+        sink(Event::Keeping(&plan.kept_ids));
     }
     survey.damages.iter().for_each(|damage| sink(Event::Damage(damage)));
     if !is_worth_it {
         return Ok(Outcome::Skipped);
     }
-    let figures = figures(&file, path, &plan)?;
+    let figures = figures(&plan, len_file);
     if policy.dry_run {
         return Ok(Outcome::Planned(figures));
     }
     replace::check_space(path, figures.octets_after)?;
     let source = write::Source { path, file: &file, survey: &survey, plan: &plan };
-    let new = write_faithfully(source, policy, now, sink)?;
+    let new = write_faithfully(source, terms, policy, now, sink)?;
     if !policy.force && survey.damages.is_empty() && new.is_same_as(&file).map_err(io)? {
         // Nothing but a chunk that ought to be split and holds one large message.
         return Ok(Outcome::Skipped);
@@ -207,6 +213,7 @@ pub fn run(
 /// Writes the new pair and makes sure that it says what it should.
 fn write_faithfully(
     source: write::Source<'_>,
+    terms: Terms,
     policy: &Policy,
     now: i64,
     sink: &mut Sink<'_>,
@@ -220,7 +227,7 @@ fn write_faithfully(
     let mut difference = differs(&new)?;
     if difference.is_some() && !source.plan.restated.is_empty() {
         drop(new);
-        let plan = &Plan::of(survey, policy.since).map_err(fault())?;
+        let plan = &Plan::of(survey, terms).map_err(fault())?;
         new = write::write(&write::Source { plan, ..source }, policy, now, sink)?;
         difference = differs(&new)?;
     }
@@ -248,14 +255,12 @@ fn open(path: &Path, now: i64, wait: Wait) -> Result<Writer, StoreError> {
     }
 }
 
-fn figures(file: &File, path: &Path, plan: &Plan) -> Result<Figures, StoreError> {
-    let octets_before = file.metadata().map_err(StoreError::io(path))?.len();
-    let kept: u64 = plan.kept.iter().map(|chunk| chunk.len_file).sum();
-    Ok(Figures {
-        chunks: plan.kept.len() + plan.dropped.len(),
-        dropped: plan.dropped.len(),
-        unchanged: plan.kept.iter().filter(|chunk| chunk.whole_until.is_some()).count(),
+fn figures(plan: &Plan, octets_before: u64) -> Figures {
+    Figures {
+        chunks: plan.kept_ids.len() + plan.dropped,
+        dropped: plan.dropped,
+        unchanged: plan.unchanged,
         octets_before,
-        octets_after: kept.min(octets_before),
-    })
+        octets_after: plan.len_file.min(octets_before),
+    }
 }

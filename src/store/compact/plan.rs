@@ -1,20 +1,29 @@
 //! What stays: a plan over the rows of the survey. Nothing is written here.
 
 use std::collections::HashMap;
-use std::ops::Range;
 
-use super::survey::{Kind, Note, Survey};
-use crate::store::index::{IndexError, MailboxRow};
+use super::sizes::Sizes;
+use super::survey::Survey;
+use crate::store::index::{Index, IndexError, Kept, MailboxRow, Note, NoteKind};
 use crate::wire::apply::Apply;
 use crate::wire::dlist::parse_item;
 use crate::wire::own::Own;
 
-/// What stays of which chunk.
+/// Notes and chunks looked at at a time.
+const PAGE: u32 = 256;
+
+/// What stays. Of which chunk, the survey's index says: see [`kept`].
 pub(super) struct Plan {
-    /// In the order of the file.
-    pub(super) kept: Vec<Kept>,
-    /// Ids of chunks of which nothing stays.
-    pub(super) dropped: Vec<i64>,
+    /// Ids of chunks of which something stays.
+    pub(super) kept_ids: Vec<i64>,
+    /// Chunks of which nothing stays.
+    pub(super) dropped: usize,
+    /// Chunks of which all stays as it is.
+    pub(super) unchanged: usize,
+    /// Whether there is something to gain.
+    pub(super) is_worth_it: bool,
+    /// Octets of the chunks of which something stays.
+    pub(super) len_file: u64,
     /// Lines that will say something else than they do.
     pub(super) restated: HashMap<i64, Restated>,
     /// Something goes that a state between two lines depends on.
@@ -31,60 +40,55 @@ pub(super) struct Restated {
     pub(super) uidvalidity: u32,
 }
 
-/// A chunk of which something stays.
-pub(super) struct Kept {
-    pub(super) id: i64,
-    /// File offset.
-    pub(super) offset: u64,
-    /// Octets of the file up to the next chunk.
+/// What to plan for.
+#[derive(Clone, Copy)]
+pub(super) struct Terms {
+    /// What was deleted or expunged then or before goes; `None`: nothing of that kind. As it was
+    /// chosen in the survey's index.
+    pub(super) since: Option<i64>,
+    pub(super) sizes: Sizes,
+    /// Octets of the data file.
     pub(super) len_file: u64,
-    /// Inflated octets, as it is.
-    pub(super) length: u64,
-    /// SHA-1 of these, hex.
-    pub(super) data_sha1: String,
-    /// Its lines.
-    pub(super) lines: Range<i64>,
-    /// File offset behind it, if all of it stays as it is.
-    pub(super) whole_until: Option<u64>,
 }
 
 impl Plan {
-    /// Plans to drop what was deleted or expunged at `since` or before (`None`: nothing
-    /// of that kind; as it was chosen in the survey's index), and what later lines have
-    /// made obsolete.
-    pub(super) fn of(survey: &Survey, since: Option<i64>) -> Result<Plan, IndexError> {
-        Plan::with_names(survey, since, HashMap::new())
+    /// Plans to drop what is past its time, and what later lines have made obsolete.
+    pub(super) fn of(survey: &Survey, terms: Terms) -> Result<Plan, IndexError> {
+        Plan::with_names(survey, terms, HashMap::new())
     }
 
     /// The same, but lines give mailboxes their present names, and RENAME lines go.
     /// Where names were handed round among mailboxes such lines may say something else,
     /// so the result is to be compared.
-    pub(super) fn restating(survey: &Survey, since: Option<i64>) -> Result<Plan, IndexError> {
-        Plan::with_names(survey, since, restate(survey)?)
+    pub(super) fn restating(survey: &Survey, terms: Terms) -> Result<Plan, IndexError> {
+        Plan::with_names(survey, terms, restate(survey)?)
     }
 
     fn with_names(
         survey: &Survey,
-        since: Option<i64>,
+        terms: Terms,
         mut restated: HashMap<i64, Restated>,
     ) -> Result<Plan, IndexError> {
         let scratch = &survey.scratch;
         let mut has_expunge = false;
-        for note in &survey.notes {
-            if !is_needed(survey, note, since)? {
-                continue;
+        each_note(scratch, |note| {
+            if !is_needed(scratch, note, terms.since)? {
+                return Ok(());
             }
             match note.kind {
-                Kind::Rename(_) if !restated.is_empty() => scratch.drop_line(note.line)?,
+                NoteKind::Rename if !restated.is_empty() => scratch.drop_line(note.line)?,
                 _ => scratch.keep_line(note.line)?,
             }
-            has_expunge |= matches!(note.kind, Kind::Expunge(_));
-        }
+            has_expunge |= note.kind == NoteKind::Expunge;
+            Ok(())
+        })?;
         if has_expunge {
+            // An EXPUNGE line counts only if the mailbox had the name it says, when it was said.
+            // Only data from elsewhere have such lines: then each line stays that gave a name.
             restated.clear();
-            keep_all_names(survey)?;
+            scratch.keep_all_names()?;
         }
-        let plan = Plan::of_chunks(survey, restated)?;
+        let plan = Plan::of_chunks(scratch, terms, restated)?;
         if !plan.loses {
             return Ok(plan);
         }
@@ -92,41 +96,102 @@ impl Plan {
         for line in &survey.records_of_compaction {
             scratch.drop_line(*line)?;
         }
-        Ok(Plan { loses: true, ..Plan::of_chunks(survey, plan.restated)? })
+        Ok(Plan { loses: true, ..Plan::of_chunks(scratch, terms, plan.restated)? })
     }
 
-    fn of_chunks(survey: &Survey, restated: HashMap<i64, Restated>) -> Result<Plan, IndexError> {
-        let scratch = &survey.scratch;
+    fn of_chunks(
+        scratch: &Index,
+        terms: Terms,
+        restated: HashMap<i64, Restated>,
+    ) -> Result<Plan, IndexError> {
         let loses = !restated.is_empty();
-        let mut plan = Plan { kept: Vec::new(), dropped: Vec::new(), restated, loses };
-        for (i, source) in survey.chunks.iter().enumerate() {
-            let next = survey.chunks.get(i + 1).map_or(survey.len_file, |next| next.row.offset);
-            let Range { start, end } = source.lines;
-            let wanted = scratch.wanted(start, end)?;
-            let due = survey.with_effect(source).filter(|line| !wanted.lines.contains(line));
-            plan.loses |= wanted.items() != source.items || due.count() > 0;
-            if wanted.lines.is_empty() {
-                plan.dropped.push(source.row.id);
+        let mut plan = Plan {
+            kept_ids: Vec::new(),
+            dropped: 0,
+            unchanged: 0,
+            is_worth_it: false,
+            len_file: 0,
+            restated,
+            loses,
+        };
+        let mut gain = terms.sizes.gain();
+        scratch.keep_no_source()?;
+        let mut chunks = Pages::new(|after| scratch.sources(after, PAGE), |of| of.0).peekable();
+        while let Some((number, source)) = chunks.next().transpose()? {
+            let (lines, gone) = scratch.count_lines(&source.lines)?;
+            let items = scratch.count_items(&source.lines)?;
+            plan.loses |= items != source.items || gone > 0;
+            gain.add(source.length, lines > 0);
+            if lines == 0 {
+                plan.dropped += 1;
                 continue;
             }
-            let all_stays = wanted.lines.len() as i64 == end - start
-                && wanted.items() == source.items
+            let all_stays = lines as i64 == source.lines.end - source.lines.start
+                && items == source.items
                 && !plan.restated.keys().any(|line| source.lines.contains(line));
-            plan.kept.push(Kept {
-                id: source.row.id,
-                offset: source.row.offset,
-                len_file: next.saturating_sub(source.row.offset),
-                length: source.row.length,
-                data_sha1: source.row.data_sha1.clone(),
-                lines: source.lines.clone(),
-                whole_until: source.end.filter(|_| all_stays),
-            });
+            let whole_until = source.end.filter(|_| all_stays);
+            scratch.keep_source(number, whole_until)?;
+            plan.kept_ids.push(source.id);
+            plan.unchanged += usize::from(whole_until.is_some());
+            let next = match chunks.peek() {
+                Some(Ok((_, next))) => next.offset,
+                _ => terms.len_file,
+            };
+            plan.len_file += next.saturating_sub(source.offset);
         }
+        plan.is_worth_it = gain.is_worth_it();
         Ok(plan)
     }
+}
 
-    pub(super) fn kept_ids(&self) -> Vec<i64> {
-        self.kept.iter().map(|chunk| chunk.id).collect()
+/// The chunks of which something stays, in the order of the file.
+pub(super) fn kept(scratch: &Index) -> impl Iterator<Item = Result<Kept, IndexError>> {
+    Pages::new(|after| scratch.kept_sources(after, PAGE), |kept| kept.number)
+}
+
+fn each_note(
+    scratch: &Index,
+    mut look: impl FnMut(&Note) -> Result<(), IndexError>,
+) -> Result<(), IndexError> {
+    Pages::new(|after| scratch.notes(after, PAGE), |note| note.line)
+        .try_for_each(|note| look(&note?))
+}
+
+/// Rows that come page by page, in the order of numbers greater than 0.
+struct Pages<T, F, N> {
+    load: F,
+    number: N,
+    page: std::vec::IntoIter<T>,
+    last: i64,
+}
+
+impl<T, F, N> Pages<T, F, N>
+where
+    F: FnMut(i64) -> Result<Vec<T>, IndexError>,
+    N: Fn(&T) -> i64,
+{
+    fn new(load: F, number: N) -> Pages<T, F, N> {
+        Pages { load, number, page: Vec::new().into_iter(), last: 0 }
+    }
+}
+
+impl<T, F, N> Iterator for Pages<T, F, N>
+where
+    F: FnMut(i64) -> Result<Vec<T>, IndexError>,
+    N: Fn(&T) -> i64,
+{
+    type Item = Result<T, IndexError>;
+
+    fn next(&mut self) -> Option<Result<T, IndexError>> {
+        if self.page.as_slice().is_empty() {
+            match (self.load)(self.last) {
+                Ok(page) => self.page = page.into_iter(),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        let next = self.page.next()?;
+        self.last = (self.number)(&next);
+        Some(Ok(next))
     }
 }
 
@@ -135,30 +200,39 @@ impl Plan {
 fn restate(survey: &Survey) -> Result<HashMap<i64, Restated>, IndexError> {
     let scratch = &survey.scratch;
     let mut renamed = HashMap::new();
-    for note in &survey.notes {
-        let Kind::Rename(ids) = &note.kind else { continue };
-        for &id in ids {
+    each_note(scratch, |note| {
+        if note.kind != NoteKind::Rename {
+            return Ok(());
+        }
+        for id in scratch.mailboxes_of_note(note.line)? {
             if scratch.is_kept_before(id, note.line)?
                 && let Some(row) = scratch.mailbox_with_id(id)?
             {
                 renamed.insert(id, row);
             }
         }
-    }
+        Ok(())
+    })?;
     let mut restated = HashMap::new();
+    if renamed.is_empty() {
+        return Ok(restated);
+    }
     for row in renamed.values() {
         restated.insert(row.last_chunk_id, Restated::of(row));
     }
-    for note in survey.notes.iter().filter(|_| !renamed.is_empty()) {
-        let Kind::Unmailbox(ids) = &note.kind else { continue };
-        for id in ids {
-            if let Some(row) = renamed.get(id)
+    each_note(scratch, |note| {
+        if note.kind != NoteKind::Unmailbox {
+            return Ok(());
+        }
+        for id in scratch.mailboxes_of_note(note.line)? {
+            if let Some(row) = renamed.get(&id)
                 && row.last_chunk_id < note.line
             {
                 restated.insert(note.line, Restated::of(row));
             }
         }
-    }
+        Ok(())
+    })?;
     Ok(restated)
 }
 
@@ -172,56 +246,30 @@ impl Restated {
     }
 }
 
-/// An EXPUNGE line counts only if the mailbox had the name it says, when it was said. Only
-/// data from elsewhere have such lines: then each line stays that gave a name.
-fn keep_all_names(survey: &Survey) -> Result<(), IndexError> {
-    let scratch = &survey.scratch;
-    for &(line, id) in &survey.mailbox_lines {
-        if scratch.is_kept_before(id, i64::MAX)? {
-            scratch.keep_line(line)?;
-        }
-    }
-    for note in &survey.notes {
-        let (Kind::Rename(ids) | Kind::Unmailbox(ids)) = &note.kind else { continue };
-        for &id in ids {
-            if scratch.is_kept_before(id, i64::MAX)? {
-                scratch.keep_line(note.line)?;
-            }
-        }
-    }
-    Ok(())
-}
-
 /// Whether the state at the end depends on this line.
-fn is_needed(survey: &Survey, note: &Note, since: Option<i64>) -> Result<bool, IndexError> {
-    let (scratch, line) = (&survey.scratch, note.line);
-    match &note.kind {
+fn is_needed(scratch: &Index, note: &Note, since: Option<i64>) -> Result<bool, IndexError> {
+    let Note { line, ts, kind, text } = note;
+    match kind {
         // A later MAILBOX line of the same mailbox says all of it again.
-        Kind::Rename(ids) | Kind::Unmailbox(ids) => {
-            for &id in ids {
-                if scratch.is_kept_before(id, line)? {
+        NoteKind::Rename | NoteKind::Unmailbox => {
+            for id in scratch.mailboxes_of_note(*line)? {
+                if scratch.is_kept_before(id, *line)? {
                     return Ok(true);
                 }
             }
             Ok(false)
         }
-        Kind::Script(filename) => scratch.is_unsieve_needed(filename, line, note.ts, since),
-        Kind::Expunge(text) => match parse_item(text).map(|(_, value)| value) {
-            Ok(value) => match Apply::read(b"EXPUNGE", &value) {
-                Ok(Apply::Expunge(expunge)) => scratch.is_expunge_needed(&expunge, line, note.ts),
+        NoteKind::Script => scratch.is_unsieve_needed(text, *line, *ts, since),
+        NoteKind::Expunge | NoteKind::Own => {
+            let Ok((name, value)) = parse_item(text) else { return Ok(false) };
+            match Apply::read(&name.to_ascii_uppercase(), &value) {
+                Ok(Apply::Expunge(expunge)) => scratch.is_expunge_needed(&expunge, *line, *ts),
+                // In doubt as long as the state at the end says so.
+                Ok(Apply::Own(Own::Incomplete(uniqueid))) => scratch.is_to_be_resent(&uniqueid),
+                // The latest word on its subject counts.
+                Ok(Apply::Own(own)) => Ok(!scratch.has_later_note(&own.anchor(b""), *line)?),
                 _ => Ok(false),
-            },
-            Err(_) => Ok(false),
-        },
-        // In doubt as long as the state at the end says so.
-        Kind::Own(Own::Incomplete(uniqueid)) => scratch.is_to_be_resent(uniqueid),
-        // The latest word on its subject counts.
-        Kind::Own(own) => {
-            let subject = own.anchor(b"");
-            Ok(!survey.notes.iter().any(|later| {
-                later.line > line
-                    && matches!(&later.kind, Kind::Own(other) if other.anchor(b"") == subject)
-            }))
+            }
         }
     }
 }

@@ -34,19 +34,41 @@ impl Sizes {
         self.splits(length) && written >= self.max && length.wrapping_sub(written) > self.min
     }
 
-    /// Whether `dropped` chunks that go, and chunks of these lengths that stay, are
-    /// worth the work.
-    pub(super) fn is_worth_it(&self, dropped: usize, kept: &[u64]) -> bool {
-        let threshold = self.work_threshold.max(1);
-        let mut gain = dropped as u64;
+    /// Begins to add up what there is to gain.
+    pub(super) fn gain(self) -> Gain {
         let contradictory = self.min > 0 && self.max > 0 && self.min >= self.max;
-        if gain < threshold && (self.min > 0 || self.max > 0) && !contradictory {
-            for (i, &length) in kept.iter().enumerate() {
-                gain += u64::from(self.combines(length, kept.get(i + 1).copied()));
-                gain += u64::from(self.splits(length));
-            }
+        let has_sizes = (self.min > 0 || self.max > 0) && !contradictory;
+        Gain { sizes: self, has_sizes, dropped: 0, resized: 0, last: None }
+    }
+}
+
+/// What there is to gain, chunk by chunk in their order.
+pub(super) struct Gain {
+    sizes: Sizes,
+    has_sizes: bool,
+    dropped: u64,
+    resized: u64,
+    /// Length of the last one that stays.
+    last: Option<u64>,
+}
+
+impl Gain {
+    /// A chunk of this length stays, or does not.
+    pub(super) fn add(&mut self, length: u64, stays: bool) {
+        if !stays {
+            self.dropped += 1;
+            return;
         }
-        gain >= threshold
+        if let Some(last) = self.last.replace(length) {
+            self.resized += u64::from(self.sizes.combines(last, Some(length)));
+        }
+        self.resized += u64::from(self.sizes.splits(length));
+    }
+
+    /// Whether that is worth the work.
+    pub(super) fn is_worth_it(&self) -> bool {
+        let resized = if self.has_sizes { self.resized } else { 0 };
+        self.dropped + resized >= self.sizes.work_threshold.max(1)
     }
 }
 
@@ -80,19 +102,26 @@ mod tests {
         assert!(!sizes(10, 0, 1).splits(1 << 40));
     }
 
+    fn is_worth_it(sizes: Sizes, dropped: usize, kept: &[u64]) -> bool {
+        let mut gain = sizes.gain();
+        (0..dropped).for_each(|_| gain.add(1000, false));
+        kept.iter().for_each(|&length| gain.add(length, true));
+        gain.is_worth_it()
+    }
+
     #[test]
     fn worth_it() {
         let lengths = [50, 200, 30];
-        assert!(sizes(0, 0, 1).is_worth_it(1, &lengths));
-        assert!(!sizes(0, 0, 0).is_worth_it(0, &lengths));
-        assert!(!sizes(0, 0, 2).is_worth_it(1, &lengths));
+        assert!(is_worth_it(sizes(0, 0, 1), 1, &lengths));
+        assert!(!is_worth_it(sizes(0, 0, 0), 0, &lengths));
+        assert!(!is_worth_it(sizes(0, 0, 2), 1, &lengths));
         // Two pairs to join.
-        assert!(sizes(60, 0, 2).is_worth_it(0, &lengths));
-        assert!(!sizes(60, 0, 3).is_worth_it(0, &lengths));
+        assert!(is_worth_it(sizes(60, 0, 2), 0, &lengths));
+        assert!(!is_worth_it(sizes(60, 0, 3), 0, &lengths));
         // Two chunks to split.
-        assert!(sizes(0, 50, 2).is_worth_it(0, &lengths));
+        assert!(is_worth_it(sizes(0, 50, 2), 0, &lengths));
         // Sizes that contradict each other count for nothing.
-        assert!(!sizes(60, 60, 1).is_worth_it(0, &lengths));
-        assert!(sizes(60, 60, 1).is_worth_it(1, &lengths));
+        assert!(!is_worth_it(sizes(60, 60, 1), 0, &lengths));
+        assert!(is_worth_it(sizes(60, 60, 1), 1, &lengths));
     }
 }

@@ -3,7 +3,6 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::ops::Range;
 use std::path::Path;
 
 use super::Damage;
@@ -11,61 +10,20 @@ use super::ahead::{self, Chunk, End, Line};
 use crate::store::chunk::{CHUNK_HEADER, MemberError, MemberReader};
 use crate::store::error::{Result, StoreError};
 use crate::store::helpers;
-use crate::store::index::{ChunkRow, Index, IndexError, Position};
+use crate::store::index::{ChunkRow, Index, IndexError, Note, NoteKind, Position, Source};
 use crate::store::log::{LogError, LogLine};
 use crate::wire::Guid;
 use crate::wire::apply::Apply;
 use crate::wire::dlist::FileHeader;
 use crate::wire::own::Own;
 
-/// What the log says.
+/// What the log says. Whatever grows with it is in `scratch`.
 pub(super) struct Survey {
-    /// The state after all lines, by line.
+    /// The state after all lines, by line, and all that there is to know of chunks and lines.
     pub(super) scratch: Index,
-    /// The chunks that the index knows, in the order of the file.
-    pub(super) chunks: Vec<Source>,
-    /// Lines that are needed or not depending on the state at the end.
-    pub(super) notes: Vec<Note>,
-    /// Lines that change nothing, in order.
-    pub(super) without_effect: Vec<i64>,
     /// Lines that say what a compaction has dropped, and their anchors.
     pub(super) records_of_compaction: Vec<i64>,
-    /// All MAILBOX lines, each with the row of its mailbox.
-    pub(super) mailbox_lines: Vec<(i64, i64)>,
     pub(super) damages: Vec<Damage>,
-    /// Octets of the data file.
-    pub(super) len_file: u64,
-}
-
-/// A chunk as it is.
-pub(super) struct Source {
-    pub(super) row: ChunkRow,
-    /// Its lines.
-    pub(super) lines: Range<i64>,
-    /// Messages and records in them.
-    pub(super) items: u64,
-    /// File offset behind it, if it is whole and what its row says.
-    pub(super) end: Option<u64>,
-}
-
-/// A line that changes or ends what earlier ones have said.
-pub(super) struct Note {
-    pub(super) line: i64,
-    pub(super) ts: i64,
-    pub(super) kind: Kind,
-}
-
-pub(super) enum Kind {
-    /// RENAME of these mailboxes.
-    Rename(Vec<i64>),
-    /// UNMAILBOX of these mailboxes.
-    Unmailbox(Vec<i64>),
-    /// UNSIEVE of this script.
-    Script(Vec<u8>),
-    /// EXPUNGE; its text.
-    Expunge(Vec<u8>),
-    /// Something that Cyrus's log cannot say.
-    Own(Own),
 }
 
 impl Survey {
@@ -74,26 +32,12 @@ impl Survey {
         let fault = || StoreError::index(path);
         let scratch = Index::scratch().map_err(fault())?;
         scratch.prepare_provenance().and_then(|()| scratch.begin()).map_err(fault())?;
-        let mut rows = index.chunks().map_err(fault())?;
-        rows.sort_by_key(|row| row.offset);
-        let len_file = file.metadata().map_err(StoreError::io(path))?.len();
-        let (chunks, notes, damages) = (Vec::new(), Vec::new(), Vec::new());
-        let mailbox_lines = Vec::new();
-        let (without_effect, records_of_compaction) = (Vec::new(), Vec::new());
-        let survey = Survey {
-            scratch,
-            chunks,
-            notes,
-            without_effect,
-            records_of_compaction,
-            mailbox_lines,
-            damages,
-            len_file,
-        };
+        let (damages, records_of_compaction) = (Vec::new(), Vec::new());
+        let survey = Survey { scratch, records_of_compaction, damages };
         let mut reading = Reading { file, path, survey, next_line: 1, offset_plain: 0 };
         let mut end = 0;
         helpers::in_order(
-            rows.into_iter().map(Ok),
+            index.chunks_by_offset().map(|row| row.map_err(fault())),
             || (),
             |(), row| {
                 let chunk = ahead::read(file, row.offset);
@@ -112,22 +56,16 @@ impl Survey {
         Ok(survey)
     }
 
-    /// The lines of a chunk that change something.
-    pub(super) fn with_effect(&self, source: &Source) -> impl Iterator<Item = i64> {
-        let is_idle = |line: &i64| self.without_effect.binary_search(line).is_ok();
-        source.lines.clone().filter(move |line| !is_idle(line))
-    }
-
     /// Messages that the index knows and that are not there any more.
     fn find_lost(&self, index: &Index) -> std::result::Result<(), IndexError> {
-        for row in index.messages()? {
+        index.each_message(|row| {
             if let Some(guid) = row.guid
                 && self.scratch.message(&guid)?.is_none()
             {
                 self.scratch.add_lost(&guid)?;
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
 
@@ -166,8 +104,9 @@ impl Reading<'_> {
     /// Returns the file offset behind the chunk; where it cannot be read, the offset
     /// of its beginning.
     fn chunk(&mut self, row: ChunkRow, chunk: Chunk) -> Result<u64> {
-        let mut source = Source { lines: self.next_line..self.next_line, items: 0, end: None, row };
-        let offset = source.row.offset;
+        let ChunkRow { id, offset, length, data_sha1, .. } = row;
+        let lines = self.next_line..self.next_line;
+        let mut source = Source { id, offset, length, data_sha1, lines, items: 0, end: None };
         let end = match self.lines(&mut source, chunk) {
             Ok(end) => end,
             Err(Stop::Store(error)) => return Err(error),
@@ -181,18 +120,18 @@ impl Reading<'_> {
             }
         };
         source.lines.end = self.next_line;
-        self.survey.chunks.push(source);
+        self.survey.scratch.add_source(&source).map_err(StoreError::index(self.path))?;
         Ok(end)
     }
 
     fn damage(&mut self, source: &Source, what: String) {
-        let (offset_file, offset_plain) = (source.row.offset, self.offset_plain);
+        let (offset_file, offset_plain) = (source.offset, self.offset_plain);
         self.survey.damages.push(Damage { offset_file, offset_plain, what });
     }
 
     fn lines(&mut self, source: &mut Source, chunk: Chunk) -> std::result::Result<u64, Stop> {
         self.offset_plain = 0;
-        let (file, offset) = (self.file, source.row.offset);
+        let (file, offset) = (self.file, source.offset);
         let mut failed = None;
         let mut take = |Line { line, bodies, end_plain }: Line| {
             self.offset_plain = line.offset;
@@ -216,17 +155,11 @@ impl Reading<'_> {
             return Err(error.into());
         }
         let Some(End { offset_file: end, length, sha1 }) = end? else { return Ok(u64::MAX) };
-        if (length, &sha1) == (source.row.length, &source.row.data_sha1) {
+        if (length, &sha1) == (source.length, &source.data_sha1) {
             source.end = Some(end);
         } else {
-            let row = &source.row;
-            self.damage(
-                source,
-                format!(
-                    "{length} octets {sha1} on disk, {} octets {} in index",
-                    row.length, row.data_sha1
-                ),
-            );
+            let index = format!("{} octets {} in index", source.length, source.data_sha1);
+            self.damage(source, format!("{length} octets {sha1} on disk, {index}"));
         }
         Ok(end)
     }
@@ -246,49 +179,30 @@ impl Reading<'_> {
         let scratch = &self.survey.scratch;
         // What was refused when it came in has no effect, and stays out.
         let Ok(apply) = Apply::read(&name, &value) else {
-            self.survey.without_effect.push(id);
+            scratch.add_idle_line(id).map_err(fault())?;
             return Ok(0);
         };
         if is_of_compaction(&apply) {
             self.survey.records_of_compaction.push(id);
         }
         if is_of_compaction(&apply) || matches!(apply, Apply::Reserve) {
-            self.survey.without_effect.push(id);
+            scratch.add_idle_line(id).map_err(fault())?;
         }
-        let mut items = 0;
-        let kind = match &apply {
-            Apply::Message(files) => {
-                self.messages(source, id, line, files, bodies)?;
-                return Ok(files.len() as u64);
-            }
-            Apply::Mailbox(mailbox) => {
-                // Records of one UID stay or go together.
-                let uids = mailbox.records().filter_map(|record| Some(record.ok()?.uid));
-                items = uids.collect::<HashSet<u32>>().len() as u64;
-                None
-            }
-            Apply::Unmailbox(name) => {
-                Some(Kind::Unmailbox(scratch.mailboxes_called(name).map_err(fault())?))
-            }
-            Apply::Rename(rename) => {
-                Some(Kind::Rename(scratch.mailboxes_called(&rename.from).map_err(fault())?))
-            }
-            Apply::Unsieve(script) => Some(Kind::Script(script.filename.clone())),
-            Apply::Expunge(_) => Some(Kind::Expunge(line.text().to_vec())),
-            Apply::Own(own) => Some(Kind::Own(own.clone())),
-            _ => None,
-        };
+        if let Apply::Message(files) = &apply {
+            self.messages(source, id, line, files, bodies)?;
+            return Ok(files.len() as u64);
+        }
+        note(scratch, id, line, &apply).map_err(fault())?;
         let at = Position { chunk_id: id, ts: line.ts, offset: line.offset };
         scratch.apply(at, &apply).map_err(fault())?;
-        if let Apply::Mailbox(mailbox) = &apply {
-            let row = scratch.mailbox_with_uniqueid(&mailbox.uniqueid).map_err(fault())?;
-            self.survey.mailbox_lines.extend(row.map(|row| (id, row.id)));
-            scratch.add_expunged_items(id, line.ts, mailbox).map_err(fault())?;
+        let Apply::Mailbox(mailbox) = &apply else { return Ok(0) };
+        if let Some(row) = scratch.mailbox_with_uniqueid(&mailbox.uniqueid).map_err(fault())? {
+            scratch.add_naming_line(id, row.id).map_err(fault())?;
         }
-        if let Some(kind) = kind {
-            self.survey.notes.push(Note { line: id, ts: line.ts, kind });
-        }
-        Ok(items)
+        scratch.add_expunged_items(id, line.ts, mailbox).map_err(fault())?;
+        // Records of one UID stay or go together.
+        let uids = mailbox.records().filter_map(|record| Some(record.ok()?.uid));
+        Ok(uids.collect::<HashSet<u32>>().len() as u64)
     }
 
     /// Enters the first sound copy of each message: records that follow a later copy
@@ -318,6 +232,36 @@ impl Reading<'_> {
         }
         Ok(())
     }
+}
+
+/// Notes a line that is needed or not depending on the state at the end, before it is entered.
+fn note(
+    scratch: &Index,
+    id: i64,
+    line: &LogLine,
+    apply: &Apply<'_>,
+) -> std::result::Result<(), IndexError> {
+    let mut mailboxes = Vec::new();
+    let mut subject = None;
+    let (kind, text) = match apply {
+        Apply::Unmailbox(name) => {
+            mailboxes = scratch.mailboxes_called(name)?;
+            (NoteKind::Unmailbox, Vec::new())
+        }
+        Apply::Rename(rename) => {
+            mailboxes = scratch.mailboxes_called(&rename.from)?;
+            (NoteKind::Rename, Vec::new())
+        }
+        Apply::Unsieve(script) => (NoteKind::Script, script.filename.clone()),
+        Apply::Expunge(_) => (NoteKind::Expunge, line.text().to_vec()),
+        Apply::Own(own) => {
+            subject = Some(own.anchor(b""));
+            (NoteKind::Own, line.text().to_vec())
+        }
+        _ => return Ok(()),
+    };
+    let note = Note { line: id, ts: line.ts, kind, text };
+    scratch.add_note(&note, &mailboxes, subject.as_deref())
 }
 
 /// Whether a line says what a compaction has dropped, or keeps such a line alive.

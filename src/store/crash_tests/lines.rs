@@ -102,7 +102,9 @@ impl Step {
 
     /// The lines that it becomes.
     pub(super) fn shown(&self) -> Vec<String> {
-        if self.files.is_empty() || self.bodies.iter().map(Body::len).sum::<u64>() < RESTART_EVERY {
+        // What a line of one message at least must hold to be divided.
+        const LARGE: u64 = RESTART_EVERY / 2;
+        if self.files.is_empty() || self.bodies.iter().map(Body::len).sum::<u64>() < LARGE {
             return vec![format!("{:?}", parse_item(&self.text).unwrap())];
         }
         let mut lines = Vec::new();
@@ -110,7 +112,7 @@ impl Step {
         for (number, file) in self.files.iter().enumerate() {
             part.push(file.clone());
             let len: u64 = part.iter().map(|file| file.size).sum();
-            if len >= RESTART_EVERY || number + 1 == self.files.len() {
+            if len >= LARGE || number + 1 == self.files.len() {
                 lines.push(message_line(&part).0);
                 part.clear();
             }

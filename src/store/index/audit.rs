@@ -10,7 +10,6 @@ use std::hash::{DefaultHasher, Hasher};
 use rusqlite::types::ValueRef;
 use rusqlite::{Row, params};
 
-use super::read::{MessageRow, RecordRow};
 use super::{ChunkRow, Index, Result, octets};
 use crate::wire::Guid;
 
@@ -293,42 +292,6 @@ impl Index {
             }
         }
         Ok(found)
-    }
-
-    /// Sorts messages and records by chunk, in tables of this connection only: Cyrus's
-    /// have no order by which those of one chunk could be found without reading all.
-    pub fn sort_by_chunk(&self) -> Result<()> {
-        Ok(self.db.execute_batch(
-            "CREATE TEMP TABLE IF NOT EXISTS message_by_chunk(chunk_id, id, PRIMARY KEY \
-             (chunk_id, id)) WITHOUT ROWID;
-             CREATE TEMP TABLE IF NOT EXISTS record_by_chunk(chunk_id, id, PRIMARY KEY \
-             (chunk_id, id)) WITHOUT ROWID;
-             DELETE FROM message_by_chunk; DELETE FROM record_by_chunk;
-             INSERT INTO message_by_chunk SELECT chunk_id, id FROM message
-             WHERE chunk_id IS NOT NULL ORDER BY 1, 2;
-             INSERT INTO record_by_chunk SELECT last_chunk_id, id FROM mailbox_message
-             WHERE last_chunk_id IS NOT NULL ORDER BY 1, 2;",
-        )?)
-    }
-
-    /// [`Index::messages_of_chunk`] after [`Index::sort_by_chunk`].
-    pub fn sorted_messages(&self, chunk_id: i64) -> Result<Vec<MessageRow>> {
-        let query = format!(
-            "{} WHERE id IN (SELECT id FROM message_by_chunk WHERE chunk_id = ?1) ORDER BY id",
-            super::read::MESSAGE
-        );
-        self.rows(&query, [chunk_id], super::read::message_row)
-    }
-
-    /// [`Index::records_of_chunk`] after [`Index::sort_by_chunk`].
-    pub fn sorted_records(&self, chunk_id: i64) -> Result<Vec<(Vec<u8>, RecordRow)>> {
-        let query = format!(
-            "{} WHERE r.id IN (SELECT id FROM record_by_chunk WHERE chunk_id = ?1) ORDER BY r.id",
-            super::read::RECORD
-        );
-        self.rows(&query, [chunk_id], |row| {
-            Ok((octets(row, 10)?.unwrap_or_default(), super::read::record_row(row)?))
-        })
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod apply;
 mod audit;
+mod by_chunk;
 mod doubt;
 mod figures;
 mod moment;
@@ -15,6 +16,7 @@ mod provenance;
 mod read;
 mod restart;
 mod schema;
+mod sources;
 mod state;
 mod truth;
 #[cfg(test)]
@@ -34,10 +36,14 @@ pub use provenance::Wanted;
 pub use read::{MailboxRow, MessageRow, RecordRow, SeenRow, SieveRow};
 pub use restart::RestartPoint;
 use schema::SchemaError;
+pub use sources::{Kept, Note, NoteKind, Source};
 pub use state::State;
 
 /// How long a statement waits for another process's transaction: as in Cyrus.
 const BUSY_MS: std::time::Duration = std::time::Duration::from_secs(20);
+
+/// Memory for pages of an index that is thrown away.
+const SCRATCH_CACHE_KIB: u32 = 8 * 1024;
 
 /// Why the index cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -161,11 +167,19 @@ impl Index {
             | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let index = Index { db: Connection::open_with_flags("", flags)? };
         index.configure(Open::Create)?;
+        index.work_on_disk(SCRATCH_CACHE_KIB)?;
         schema::prepare(&index.db, Open::Create).map_err(|what| IndexError::Unusable {
             path: PathBuf::new(),
             what: what.to_string(),
         })?;
         Ok(index)
+    }
+
+    /// For work on all rows at once: what is sorted goes to temporary files, and at most so much
+    /// of the index is held in memory.
+    pub(in crate::store) fn work_on_disk(&self, cache_kib: u32) -> Result<()> {
+        let script = format!("PRAGMA temp_store = FILE; PRAGMA cache_size = -{cache_kib};");
+        Ok(self.db.execute_batch(&script)?)
     }
 
     fn configure(&self, mode: Open) -> rusqlite::Result<()> {
@@ -248,6 +262,51 @@ impl Index {
         let mut statement = self.db.prepare_cached(&chunk_query("ORDER BY id"))?;
         let rows = statement.query_map([], chunk_row)?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// All chunks in the order of the file, some at a time. Those without an offset, which were
+    /// never finished, come first.
+    pub fn chunks_by_offset(&self) -> impl Iterator<Item = Result<ChunkRow>> {
+        let unfinished = match self.chunks_where("offset IS NULL", params![]) {
+            Ok(rows) => rows.into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error)],
+        };
+        let key = |row: &ChunkRow| row.offset as i64;
+        unfinished.into_iter().chain(self.chunk_pages("offset", key))
+    }
+
+    /// All chunks in row order, some at a time.
+    pub fn chunks_by_id(&self) -> impl Iterator<Item = Result<ChunkRow>> {
+        self.chunk_pages("id", |row| row.id)
+    }
+
+    fn chunk_pages(
+        &self,
+        column: &str,
+        key: impl Fn(&ChunkRow) -> i64,
+    ) -> impl Iterator<Item = Result<ChunkRow>> {
+        let condition = format!("{column} > ?1 ORDER BY {column} LIMIT 256");
+        let mut page = Vec::new().into_iter();
+        let mut behind = i64::MIN;
+        std::iter::from_fn(move || {
+            if page.as_slice().is_empty() {
+                match self.chunks_where(&condition, [behind]) {
+                    Ok(rows) => page = rows.into_iter(),
+                    Err(error) => return Some(Err(error)),
+                }
+            }
+            let row = page.next()?;
+            behind = key(&row);
+            Some(Ok(row))
+        })
+    }
+
+    fn chunks_where(
+        &self,
+        condition: &str,
+        params: impl rusqlite::Params,
+    ) -> Result<Vec<ChunkRow>> {
+        self.rows(&chunk_query(&format!("WHERE {condition}")), params, chunk_row)
     }
 
     /// The chunk with the highest id.

@@ -10,6 +10,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use rusqlite::{OptionalExtension, params};
 
+use super::read::{RecordRow, record_row};
+use super::truth::TRUE_RECORDS;
 use super::{Index, Result, Text, octets};
 use crate::wire::Guid;
 use crate::wire::apply::{Expunge, Mailbox};
@@ -23,14 +25,6 @@ pub struct Wanted {
     pub messages: HashMap<i64, HashSet<Guid>>,
     /// UIDs whose records stay, by line.
     pub uids: HashMap<i64, HashSet<u32>>,
-}
-
-impl Wanted {
-    /// Messages and records that stay.
-    pub fn items(&self) -> u64 {
-        let messages = self.messages.values().map(HashSet::len).sum::<usize>();
-        (messages + self.uids.values().map(HashSet::len).sum::<usize>()) as u64
-    }
 }
 
 /// The truth of all mailboxes: `mailbox_id, uid, line, expunged, guid`.
@@ -50,6 +44,7 @@ fn unexpired(column: &str) -> String {
 impl Index {
     /// Prepares an empty index for lines in place of chunks.
     pub fn prepare_provenance(&self) -> Result<()> {
+        self.prepare_sources()?;
         Ok(self.db.execute_batch(
             "CREATE TABLE expunge_item(line INTEGER NOT NULL, mailbox_id INTEGER NOT NULL, uid \
              INTEGER NOT NULL, ts INTEGER NOT NULL);
@@ -223,10 +218,29 @@ impl Index {
         Ok(ids.into_iter().collect())
     }
 
-    /// UIDs that stay in a mailbox.
-    pub fn kept_uids(&self, mailbox_id: i64) -> Result<HashSet<u32>> {
-        let query = "SELECT uid FROM kept_record WHERE mailbox_id = ?1";
-        Ok(self.rows(query, [mailbox_id], |row| row.get(0))?.into_iter().collect())
+    /// Compares the messages that stay in a mailbox with all those of one in `other`, pair by
+    /// pair in the order of UIDs, until two are not the same; whether there was none.
+    pub fn keeps_records_of(
+        &self,
+        mailbox_id: i64,
+        (other, other_id): (&Index, i64),
+        is_same: impl Fn(&RecordRow, &RecordRow) -> bool,
+    ) -> Result<bool> {
+        let kept = format!(
+            "SELECT * FROM ({TRUE_RECORDS}) t WHERE EXISTS (SELECT 1 FROM kept_record k
+             WHERE k.mailbox_id = ?1 AND k.uid = t.uid) ORDER BY 2"
+        );
+        let mut due = self.db.prepare_cached(&kept)?;
+        let mut due = due.query_map([mailbox_id], record_row)?;
+        let mut found = other.db.prepare_cached(&format!("{TRUE_RECORDS} ORDER BY 2"))?;
+        let mut found = found.query_map([other_id], record_row)?;
+        loop {
+            match (due.next().transpose()?, found.next().transpose()?) {
+                (None, None) => return Ok(true),
+                (Some(due), Some(found)) if is_same(&due, &found) => {}
+                _ => return Ok(false),
+            }
+        }
     }
 
     /// How many messages stay.
@@ -243,24 +257,29 @@ impl Index {
         Ok(self.db.prepare_cached(query)?.query_row([], |row| row.get::<_, i64>(0))? as u64)
     }
 
-    /// Ids of the chunks that hold something of the present state, as far as rows say:
-    /// Cyrus's rule, except that the truth about UIDs counts, and nothing in a mailbox
-    /// whose retention is over.
-    pub fn live_chunks(&self, since: Option<i64>) -> Result<BTreeSet<i64>> {
-        let live = format!(
+    /// Tells the length of each chunk, in row order, and whether it holds something of the
+    /// present state, as far as rows say: Cyrus's rule, except that the truth about UIDs counts,
+    /// and nothing in a mailbox whose retention is over.
+    pub fn live_chunks(&self, since: Option<i64>, mut tell: impl FnMut(u64, bool)) -> Result<()> {
+        let query = format!(
             "WITH box AS (SELECT id, last_chunk_id FROM mailbox WHERE {deleted}),
              record AS (SELECT line, guid FROM ({TRUTH}) WHERE {expunged}
-             AND mailbox_id IN (SELECT id FROM box))
-             SELECT last_chunk_id FROM box UNION SELECT line FROM record
+             AND mailbox_id IN (SELECT id FROM box)),
+             live AS (SELECT last_chunk_id FROM box UNION SELECT line FROM record
              UNION SELECT chunk_id FROM message WHERE guid IN (SELECT guid FROM record)
              UNION SELECT last_chunk_id FROM subscription WHERE {unsubscribed}
              UNION SELECT last_chunk_id FROM seen
-             UNION SELECT chunk_id FROM sieve WHERE {deleted}",
+             UNION SELECT chunk_id FROM sieve WHERE {deleted})
+             SELECT COALESCE(length, 0), id IN live FROM chunk ORDER BY id",
             deleted = unexpired("deleted"),
             expunged = unexpired("expunged"),
             unsubscribed = unexpired("unsubscribed"),
         );
-        let ids = self.rows(&live, [since], |row| row.get::<_, Option<i64>>(0))?;
-        Ok(ids.into_iter().flatten().collect())
+        let mut statement = self.db.prepare(&query)?;
+        let mut rows = statement.query([since])?;
+        while let Some(row) = rows.next()? {
+            tell(row.get::<_, i64>(0)? as u64, row.get(1)?);
+        }
+        Ok(())
     }
 }

@@ -112,7 +112,7 @@ pub struct SieveRow {
     pub offset: u64,
 }
 
-const MAILBOX: &str = "SELECT id, last_chunk_id, uniqueid, mboxname, mboxtype, last_uid,
+pub(super) const MAILBOX: &str = "SELECT id, last_chunk_id, uniqueid, mboxname, mboxtype, last_uid,
     highestmodseq, recentuid, recenttime, last_appenddate, pop3_last_login, pop3_show_after,
     uidvalidity, partition, acl, options, sync_crc, sync_crc_annot, quotaroot, xconvmodseq,
     annotations, deleted FROM mailbox";
@@ -186,6 +186,13 @@ impl Index {
         self.rows(&format!("{MESSAGE} ORDER BY id"), [], message_row)
     }
 
+    /// Looks at each of them.
+    pub fn each_message(&self, mut look: impl FnMut(MessageRow) -> Result<()>) -> Result<()> {
+        let mut statement = self.db.prepare_cached(&format!("{MESSAGE} ORDER BY id"))?;
+        let rows = statement.query_map([], message_row)?;
+        rows.into_iter().try_for_each(|row| look(row?))
+    }
+
     /// Messages stored in this chunk.
     pub fn messages_of_chunk(&self, chunk_id: i64) -> Result<Vec<MessageRow>> {
         self.rows(&format!("{MESSAGE} WHERE chunk_id = ?1 ORDER BY id"), [chunk_id], message_row)
@@ -249,7 +256,7 @@ impl Index {
     }
 }
 
-fn mailbox_row(row: &Row<'_>) -> rusqlite::Result<MailboxRow> {
+pub(super) fn mailbox_row(row: &Row<'_>) -> rusqlite::Result<MailboxRow> {
     Ok(MailboxRow {
         id: row.get(0)?,
         last_chunk_id: row.get(1)?,

@@ -40,15 +40,19 @@ const CYRUS: &str = "SELECT r.last_chunk_id, r.uid, r.modseq, r.last_updated, r.
 const EXCEPTIONS: &str = "SELECT last_chunk_id, uid, modseq, last_updated, flags, internaldate,
     annotations, expunged, guid, size FROM cyrbk_record WHERE mailbox_id = ?1";
 
+/// The messages of mailbox `?1` as the master has them; the second column is the UID.
+pub(super) const TRUE_RECORDS: &str = "SELECT r.last_chunk_id, r.uid AS uid, r.modseq,
+    r.last_updated, r.flags, r.internaldate, r.annotations, r.expunged, m.guid, m.size
+    FROM mailbox_message r JOIN message m ON m.id = r.message_id WHERE r.mailbox_id = ?1
+    AND NOT EXISTS (SELECT 1 FROM cyrbk_record x WHERE x.mailbox_id = ?1 AND x.uid = r.uid)
+    UNION ALL SELECT last_chunk_id, uid, modseq, last_updated, flags, internaldate, annotations,
+    expunged, guid, size FROM cyrbk_record WHERE mailbox_id = ?1 AND hidden = 0";
+
 impl Index {
     /// The messages of a mailbox as the master has them, in the order of UIDs,
     /// expunged ones included.
     pub fn true_records(&self, mailbox_id: i64) -> Result<Vec<RecordRow>> {
-        let query = format!(
-            "{CYRUS} AND NOT EXISTS (SELECT 1 FROM cyrbk_record x WHERE x.mailbox_id = ?1 AND
-             x.uid = r.uid) UNION ALL {EXCEPTIONS} AND hidden = 0 ORDER BY 2"
-        );
-        self.rows(&query, [mailbox_id], record_row)
+        self.rows(&format!("{TRUE_RECORDS} ORDER BY 2"), [mailbox_id], record_row)
     }
 
     /// The records of one message, each with the row id of its mailbox, in the order of these.

@@ -6,7 +6,7 @@ use super::finding::{Difference, Fault, Filed, Finding, Subject};
 use super::pass::{self, Piece};
 use crate::store::backup::Backup;
 use crate::store::error::{Result, StoreError};
-use crate::store::index::{Cell, ChunkRow, Index, IndexError, Table};
+use crate::store::index::{Cell, Index, IndexError, Table};
 use crate::wire::Guid;
 use crate::wire::mboxname::NameRules;
 
@@ -25,15 +25,13 @@ type Found<T> = std::result::Result<T, IndexError>;
 pub(super) fn check(
     backup: &Backup,
     scratch: &Index,
-    chunks: &[ChunkRow],
     bad_bodies: Vec<BadBody>,
     owner: Option<(&[u8], &NameRules)>,
     jobs: usize,
 ) -> Result<Vec<Finding>> {
     let index = backup.index();
     let fault = || StoreError::index(backup.path());
-    let offsets = chunks.iter().map(|chunk| (chunk.id, chunk.offset)).collect();
-    let mut run = Run { backup, index, scratch, offsets, findings: Vec::new(), about: Vec::new() };
+    let mut run = Run { backup, index, scratch, findings: Vec::new(), about: Vec::new() };
     run.messages(bad_bodies, jobs)?;
     run.tables().map_err(fault())?;
     run.notes().map_err(fault())?;
@@ -49,16 +47,19 @@ struct Run<'a> {
     index: &'a Index,
     /// What the index should be.
     scratch: &'a Index,
-    /// Offsets of the chunks in the file.
-    offsets: HashMap<i64, u64>,
     findings: Vec<Finding>,
     /// Findings that are about a message: its row, and their place in `findings`.
     about: Vec<(i64, usize)>,
 }
 
 impl Run<'_> {
+    /// Where a chunk is in the file.
+    fn offset_of(&self, chunk_id: i64) -> Option<u64> {
+        Some(self.index.chunk(chunk_id).ok()??.offset)
+    }
+
     fn add(&mut self, chunk_id: Option<i64>, fault: Fault) {
-        let offset_file = chunk_id.and_then(|id| self.offsets.get(&id).copied());
+        let offset_file = chunk_id.and_then(|id| self.offset_of(id));
         self.findings.push(Finding { chunk_id, offset_file, fault, filed: Vec::new() });
     }
 
@@ -119,9 +120,10 @@ impl Run<'_> {
         if self.index.table_sum(Table::Message)? == self.scratch.table_sum(Table::Message)? {
             return Ok((sure, moved));
         }
-        for row in self.index.messages()? {
+        let (index, scratch) = (self.index, self.scratch);
+        index.each_message(|row| {
             let due = match &row.guid {
-                Some(guid) => self.scratch.message(guid)?,
+                Some(guid) => scratch.message(guid)?,
                 None => None,
             };
             match (due, row.guid) {
@@ -149,14 +151,17 @@ impl Run<'_> {
                     sure.push((row.id, row.chunk_id, fault));
                 }
             }
-        }
-        for due in self.scratch.messages()? {
-            let Some(guid) = due.guid else { continue };
-            if self.index.message(&guid)?.is_none() {
+            Ok(())
+        })?;
+        scratch.each_message(|due| {
+            if let Some(guid) = due.guid
+                && index.message(&guid)?.is_none()
+            {
                 let subject = Subject { guid: Some(guid), ..Subject::default() };
                 self.row(Table::Message, Some(due.chunk_id), subject, Difference::NotInIndex);
             }
-        }
+            Ok(())
+        })?;
         Ok((sure, moved))
     }
 
@@ -165,7 +170,7 @@ impl Run<'_> {
     fn look_at(&self, wanted: Vec<Wanted>, jobs: usize) -> Result<Vec<(Wanted, Option<bool>)>> {
         let mut by_offset: BTreeMap<u64, HashMap<(u64, Guid), Option<bool>>> = BTreeMap::new();
         for one in &wanted {
-            if let Some(&offset) = self.offsets.get(&one.chunk_id) {
+            if let Some(offset) = self.offset_of(one.chunk_id) {
                 by_offset.entry(offset).or_default().insert((one.offset, one.guid), None);
             }
         }
@@ -183,7 +188,7 @@ impl Run<'_> {
             Ok::<_, StoreError>(true)
         })?;
         let state = |one: &Wanted| {
-            let due = by_offset.get(self.offsets.get(&one.chunk_id)?)?;
+            let due = by_offset.get(&self.offset_of(one.chunk_id)?)?;
             *due.get(&(one.offset, one.guid))?
         };
         Ok(wanted

@@ -9,7 +9,7 @@ use crate::store::chunk::MemberError;
 use crate::store::disk::Disk;
 use crate::store::error::{Result, StoreError};
 use crate::store::file_hash::FileHash;
-use crate::store::index::ChunkRow;
+use crate::store::index::{ChunkRow, IndexError};
 use crate::wire::apply::Apply;
 
 /// A last chunk of at most so many octets in the file is inflated in any case.
@@ -53,32 +53,20 @@ pub fn full(backup: &Backup, sink: &mut Sink<'_>) -> Result<bool> {
 /// The same; chunks are read by `jobs` threads.
 pub fn full_with(backup: &Backup, jobs: usize, sink: &mut Sink<'_>) -> Result<bool> {
     let fault = || StoreError::index(backup.path());
-    let mut chunks = backup.index().chunks().map_err(fault())?;
-    // Row order, unless the index is forged: then still one pass over the file.
-    chunks.sort_by_key(|chunk| chunk.offset);
     backup.index().sort_by_chunk().map_err(fault())?;
-    let offsets: Vec<u64> = chunks.iter().map(|chunk| chunk.offset).collect();
     let mut run = Run::start(backup, sink)?;
-    let (mut expected, mut sound) = (None, true);
-    pass::chunks(backup.file(), &offsets, jobs, &mut |i, piece| {
-        let chunk = &chunks[i];
-        if expected.is_none() {
-            expected = run.begin_chunk(chunk)?;
+    // Row order, unless the index is forged: then still one pass over the file.
+    let mut rows = backup.index().chunks_by_offset();
+    loop {
+        let page = rows.by_ref().take(pass::PAGE).collect::<std::result::Result<Vec<_>, _>>();
+        let page = page.map_err(fault())?;
+        if page.is_empty() {
+            return Ok(true);
         }
-        sound = match (&mut expected, piece) {
-            (None, _) => false,
-            (Some(expected), Piece::Lines(lines)) => {
-                lines.iter().for_each(|taken| expected.compare(taken));
-                true
-            }
-            (Some(_), Piece::End(content)) => match expected.take() {
-                Some(expected) => run.end_chunk(chunk, content, expected),
-                None => false,
-            },
-        };
-        Ok(sound)
-    })?;
-    Ok(sound)
+        if !run.chunks(&page, jobs)? {
+            return Ok(false);
+        }
+    }
 }
 
 struct Run<'a, 's> {
@@ -89,23 +77,24 @@ struct Run<'a, 's> {
 }
 
 /// What should be in a chunk.
-struct Expected {
-    messages: Messages,
-    links: Links,
+struct Expected<'i> {
+    messages: Messages<'i>,
+    links: Links<'i>,
 }
 
-impl Expected {
+impl Expected<'_> {
     /// A line that says nothing intelligible is passed over: if the index has
     /// something from it, that will be missing.
-    fn compare(&mut self, taken: &Taken) {
+    fn compare(&mut self, taken: &Taken) -> std::result::Result<(), IndexError> {
         let line = &taken.line;
         let apply = line.item().ok().and_then(|(name, value)| Apply::read(&name, &value).ok());
         if let Some(Apply::Mailbox(mailbox)) = &apply {
-            self.links.compare(mailbox);
+            self.links.compare(mailbox)?;
         }
         if matches!(apply, Some(Apply::Message(_))) {
-            self.messages.compare(line.offset, &taken.bodies);
+            self.messages.compare(line.offset, &taken.bodies)?;
         }
+        Ok(())
     }
 }
 
@@ -138,36 +127,69 @@ impl<'a, 's> Run<'a, 's> {
         self.end(chunk, fault.or_else(|| unreadable(chunk, content)))
     }
 
+    /// Checks chunks up to the first fault; returns whether there was none.
+    fn chunks(&mut self, chunks: &[ChunkRow], jobs: usize) -> Result<bool> {
+        let offsets: Vec<u64> = chunks.iter().map(|chunk| chunk.offset).collect();
+        let (backup, mut expected, mut sound) = (self.backup, None, true);
+        pass::chunks(backup.file(), &offsets, jobs, &mut |i, piece| {
+            let chunk = &chunks[i];
+            if expected.is_none() {
+                expected = self.begin_chunk(chunk)?;
+            }
+            sound = match (&mut expected, piece) {
+                (None, _) => false,
+                (Some(expected), Piece::Lines(lines)) => {
+                    let compared = lines.iter().try_for_each(|taken| expected.compare(taken));
+                    compared.map_err(StoreError::index(backup.path()))?;
+                    true
+                }
+                (Some(_), Piece::End(content)) => match expected.take() {
+                    Some(expected) => self.end_chunk(chunk, content, expected)?,
+                    None => false,
+                },
+            };
+            Ok::<_, StoreError>(sound)
+        })?;
+        Ok(sound)
+    }
+
     /// `None` if the chunk need not be looked at any more.
-    fn begin_chunk(&mut self, chunk: &ChunkRow) -> Result<Option<Expected>> {
+    fn begin_chunk(&mut self, chunk: &ChunkRow) -> Result<Option<Expected<'a>>> {
         self.begin(chunk, Check::Checksums);
         if let Some(fault) = self.file_checksum(chunk)? {
             self.end(chunk, [fault]);
             return Ok(None);
         }
         let index = self.backup.index();
-        let expected = Messages::of_chunk(index, chunk.id).and_then(|messages| {
-            Ok(Expected { messages, links: Links::of_chunk(index, chunk.id)? })
-        });
-        expected.map(Some).map_err(StoreError::index(self.backup.path()))
+        let messages = Messages::of_chunk(index, chunk.id);
+        let links = Links::of_chunk(index, chunk.id);
+        let links = links.map_err(StoreError::index(self.backup.path()))?;
+        Ok(Some(Expected { messages, links }))
     }
 
-    fn end_chunk(&mut self, chunk: &ChunkRow, mut content: Content, expected: Expected) -> bool {
+    fn end_chunk(
+        &mut self,
+        chunk: &ChunkRow,
+        mut content: Content,
+        expected: Expected<'_>,
+    ) -> Result<bool> {
+        let fault = || StoreError::index(self.backup.path());
         let lines = std::mem::replace(&mut content.lines, Ok(()));
-        let fault = self.data_checksums(chunk, &content);
-        if !self.end(chunk, fault.or_else(|| unreadable(chunk, content))) {
-            return false;
+        let figures = self.data_checksums(chunk, &content);
+        if !self.end(chunk, figures.or_else(|| unreadable(chunk, content))) {
+            return Ok(false);
         }
         self.begin(chunk, Check::Messages);
         let faults = match lines {
             Err(source) => vec![Fault::Unreadable { offset_file: chunk.offset, source }],
-            Ok(()) => expected.messages.faults(),
+            Ok(()) => expected.messages.faults().map_err(fault())?,
         };
         if !self.end(chunk, faults) {
-            return false;
+            return Ok(false);
         }
         self.begin(chunk, Check::MailboxLinks);
-        self.end(chunk, expected.links.faults())
+        let faults = expected.links.faults().map_err(fault())?;
+        Ok(self.end(chunk, faults))
     }
 
     fn begin(&mut self, chunk: &ChunkRow, check: Check) {

@@ -16,6 +16,9 @@ use crate::store::index::{ChunkRow, Index, Position};
 use crate::wire::apply::Apply;
 use crate::wire::mboxname::NameRules;
 
+/// Memory for pages of the backup's index.
+const CACHE_KIB: u32 = 4 * 1024;
+
 /// How to check.
 #[derive(Clone, Copy, Debug)]
 pub struct Deep<'d> {
@@ -29,9 +32,7 @@ pub struct Deep<'d> {
 /// not be found out.
 pub fn deep(backup: &Backup, how: &Deep<'_>, sink: &mut Sink<'_>) -> Result<bool> {
     let fault = || StoreError::index(backup.path());
-    let mut chunks = backup.index().chunks().map_err(fault())?;
-    chunks.sort_by_key(|chunk| chunk.offset);
-    let offsets: Vec<u64> = chunks.iter().map(|chunk| chunk.offset).collect();
+    backup.index().work_on_disk(CACHE_KIB).map_err(fault())?;
     let scratch = Index::scratch().map_err(fault())?;
     scratch.begin().map_err(fault())?;
     let mut run = Run {
@@ -46,22 +47,17 @@ pub fn deep(backup: &Backup, how: &Deep<'_>, sink: &mut Sink<'_>) -> Result<bool
         sound: true,
     };
     run.structure()?;
-    let mut current = None;
-    pass::chunks(backup.file(), &offsets, how.jobs, &mut |i, piece| {
-        if current != Some(i) {
-            current = Some(i);
-            run.begin_chunk(&chunks[i])?;
+    let mut rows = backup.index().chunks_by_offset();
+    loop {
+        let page = rows.by_ref().take(pass::PAGE).collect::<std::result::Result<Vec<_>, _>>();
+        let page = page.map_err(fault())?;
+        if page.is_empty() {
+            break;
         }
-        match piece {
-            Piece::Lines(lines) => {
-                lines.iter().try_for_each(|taken| run.line(&chunks[i], taken))?;
-            }
-            Piece::End(content) => run.end_chunk(&chunks[i], content)?,
-        }
-        Ok::<_, StoreError>(true)
-    })?;
+        run.chunks(&page, how.jobs)?;
+    }
     run.gap(run.len_file)?;
-    run.rows(how, &chunks)?;
+    run.rows(how)?;
     structure::beside(backup, run.sink)?;
     Ok(run.sound)
 }
@@ -87,6 +83,24 @@ impl Run<'_, '_> {
         let findings = structure::check(self.backup)?;
         self.end(findings);
         Ok(())
+    }
+
+    fn chunks(&mut self, chunks: &[ChunkRow], jobs: usize) -> Result<()> {
+        let offsets: Vec<u64> = chunks.iter().map(|chunk| chunk.offset).collect();
+        let mut current = None;
+        pass::chunks(self.backup.file(), &offsets, jobs, &mut |i, piece| {
+            if current != Some(i) {
+                current = Some(i);
+                self.begin_chunk(&chunks[i])?;
+            }
+            match piece {
+                Piece::Lines(lines) => {
+                    lines.iter().try_for_each(|taken| self.line(&chunks[i], taken))?;
+                }
+                Piece::End(content) => self.end_chunk(&chunks[i], content)?,
+            }
+            Ok::<_, StoreError>(true)
+        })
     }
 
     /// Makes room for its lines.
@@ -168,11 +182,10 @@ impl Run<'_, '_> {
     }
 
     /// Compares the index with what it should be.
-    fn rows(&mut self, how: &Deep<'_>, chunks: &[ChunkRow]) -> Result<()> {
+    fn rows(&mut self, how: &Deep<'_>) -> Result<()> {
         self.begin(None, Check::Rows);
         let bad_bodies = std::mem::take(&mut self.bad_bodies);
-        let findings =
-            compare::check(self.backup, &self.scratch, chunks, bad_bodies, how.owner, how.jobs)?;
+        let findings = compare::check(self.backup, &self.scratch, bad_bodies, how.owner, how.jobs)?;
         self.end(findings);
         Ok(())
     }

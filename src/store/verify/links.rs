@@ -4,67 +4,101 @@ use std::collections::HashMap;
 
 use super::finding::Fault;
 use crate::store::index::{Index, IndexError, MailboxRow, RecordRow};
-use crate::wire::Guid;
 use crate::wire::apply::{Mailbox, Record};
 
 /// The rows whose latest state should be in a chunk.
-pub(super) struct Links {
+pub(super) struct Links<'i> {
+    index: &'i Index,
+    chunk_id: i64,
     mailboxes: Vec<MailboxRow>,
-    records: Vec<(Vec<u8>, RecordRow)>,
     /// Rows of `mailboxes` that no line has confirmed yet.
     mailboxes_due: HashMap<Vec<u8>, usize>,
-    /// Rows of `records` that no line has confirmed yet, by mailbox.
-    records_due: HashMap<Vec<u8>, HashMap<Guid, usize>>,
+    confirmed: Bits,
 }
 
-impl Links {
+impl<'i> Links<'i> {
     /// After [`Index::sort_by_chunk`].
-    pub(super) fn of_chunk(index: &Index, chunk_id: i64) -> Result<Links, IndexError> {
-        let mailboxes = index.mailboxes_of_chunk(chunk_id)?;
-        let records = index.sorted_records(chunk_id)?;
+    pub(super) fn of_chunk(index: &'i Index, chunk_id: i64) -> Result<Links<'i>, IndexError> {
+        let mailboxes = index.sorted_mailboxes(chunk_id)?;
         let due = |(i, row): (usize, &MailboxRow)| (row.uniqueid.clone(), i);
         let mailboxes_due = mailboxes.iter().enumerate().map(due).collect();
-        let mut records_due: HashMap<Vec<u8>, HashMap<Guid, usize>> = HashMap::new();
-        for (i, (uniqueid, row)) in records.iter().enumerate() {
-            if !records_due.contains_key(uniqueid) {
-                records_due.insert(uniqueid.clone(), HashMap::new());
-            }
-            if let (Some(due), Some(guid)) = (records_due.get_mut(uniqueid), row.guid) {
-                due.insert(guid, i);
-            }
-        }
-        Ok(Links { mailboxes, records, mailboxes_due, records_due })
+        Ok(Links { index, chunk_id, mailboxes, mailboxes_due, confirmed: Bits::default() })
     }
 
     /// Confirms the rows that this line agrees with.
-    pub(super) fn compare(&mut self, line: &Mailbox<'_>) {
+    pub(super) fn compare(&mut self, line: &Mailbox<'_>) -> Result<(), IndexError> {
         if let Some(&i) = self.mailboxes_due.get(&line.uniqueid)
             && same_mailbox(&self.mailboxes[i], line)
         {
             self.mailboxes_due.remove(&line.uniqueid);
         }
-        let Some(due) = self.records_due.get_mut(&line.uniqueid) else { return };
+        let Some(mailbox) = self.index.mailbox_with_uniqueid(&line.uniqueid)? else {
+            return Ok(());
+        };
         for record in line.records().filter_map(Result::ok) {
-            if let Some(&i) = due.get(&record.guid)
-                && same_record(&self.records[i].1, &record)
+            let row = self.index.record_in_chunk(mailbox.id, &record.guid, self.chunk_id)?;
+            if let Some((id, row)) = row
+                && same_record(&row, &record)
             {
-                due.remove(&record.guid);
+                self.confirmed.set(id);
             }
         }
+        Ok(())
     }
 
     /// Mailboxes, then records, each in the order of their rows.
-    pub(super) fn faults(self) -> Vec<Fault> {
+    pub(super) fn faults(self) -> Result<Vec<Fault>, IndexError> {
         let due = &self.mailboxes_due;
         let mailboxes = self.mailboxes.into_iter().filter(|row| due.contains_key(&row.uniqueid));
-        let due = &self.records_due;
-        let records = self.records.into_iter().filter(|(uniqueid, row)| {
-            row.guid.is_none_or(|guid| due.get(uniqueid).is_some_and(|d| d.contains_key(&guid)))
-        });
-        mailboxes
+        let mut faults: Vec<Fault> = mailboxes
             .map(|row| Fault::NoMailbox { uniqueid: row.uniqueid, mboxname: row.mboxname })
-            .chain(records.map(|(uniqueid, row)| Fault::NoRecord { uniqueid, uid: row.uid }))
-            .collect()
+            .collect();
+        let mut unconfirmed = Vec::new();
+        self.index.each_record_of_chunk(self.chunk_id, |id| {
+            if !self.confirmed.has(id) {
+                unconfirmed.push(id);
+            }
+        })?;
+        for id in unconfirmed {
+            let place = self.index.place_of_record(id)?;
+            faults.extend(place.map(|(uniqueid, uid)| Fault::NoRecord { uniqueid, uid }));
+        }
+        Ok(faults)
+    }
+}
+
+/// A set of row ids: a bit for each, for those of a chunk lie close together.
+#[derive(Default)]
+struct Bits {
+    /// Of the first word.
+    base: i64,
+    words: Vec<u64>,
+}
+
+const BITS: i64 = u64::BITS as i64;
+
+impl Bits {
+    fn set(&mut self, id: i64) {
+        let word = id.div_euclid(BITS);
+        if self.words.is_empty() {
+            self.base = word;
+        }
+        if word < self.base {
+            let missing = (self.base - word) as usize;
+            self.words.splice(0..0, std::iter::repeat_n(0, missing));
+            self.base = word;
+        }
+        let at = (word - self.base) as usize;
+        if at >= self.words.len() {
+            self.words.resize(at + 1, 0);
+        }
+        self.words[at] |= 1 << id.rem_euclid(BITS);
+    }
+
+    fn has(&self, id: i64) -> bool {
+        let word = usize::try_from(id.div_euclid(BITS) - self.base).ok();
+        let word = word.and_then(|at| self.words.get(at));
+        word.is_some_and(|word| word >> id.rem_euclid(BITS) & 1 == 1)
     }
 }
 
@@ -90,4 +124,22 @@ fn same_record(row: &RecordRow, line: &Record) -> bool {
         && row.last_updated == line.last_updated
         && row.internaldate == line.internaldate
         && line.size.is_none_or(|size| size == row.size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_of_numbers() {
+        let numbers = [500, 3, 64, 63, 1000, 129, 128];
+        let mut bits = Bits::default();
+        assert!(!bits.has(3));
+        for (i, &number) in numbers.iter().enumerate() {
+            bits.set(number);
+            for other in 0..2000 {
+                assert_eq!(bits.has(other), numbers[..=i].contains(&other), "{number} {other}");
+            }
+        }
+    }
 }

@@ -21,6 +21,9 @@ const PIECE: usize = 128 * 1024;
 /// Pieces of one chunk that may wait.
 const WAITING: usize = 4;
 
+/// Chunks that a caller knows of at a time.
+pub(super) const PAGE: usize = 256;
+
 /// A line that was read.
 pub(super) struct Taken {
     pub(super) line: LogLine,

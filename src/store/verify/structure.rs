@@ -38,18 +38,18 @@ pub(super) fn beside(backup: &Backup, sink: &mut Sink<'_>) -> Result<()> {
 /// What is wrong with the chunk table.
 pub(super) fn check(backup: &Backup) -> Result<Vec<Finding>> {
     let fault = || StoreError::index(backup.path());
-    let chunks = backup.index().chunks().map_err(fault())?;
     let state = backup.index().state().map_err(fault())?;
     let len_file = backup.len_file()?;
     let mut findings = Vec::new();
-    let mut before: Option<&ChunkRow> = None;
-    for chunk in &chunks {
-        if let Some(what) = row(backup, chunk, before, len_file)? {
-            findings.push(about(chunk, what));
+    let mut before: Option<ChunkRow> = None;
+    for chunk in backup.index().chunks_by_id() {
+        let chunk = chunk.map_err(fault())?;
+        if let Some(what) = row(backup, &chunk, before.as_ref(), len_file)? {
+            findings.push(about(&chunk, what));
         }
         before = Some(chunk);
     }
-    if let (Some(last), Some(state)) = (chunks.last(), state)
+    if let (Some(last), Some(state)) = (&before, state)
         && findings.is_empty()
         && state.len_file == len_file
         && let Some(what) = end(backup, last, len_file)?
