@@ -12,6 +12,7 @@ mod direct;
 mod doubt;
 mod figures;
 mod moment;
+mod needed;
 mod own;
 mod provenance;
 mod read;
@@ -23,7 +24,7 @@ mod truth;
 #[cfg(test)]
 pub(crate) mod work;
 
-use std::cell;
+use std::cell::Cell as StdCell;
 use std::path::{Path, PathBuf};
 
 use rusqlite::config::DbConfig;
@@ -131,7 +132,9 @@ pub struct ChunkRow {
 pub struct Index {
     db: Connection,
     /// A transaction is open only to read, see [`Index::hold`].
-    is_held: cell::Cell<bool>,
+    is_held: StdCell<bool>,
+    /// Lines of the log are known to be missing, see [`Index::miss_lines`].
+    misses_lines: StdCell<bool>,
 }
 
 impl Index {
@@ -150,7 +153,7 @@ impl Index {
         let db = Connection::open_with_flags(path, flags)?;
         #[cfg(test)]
         let db = work::watched(db)?;
-        let index = Index { db, is_held: cell::Cell::new(false) };
+        let index = Index::over(db);
         let configured = index.configure(mode).map_err(SchemaError::from);
         let prepared = configured.and_then(|()| schema::prepare(&index.db, mode));
         match prepared {
@@ -165,13 +168,17 @@ impl Index {
         }
     }
 
+    fn over(db: Connection) -> Index {
+        Index { db, is_held: StdCell::new(false), misses_lines: StdCell::new(false) }
+    }
+
     /// An index of its own in memory, spilled to a temporary file when large.
     pub fn scratch() -> Result<Index> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_CREATE
             | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let db = Connection::open_with_flags("", flags)?;
-        let index = Index { db, is_held: cell::Cell::new(false) };
+        let index = Index::over(db);
         index.configure(Open::Create)?;
         index.work_on_disk(SCRATCH_CACHE_KIB)?;
         schema::prepare(&index.db, Open::Create).map_err(|what| IndexError::Unusable {

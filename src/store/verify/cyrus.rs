@@ -91,7 +91,7 @@ pub fn full_with(backup: &Backup, jobs: usize, sink: &mut Sink<'_>) -> Result<bo
         if page.is_empty() {
             return Ok(true);
         }
-        if !run.chunks(&page, jobs, backup.index())? {
+        if !run.chunks(&page, jobs, backup)? {
             return Ok(false);
         }
     }
@@ -153,19 +153,21 @@ impl<'a> Run<'a, '_> {
     }
 
     /// Checks chunks up to the first fault; returns whether there was none.
-    fn chunks(&mut self, chunks: &[ChunkRow], jobs: usize, index: &Index) -> Result<bool> {
+    fn chunks(&mut self, chunks: &[ChunkRow], jobs: usize, backup: &Backup) -> Result<bool> {
         let offsets: Vec<u64> = chunks.iter().map(|chunk| chunk.offset).collect();
-        let (path, mut expected, mut sound) = (self.path, None, true);
-        pass::chunks(self.file, &offsets, jobs, &mut |i, piece| {
+        let (mut expected, mut sound) = (None, true);
+        let known = pass::known(backup, chunks)?;
+        let source = pass::Source { file: backup.file(), known: &known };
+        pass::chunks(source, &offsets, jobs, &mut |i, piece| {
             let chunk = &chunks[i];
             if expected.is_none() {
-                expected = self.begin_chunk(chunk, index)?;
+                expected = self.begin_chunk(chunk, backup.index())?;
             }
             sound = match (&mut expected, piece) {
                 (None, _) => false,
                 (Some(expected), Piece::Lines(lines)) => {
                     let compared = lines.iter().try_for_each(|taken| expected.compare(taken));
-                    compared.map_err(StoreError::index(path))?;
+                    compared.map_err(StoreError::index(backup.path()))?;
                     true
                 }
                 (Some(_), Piece::End(content)) => match expected.take() {
