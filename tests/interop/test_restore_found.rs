@@ -160,7 +160,7 @@ fn whoever_is_no_administrator_is_told_so() {
     assert_eq!(output.code(), 75, "{output}");
     let told = "tom: cannot connect as admin: log-in refused";
     assert!(output.stderr_text().starts_with(told), "{output}");
-    let output = scene.cyrbk_restore(&["SERVER", "tom", "--all", "--into", "user/tom/Re"]);
+    let output = scene.restore(&["SERVER", "tom", "-a", "-M", "user/tom/Re"]);
     assert_eq!(output.code(), 75, "{output}");
     assert!(output.stderr_text().starts_with("user/tom/Re: not an internal name"), "{output}");
 }
