@@ -33,6 +33,7 @@ mod replay;
 mod restart;
 pub mod script;
 pub mod search;
+mod similar;
 pub mod staging;
 pub mod stat;
 pub mod survey;
