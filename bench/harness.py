@@ -27,7 +27,7 @@ class Programs:
         self.real = found[0]
         self.user = pwd.getpwnam("cyrus")
         self.links = Path(links)
-        for tool in ("ctl_backups", "cyr_backup"):
+        for tool in ("ctl_backups", "cyr_backup", "restore"):
             (self.links / tool).symlink_to(self.cyrbk)
 
     def tool(self, maker, name):
@@ -45,9 +45,12 @@ def _report(command, timeout=None):
         os.killpg(child.pid, signal.SIGKILL)
         child.communicate()
         return None
+    except BaseException:
+        os.killpg(child.pid, signal.SIGKILL)
+        raise
     if child.returncode != 0:
         raise SystemExit(f"{' '.join(map(str, command))}: {err}")
-    return {name: int(value) for name, value in (word.split("=") for word in out.split())}
+    return _words(out)
 
 
 class Workspace:
@@ -94,9 +97,10 @@ class Workspace:
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )
 
-    def tool(self, maker, name, *words, conf=None, timeout=None):
-        """Runs a tool on this store: (wall, CPU seconds, peak resident octets), or `None`."""
-        command = [self.programs.load, "measure", "--", self.programs.tool(maker, name),
+    def tool(self, maker, name, *words, conf=None, timeout=None, mode="measure"):
+        """Runs a tool on this store: (wall, CPU seconds, peak resident octets), or `None`. In the
+        mode `restore` the load driver is the server that it restores to."""
+        command = [self.programs.load, mode, "--", self.programs.tool(maker, name),
                    "-C", conf or self.conf, *words]
         report = _report(command, timeout)
         if report is None:
@@ -144,25 +148,31 @@ class Server:
 
     def __init__(self, workspace, maker):
         self.workspace, self.maker, self.port = workspace, maker, free_port()
-        programs, root = workspace.programs, workspace.path
-        if maker == CYRUS:
-            cyrus_conf = root / "cyrus.conf"
-            cyrus_conf.write_text(
-                "START {\n}\nSERVICES {\n"
-                f'  backupd cmd="backupd -C {workspace.conf}" listen="127.0.0.1:{self.port}" '
-                "prefork=0 proto=tcp4\n}\nEVENTS {\n}\n"
-            )
-            command = [programs.real / "master", "-C", workspace.conf, "-M", cyrus_conf,
-                       "-p", root / "conf/master.pid", "-D"]
-        else:
-            command = [programs.cyrbk, "serve", "-C", workspace.conf,
-                       "--listen", f"127.0.0.1:{self.port}"]
-        log = open(root / f"{maker}.log", "wb")
+        log = open(workspace.path / f"{maker}.log", "wb")
         self.process = subprocess.Popen(
-            [str(word) for word in command], env=ENVIRONMENT, cwd="/", stdout=log, stderr=log,
-            stdin=subprocess.DEVNULL, start_new_session=True,
+            [str(word) for word in self.command()], env=ENVIRONMENT, cwd="/", stdout=log,
+            stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
         )
         log.close()
+
+    def command(self):
+        workspace = self.workspace
+        if self.maker == CYRUS:
+            return self.under_master("backupd")
+        return [workspace.programs.cyrbk, "serve", "-C", workspace.conf,
+                "--listen", f"127.0.0.1:{self.port}"]
+
+    def under_master(self, program):
+        """The real master, with one program as its only service."""
+        workspace, root = self.workspace, self.workspace.path
+        cyrus_conf = root / "cyrus.conf"
+        cyrus_conf.write_text(
+            "START {\n}\nSERVICES {\n"
+            f'  service cmd="{program} -C {workspace.conf}" listen="127.0.0.1:{self.port}" '
+            "prefork=0 proto=tcp4\n}\nEVENTS {\n}\n"
+        )
+        return [workspace.programs.real / "master", "-C", workspace.conf, "-M", cyrus_conf,
+                "-p", root / "conf/master.pid", "-D"]
 
     def __enter__(self):
         deadline = time.monotonic() + START_SECONDS
@@ -195,12 +205,32 @@ class Server:
     def load(self, mode, *words, mail=(), compress=False):
         """Runs the load driver; its report as a dict, with the server's CPU time."""
         before = self.cpu()
-        command = [self.workspace.programs.load, "--server", f"127.0.0.1:{self.port}",
-                   "--user", ADMIN, "--password", PASSWORD, *mail]
-        command += ["--compress"] if compress else []
-        report = _report([*command, mode, *words])
+        compressed = ["--compress"] if compress else []
+        report = _report([*self._driver(mail), *compressed, mode, *words])
         report["server_cpu_ns"] = int((self.cpu() - before) * 1e9)
         return report
+
+    def _driver(self, mail):
+        return [self.workspace.programs.load, "--server", f"127.0.0.1:{self.port}",
+                "--user", ADMIN, "--password", PASSWORD, *mail]
+
+    def turns(self, *words, mail=()):
+        """Runs the load driver for several servers; its reports as they come. """
+        command = [str(word) for word in (*self._driver(mail), "turns", *words)]
+        child = subprocess.Popen(command, env=ENVIRONMENT, cwd="/", text=True, bufsize=1,
+                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                 start_new_session=True)
+        try:
+            yield from map(_words, child.stdout)
+            if child.wait() != 0:
+                raise SystemExit(f"{' '.join(command)}: exit code {child.returncode}")
+        finally:
+            child.kill()
+            child.wait()
+
+
+def _words(line):
+    return {name: int(value) for name, value in (word.split("=") for word in line.split())}
 
 
 def _tree(pid):

@@ -1,26 +1,29 @@
 """What the two servers cost under the same load."""
 
+from contextlib import ExitStack
+
 from harness import CYRBK, CYRUS, Server, Workspace
 
 
-def _cost(report, name="elapsed_ns"):
-    return (report[name] / 1e9, report["server_cpu_ns"] / 1e9, None)
+def _cost(report):
+    return (report["elapsed_ns"] / 1e9, report["server_cpu_ns"] / 1e9, None)
 
 
-def _pairs(plan, programs, root, name, each):
-    """Runs `each(server, round)` against fresh stores, both makers in turns."""
+def _pairs(plan, programs, root, table, label, name, each):
+    """Runs `each(server, round)` against fresh stores, both makers in turns: a row."""
     with Server(Workspace(programs, root, f"{name}-real"), CYRUS) as real, \
-            Server(Workspace(programs, root, f"{name}-ours"), CYRBK) as ours:
-        results = {CYRUS: [], CYRBK: []}
+            Server(Workspace(programs, root, f"{name}-ours"), CYRBK) as ours, \
+            table.figure(label) as figure:
         # A first round that does not count: programs and files are read from disk.
         for number in range(plan.rounds + 1):
+            if figure.is_over(plan.cap):
+                break
             for server in (real, ours):
                 report = each(server, number)
                 if number > 0:
-                    results[server.maker].append(_cost(report))
+                    figure.add(server.maker, _cost(report))
     for server in (real, ours):
         server.workspace.remove()
-    return results[CYRUS], results[CYRBK]
 
 
 def _ingest(plan, server, number, users, connections, *words):
@@ -32,52 +35,77 @@ def _ingest(plan, server, number, users, connections, *words):
 def ingest(plan, programs, root, table):
     """First replication of new users over one and over two connections."""
     for connections in (1, 2):
-        pairs = _pairs(plan, programs, root, "ingest", lambda server, number: _ingest(
+        label = f"ingest, {connections} connection(s)"
+        _pairs(plan, programs, root, table, label, "ingest", lambda server, number: _ingest(
             plan, server, number, 4, connections, "--messages", plan.ingest_messages // 4))
-        table.ratio(f"ingest, {connections} connection(s)", *pairs)
 
 
 def large_mailbox(plan, programs, root, table):
     """One mailbox of very many messages."""
     messages = plan.mailbox_messages
-    pairs = _pairs(plan, programs, root, "mailbox", lambda server, number: _ingest(
+    label = f"ingest, {messages} messages in one mailbox"
+    _pairs(plan, programs, root, table, label, "mailbox", lambda server, number: _ingest(
         plan, server, number, 1, 1, "--folders", 1, "--messages", messages))
-    table.ratio(f"ingest, {messages} messages in one mailbox", *pairs)
-
-
-def _trickle(plan, server, users, number):
-    return server.load("trickle", "--name", ",".join(users), "--rounds", plan.trickle_messages,
-                       mail=[*plan.mail, "--seed", 1000 + number], compress=plan.compress)
 
 
 def trickle(plan, programs, root, table):
-    """One new message at a time, into backups that cyrbk has written: the real backupd goes on
-    with one of them, cyrbk with another one. First message after message, then with another
-    user's in between, so that each backup is opened and closed each time."""
-    own = {}
-    for size in plan.sizes:
-        workspace = Workspace(programs, root, f"trickle-{size}")
-        fill(plan, workspace, size, ("mine0", "theirs0"))
-        with Server(workspace, CYRUS) as real, Server(workspace, CYRBK) as ours:
-            for label, others in (("", ()), (" in turn", ("other",))):
-                results = {CYRUS: [], CYRBK: []}
+    """One new message at a time, into backups that cyrbk has written. First cyrbk alone, with a
+    server for each size, all of them in turn message by message. Then, unless that is not wanted,
+    the real backupd goes on with one backup, and cyrbk with another one."""
+    with ExitStack() as servers:
+        workspaces = []
+        for size in plan.sizes:
+            workspace = Workspace(programs, root, f"trickle-{size}")
+            fill(plan, workspace, size, ("mine0",) if plan.without_real else ("mine0", "theirs0"))
+            workspaces.append(workspace)
+        running = [servers.enter_context(Server(workspace, CYRBK)) for workspace in workspaces]
+        _growth(plan, running, table)
+    for size, workspace in zip(plan.sizes, workspaces):
+        if not plan.without_real:
+            _beside_the_real_one(plan, workspace, size, table)
+        workspace.remove()
+
+
+def _growth(plan, servers, table):
+    """How cyrbk's cost of one new message grows with what is stored."""
+    if len(servers) < 2:
+        return
+    addresses = ",".join(f"127.0.0.1:{server.port}" for server in servers)
+    pids = ",".join(str(server.process.pid) for server in servers)
+    turns = [[] for _ in servers]
+    try:
+        for report in servers[0].turns(
+                "--servers", addresses, "--pids", pids, "--name", "mine0",
+                "--rounds", plan.growth_rounds, "--unverified", mail=plan.mail):
+            turns[report["server"]].append((report["elapsed_ns"] / 1e9, report["cpu_ns"] / 1e9))
+    finally:
+        low = plan.sizes[0]
+        for size, runs in list(zip(plan.sizes, turns))[1:]:
+            label = f"cyrbk's own: new message, {size} MB / {low} MB"
+            table.growth(label, turns[0], runs)
+
+
+def _beside_the_real_one(plan, workspace, size, table):
+    """Message after message, and with another user's in between, so that each backup is opened
+    and closed each time."""
+    with Server(workspace, CYRUS) as real, Server(workspace, CYRBK) as ours:
+        for label, others in (("", ()), (" in turn", ("other",))):
+            with table.figure(f"one new message{label}, {size} MB stored") as figure:
                 for number in range(plan.rounds + 1):
+                    if figure.is_over(plan.cap):
+                        break
                     for server, user in ((real, "theirs0"), (ours, "mine0")):
                         users = (user, *(server.maker + other for other in others))
-                        seed = number + 100 * len(others)
-                        cost = _cost(_trickle(plan, server, users, seed), "median_ns")
+                        # The real one hashes all that is stored for each message.
+                        few = server is real and size >= 100
+                        messages = 3 if few else plan.trickle_messages
+                        report = server.load(
+                            "trickle", "--name", ",".join(users), "--rounds", messages,
+                            mail=[*plan.mail, "--seed", 1000 + number + 100 * len(others)],
+                            compress=plan.compress)
                         if number > 0:
-                            results[server.maker].append(cost)
-                table.ratio(f"one new message{label}, {size} MB stored", results[CYRUS],
-                            results[CYRBK])
-                walls = sorted(wall for wall, _, _ in results[CYRBK])
-                own[label, size] = walls[plan.rounds // 2]
-        workspace.remove()
-    low, high = min(plan.sizes), max(plan.sizes)
-    for label in ("", " in turn"):
-        if low < high:
-            ratio = own[label, high] / own[label, low]
-            table.single(f"cyrbk's own, {high} MB / {low} MB{label}", ratio)
+                            cpu = report["server_cpu_ns"] / 1e9 / messages
+                            figure.add(server.maker, (report["median_ns"] / 1e9, cpu, None))
 
 
 def fill(plan, workspace, megabytes, users):

@@ -8,21 +8,24 @@ from servers import fill
 USER = "tools0"
 
 
-def _compare(plan, table, workspace, label, words, rounds, conf=None, changes=False):
-    results = {CYRUS: [], CYRBK: []}
-    stopped = False
-    for _ in range(rounds):
-        for maker in (CYRUS, CYRBK):
-            cost = workspace.tool(maker, *words, conf=conf, timeout=plan.timeout)
-            if cost is None and maker == CYRUS:
-                stopped, cost = True, (plan.timeout, None, None)
-            elif cost is None:
-                raise SystemExit(f"cyrbk did not end in time: {label}")
-            results[maker].append(cost)
-            if changes:
-                workspace.put_back(USER)
-    table.ratio(label, results[CYRUS], results[CYRBK], stopped)
-    return max(peak for _, _, peak in results[CYRBK])
+def _compare(plan, table, workspace, label, words, conf=None, changes=False, size=0):
+    """A row for one tool on a store of `size` megabytes; cyrbk's highest peak of memory."""
+    timeout = plan.timeout(size)
+    with table.figure(label) as figure:
+        for _ in range(plan.rounds):
+            if figure.is_over(plan.cap):
+                break
+            for maker in (CYRUS, CYRBK):
+                cost = workspace.tool(maker, *words, conf=conf, timeout=timeout)
+                if cost is not None:
+                    figure.add(maker, cost)
+                elif maker == CYRUS:
+                    figure.stopped((timeout, None, None))
+                else:
+                    raise SystemExit(f"cyrbk did not end in time: {label}")
+                if changes:
+                    workspace.put_back(USER)
+        return max(peak for _, _, peak in figure.runs[CYRBK])
 
 
 def one_backup(plan, programs, root, table):
@@ -34,22 +37,17 @@ def one_backup(plan, programs, root, table):
         workspace.save(USER)
         guid = _any_guid(plan, workspace)
         combine = workspace.write_conf("combine.conf", "backup_compact_minsize: 1000000000\n")
-        # The real tools take minutes on a large backup, hours with many rounds.
-        slow = plan.rounds if size <= 10 else 1
-        for label, words, rounds, conf, changes in (
-            ("list", ["ctl_backups", "list", "-u", USER], plan.rounds, None, False),
-            ("stat", ["ctl_backups", "stat", "-u", USER], plan.rounds, None, False),
-            ("dump of one message", ["cyr_backup", USER, "dump", "message", guid], plan.rounds,
-             None, False),
-            ("verify", ["ctl_backups", "verify", "-u", USER], slow, None, False),
-            ("reindex", ["ctl_backups", "reindex", "-u", USER], slow, None, True),
-            ("compact, little stale", ["ctl_backups", "-F", "compact", "-u", USER], slow, None,
-             True),
-            ("compact, all rewritten", ["ctl_backups", "-F", "compact", "-u", USER], slow,
-             combine, True),
+        for label, words, conf, changes in (
+            ("list", ["ctl_backups", "list", "-u", USER], None, False),
+            ("stat", ["ctl_backups", "stat", "-u", USER], None, False),
+            ("dump of one message", ["cyr_backup", USER, "dump", "message", guid], None, False),
+            ("verify", ["ctl_backups", "verify", "-u", USER], None, False),
+            ("reindex", ["ctl_backups", "reindex", "-u", USER], None, True),
+            ("compact, little stale", ["ctl_backups", "-F", "compact", "-u", USER], None, True),
+            ("compact, all rewritten", ["ctl_backups", "-F", "compact", "-u", USER], combine, True),
         ):
-            peak = _compare(plan, table, workspace, f"{label}, {size} MB", words, rounds, conf,
-                            changes)
+            peak = _compare(plan, table, workspace, f"{label}, {size} MB", words, conf, changes,
+                            size)
             peaks.setdefault(label, {})[size] = peak
         workspace.remove()
     for label, by_size in peaks.items():
@@ -77,5 +75,5 @@ def many_backups(plan, programs, root, table):
         server.load("ingest", "--users", plan.backups, "--messages", 1, "--folders", 1,
                     "--connections", 2, "--unverified", mail=["--max-size", 500])
     _compare(plan, table, workspace, f"list of {plan.backups} backups",
-             ["ctl_backups", "list", "-A"], plan.rounds)
+             ["ctl_backups", "list", "-A"])
     workspace.remove()

@@ -11,7 +11,7 @@
 //!     ingest --users 8 --messages 500 --connections 2
 //! ```
 //!
-//! The result is one line of `name=value` words on standard output.
+//! The result is one line of `name=value` words on standard output; of `turns` it is many.
 #![allow(clippy::print_stdout)]
 
 mod csync;
@@ -19,6 +19,8 @@ mod mail;
 mod mailbox;
 mod modes;
 mod process;
+mod restore;
+mod turns;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -73,8 +75,12 @@ enum Mode {
     Ingest(modes::Ingest),
     /// New messages one at a time, with RESTART after each, into a user's INBOX.
     Trickle(modes::Trickle),
+    /// The same for several servers in turn, message by message: one line of output for each.
+    Turns(turns::Turns),
     /// Connections that are logged in and say nothing.
     Idle(modes::Idle),
+    /// What a restoring program costs, with this one as the mail server that it restores to.
+    Restore(restore::Restore),
     /// No load: what a program costs to run.
     Measure { words: Vec<OsString> },
 }
@@ -86,9 +92,11 @@ fn main() -> anyhow::Result<()> {
     let MailArgs { mail, max_size, seed } = cli.mail;
     let mail = || Mail::load(mail.as_deref(), max_size, seed);
     let report = match cli.mode {
+        Mode::Turns(args) => return turns::turns(&server, &mail()?, &args),
         Mode::Ingest(args) => modes::ingest(&server, &mail()?, &args)?,
         Mode::Trickle(args) => modes::trickle(&server, &mail()?, &args)?,
         Mode::Idle(args) => modes::idle(&server, &args)?,
+        Mode::Restore(args) => restore::restore(&args)?,
         Mode::Measure { words } => modes::measure(&words)?,
     };
     println!("{report}");

@@ -62,7 +62,7 @@ pub(crate) struct Idle {
 }
 
 /// `name=value` words.
-pub(crate) struct Report(Vec<(&'static str, u128)>);
+pub(crate) struct Report(pub(crate) Vec<(&'static str, u128)>);
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -206,7 +206,7 @@ fn send_share(
 
 /// Fails unless the server gives back a record for each message that was sent. It leaves out those
 /// whose message it does not have.
-fn verify(csync: &mut Csync, mailbox: &Mailbox) -> Result<()> {
+pub(crate) fn verify(csync: &mut Csync, mailbox: &Mailbox) -> Result<()> {
     let name = &mailbox.name;
     let lines = csync.ask(format!("GET FULLMAILBOX {name}\r\n").as_bytes())?;
     csync.ask(b"RESTART\r\n")?;
@@ -253,7 +253,7 @@ pub(crate) fn trickle(server: &Server, mail: &Mail, args: &Trickle) -> Result<Re
     ]))
 }
 
-fn deliver(csync: &mut Csync, mailbox: &mut Mailbox, message: Message) -> Result<()> {
+pub(crate) fn deliver(csync: &mut Csync, mailbox: &mut Mailbox, message: Message) -> Result<()> {
     let messages = [message];
     let lines = csync.ask(format!("GET MAILBOXES ({})\r\n", mailbox.name).as_bytes())?;
     if let Some(line) = lines.first() {

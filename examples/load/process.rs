@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use nix::sys::resource::{Usage, UsageWho, getrusage};
+use nix::time::clock_getcpuclockid;
+use nix::unistd::Pid;
 
 /// What a finished program cost.
 pub(crate) struct Cost {
@@ -32,6 +34,12 @@ pub(crate) fn run(words: &[OsString]) -> Result<Cost> {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
     let peak = usage.max_rss().unsigned_abs() * 1024;
     Ok(Cost { code: status.code(), elapsed, cpu: cpu(&usage), peak })
+}
+
+/// CPU time of a process so far, without what it has started.
+pub(crate) fn cpu_of(pid: u32) -> Result<Duration> {
+    let pid = Pid::from_raw(i32::try_from(pid)?);
+    Ok(clock_getcpuclockid(pid)?.now()?.into())
 }
 
 /// CPU time of this process so far.

@@ -9,6 +9,7 @@ mod delete;
 mod list;
 mod lock;
 mod options;
+mod parse;
 pub(super) mod progress;
 mod reconstruct;
 mod reindex;
@@ -47,6 +48,8 @@ const NAME: &str = "ctl_backups";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     Done,
+    /// There was nothing to do. To Cyrus that is a failure.
+    Skipped,
     Locked,
     Failed,
     /// Failed, which is no failure of the run.
@@ -57,10 +60,10 @@ pub(super) enum Outcome {
 
 /// Runs `ctl_backups` with these words, the first of which is its name.
 pub(super) fn main(args: &[OsString], streams: &mut Streams<'_>) -> Result<Exit, Stop> {
-    match options::parse(args.get(1..).unwrap_or_default()) {
+    match parse::parse(args.get(1..).unwrap_or_default()) {
         Ok(options) => run(&options, streams),
-        Err(options::Misuse) => {
-            streams.err.write_all(options::USAGE.as_bytes())?;
+        Err(parse::Misuse) => {
+            streams.err.write_all(parse::USAGE.as_bytes())?;
             Ok(Exit::Usage)
         }
     }
@@ -84,8 +87,9 @@ pub(super) fn run(options: &Options, streams: &mut Streams<'_>) -> Result<Exit, 
 
 /// Visits the selected backups, and adds up.
 ///
-/// Failure is: a backup locked or failed, or the last operand unknown. `-S` stops at
-/// the first failed one, but neither at locked nor at unknown ones.
+/// Failure is: a backup skipped, locked or failed, or the last operand unknown. `-S` stops at
+/// the first skipped or failed one, but neither at locked nor at unknown ones. By cyrbk's own
+/// words any unknown operand is a failure, and a backup with nothing to do is none.
 ///
 /// Several at a time, unless that could be noticed otherwise than by the time it takes:
 /// with `-S`, and where a backup is visited twice.
@@ -102,6 +106,9 @@ fn for_each(
             return Ok(Exit::TempFail);
         }
     };
+    if selected.is_empty() && options.own_words && streams.err_is_terminal {
+        writeln!(streams.err, "no such backup in {}", settings.backup_db_path.display())?;
+    }
     let visit = |selected: &Selected, streams: &mut Streams<'_>| match selected {
         Selected::Backup(target) => visit(target, streams),
         Selected::Unknown { operand, why } => {
@@ -113,7 +120,12 @@ fn for_each(
     let mut done = |_: usize, outcome: Outcome| {
         tally.add(outcome);
         last = outcome;
-        !(outcome == Outcome::Failed && options.stop_on_error)
+        let is_failure = match outcome {
+            Outcome::Failed => true,
+            Outcome::Skipped => !options.own_words,
+            _ => false,
+        };
+        !(is_failure && options.stop_on_error)
     };
     let jobs = options.jobs_for(&selected);
     let many = selected.len() > 1;
@@ -132,7 +144,12 @@ fn for_each(
     if many && streams.err_is_terminal {
         tally.write(streams.err)?;
     }
-    let failed = tally.failed() || last == Outcome::Unknown || is_interrupted;
+    let failed = if options.own_words {
+        tally.failed() || tally.unknown() > 0
+    } else {
+        tally.failed() || tally.skipped() > 0 || last == Outcome::Unknown
+    };
+    let failed = failed || is_interrupted;
     Ok(if failed { Exit::TempFail } else { Exit::Ok })
 }
 
@@ -187,7 +204,7 @@ fn outcome_json(options: &Options, target: &Target, status: &str) -> Json {
 
 fn colour_of(status: &str) -> Colour {
     match status {
-        "ok" => Colour::Good,
+        done if done == "ok" || done.starts_with("ok, ") => Colour::Good,
         "skipped" | "locked" | "not done" => Colour::Faint,
         _ => Colour::Bad,
     }

@@ -7,6 +7,7 @@ mod dump;
 mod dump_mailbox;
 mod export;
 mod export_imap;
+mod find;
 mod headers;
 mod json;
 mod list;

@@ -1,22 +1,26 @@
 //! `cyrbk`: all commands under one name, and those that Cyrus has no tool for.
 
 mod admin;
+mod completions;
+mod daily;
 mod look;
+mod passwd;
 mod restore;
+mod select;
 
 use std::ffi::OsString;
-use std::io::IsTerminal;
-use std::path::PathBuf;
 
-use admin::{DeleteArgs, JobsArg, LockArgs, MoveArgs, ReconstructArgs, ReindexArgs, StatArgs};
-use clap::{Args, Parser, Subcommand};
-use look::{BackupArgs, ExportArgs, SearchArgs, ShowArgs};
+use admin::{DeleteArgs, LockArgs, MoveArgs, ReconstructArgs, ReindexArgs, StatArgs};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use completions::CompletionsArgs;
+use daily::{CompactArgs, ListArgs, VerifyArgs};
+use look::{DumpArgs, ExportArgs, SearchArgs, ShowArgs};
+use passwd::PasswdArgs;
 use restore::RestoreArgs;
 
-use super::json::Json;
 use super::serve::{self, ServeArgs};
-use super::{Exit, Mode, Stop, Streams, ctl_backups, cyr_backup, passwd, site, startup};
-use crate::config::{ConfigError, Settings};
+use super::{Exit, Stop, Streams, ctl_backups, cyr_backup};
+use crate::config::ConfigError;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -40,6 +44,11 @@ Exit status:
   64  the words make no sense
   75  something could not be done
   78  the configuration cannot be read or is wrong";
+
+/// At the end of the help of each command.
+const STATUSES: &str = "\
+Exit status: 0 done, 64 the words make no sense, 75 something could not be done,
+78 the configuration cannot be read or is wrong";
 
 /// A backup server for Cyrus IMAP.
 #[derive(Debug, Parser)]
@@ -84,161 +93,27 @@ enum Command {
     Restore(Box<RestoreArgs>),
     /// Set the password of a user of the backup server
     Passwd(PasswdArgs),
+    /// Write completions for a shell to standard output
+    Completions(CompletionsArgs),
 }
 
-#[derive(Debug, Args)]
-struct ConfigArg {
-    /// Configuration file
-    #[arg(short = 'C', value_name = "FILE", default_value = super::startup::DEFAULT_CONFIG)]
-    config: PathBuf,
-}
-
-/// Which backups.
-#[derive(Debug, Args)]
-struct SelectArgs {
-    /// Userids, unless an option says otherwise
-    #[arg(value_name = "BACKUP")]
-    operands: Vec<OsString>,
-    /// Every backup
-    #[arg(long, group = "mode", conflicts_with = "operands")]
-    all: bool,
-    /// BACKUPs are domains of users
-    #[arg(long, group = "mode")]
-    domain: bool,
-    /// BACKUPs are beginnings of userids
-    #[arg(long, group = "mode")]
-    prefix: bool,
-    /// BACKUPs are data files
-    #[arg(long, group = "mode")]
-    file: bool,
-    /// BACKUPs are mailboxes
-    #[arg(long, group = "mode")]
-    mailbox: bool,
-    /// Wait for locked backups instead of passing them over
-    #[arg(long)]
-    wait: bool,
-    /// Stop at the first backup that fails
-    #[arg(long)]
-    stop_on_error: bool,
-    /// JSON instead of text
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Debug, Args)]
-struct ListArgs {
-    #[command(flatten)]
-    config: ConfigArg,
-    #[command(flatten)]
-    select: SelectArgs,
-    #[command(flatten)]
-    jobs: JobsArg,
-    /// Only backups without an update for so many hours
-    #[arg(long, value_name = "HOURS")]
-    stale: Option<i64>,
-    /// Do not check the last chunk first
-    #[arg(long)]
-    no_verify: bool,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  cyrbk verify alice
-  cyrbk verify --all --jobs 4
-  cyrbk verify --all --quick
-  cyrbk verify --all --json
-
-Everything is read once: every checksum, every message, and the index against the log
-in both directions; with --all also backups.db against the partitions. Each finding
-says what it is about, and what mends it.")]
-#[command(group = clap::ArgGroup::new("which").args(["operands", "all"]).required(true))]
-struct VerifyArgs {
-    #[command(flatten)]
-    config: ConfigArg,
-    #[command(flatten)]
-    select: SelectArgs,
-    #[command(flatten)]
-    jobs: JobsArg,
-    /// Only what can be said without reading the data
-    #[arg(long, group = "level")]
-    quick: bool,
-    /// Only what Cyrus's verify checks, up to the first fault
-    #[arg(long, group = "level")]
-    cyrus: bool,
-    /// Tell which check is running; twice: in detail
-    #[arg(short, long, action = clap::ArgAction::Count, conflicts_with = "json")]
-    verbose: u8,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  cyrbk compact alice
-  cyrbk compact --all --jobs 4
-  cyrbk compact --all --dry-run --json
-
-What is not worth while is skipped, which counts as a failure (75), as in Cyrus.")]
-#[command(group = clap::ArgGroup::new("compacted").args(["operands", "all"]).required(true))]
-struct CompactArgs {
-    #[command(flatten)]
-    config: ConfigArg,
-    #[command(flatten)]
-    select: SelectArgs,
-    #[command(flatten)]
-    jobs: JobsArg,
-    /// Also where nothing is to be gained
-    #[arg(long)]
-    force: bool,
-    /// Only say what would be done
-    #[arg(long)]
-    dry_run: bool,
-    /// Tell which chunks are kept, joined and split
-    #[arg(short, long, conflicts_with = "json")]
-    verbose: bool,
-}
-
-#[derive(Debug, Args)]
-struct DumpArgs {
-    #[command(flatten)]
-    backup: BackupArgs,
-    #[command(subcommand)]
-    what: DumpWhat,
-}
-
-#[derive(Debug, Subcommand)]
-enum DumpWhat {
-    /// A message, as it was stored
-    Message {
-        /// Its SHA-1, 40 hex digits
-        guid: OsString,
-    },
-    /// The text of a chunk
-    Chunk {
-        /// Its number, as `cyr_backup ... list chunks` has it
-        id: OsString,
-    },
-}
-
-#[derive(Debug, Args)]
-struct PasswdArgs {
-    #[command(flatten)]
-    config: ConfigArg,
-    /// Whose password
-    user: String,
-    /// Take the user out of the password file
-    #[arg(long)]
-    delete: bool,
-    /// Say in JSON that it was done
-    #[arg(long)]
-    json: bool,
+/// The parser: each command's help ends with the exit statuses.
+fn parser() -> clap::Command {
+    Words::command().mut_subcommands(|command| {
+        let help = match command.get_after_help() {
+            Some(help) => format!("{help}\n\n{STATUSES}"),
+            None => STATUSES.to_owned(),
+        };
+        command.after_help(help)
+    })
 }
 
 /// Runs `cyrbk` with these words, the first of which is its name.
 pub(super) fn run(args: &[OsString], streams: &mut Streams<'_>) -> Result<Exit, Stop> {
     let program = OsString::from("cyrbk");
     let args = std::iter::once(&program).chain(args.iter().skip(1));
-    let words = match Words::try_parse_from(args) {
+    let words = parser().try_get_matches_from(args);
+    let words = match words.and_then(|words| Words::from_arg_matches(&words)) {
         Ok(words) => words,
         // Also how help and version come out.
         Err(answer) if answer.use_stderr() => {
@@ -266,43 +141,16 @@ pub(super) fn run(args: &[OsString], streams: &mut Streams<'_>) -> Result<Exit, 
         Command::Compact(args) => look_after(args.into(), streams),
         Command::Dump(args) => cyr_backup::run(&args.into(), streams),
         Command::Restore(args) => super::restore::run(&(*args).into(), streams),
-        Command::Passwd(args) => {
-            // As the Cyrus user: the server has to read the file.
-            let settings = startup::start("cyrbk", Some(&args.config.config), streams)?;
-            let exit = conclude(set_password(&args, &settings), streams)?;
-            if args.json && exit == Exit::Ok {
-                passwd_json(&args).write(streams.out)?;
-            }
-            Ok(exit)
-        }
+        Command::Passwd(args) => passwd::run(&args, streams),
+        Command::Completions(args) => completions::run(&args, parser(), streams),
     }
 }
 
 /// Commands over backups; people get columns and colour.
 fn look_after(mut options: ctl_backups::Options, streams: &mut Streams<'_>) -> Result<Exit, Stop> {
+    options.own_words = true;
     options.for_people = streams.out_is_terminal && !options.json;
     ctl_backups::run(&options, streams)
-}
-
-fn passwd_json(args: &PasswdArgs) -> Json {
-    let text = |text: &str| Some(Json::Text(text.to_owned()));
-    Json::object([
-        ("command", text("passwd")),
-        ("userid", text(&args.user)),
-        ("status", text(if args.delete { "removed" } else { "ok" })),
-    ])
-}
-
-fn set_password(args: &PasswdArgs, settings: &Settings) -> anyhow::Result<()> {
-    let stdin = std::io::stdin();
-    let request = passwd::Request {
-        user: &args.user,
-        file: &settings.password_file,
-        names: &site::name_policy(settings),
-        remove: args.delete,
-    };
-    let is_tty = stdin.is_terminal();
-    passwd::run(request, stdin.lock(), is_tty)
 }
 
 fn conclude(result: anyhow::Result<()>, streams: &mut Streams<'_>) -> Result<Exit, Stop> {
@@ -316,85 +164,11 @@ fn conclude(result: anyhow::Result<()>, streams: &mut Streams<'_>) -> Result<Exi
     Ok(Exit::TempFail)
 }
 
-impl SelectArgs {
-    fn mode(&self) -> Option<Mode> {
-        let modes = [
-            (self.all, Mode::All),
-            (self.domain, Mode::Domains),
-            (self.prefix, Mode::Prefixes),
-            (self.file, Mode::Files),
-            (self.mailbox, Mode::Mailboxes),
-        ];
-        modes.into_iter().find(|(set, _)| *set).map(|(_, mode)| mode)
-    }
-
-    fn options(self, command: ctl_backups::Command, config: ConfigArg) -> ctl_backups::Options {
-        ctl_backups::Options {
-            config: Some(config.config),
-            mode: self.mode(),
-            operands: self.operands,
-            wait: self.wait,
-            stop_on_error: self.stop_on_error,
-            json: self.json,
-            ..ctl_backups::Options::new(command)
-        }
-    }
-}
-
-impl From<ListArgs> for ctl_backups::Options {
-    fn from(args: ListArgs) -> ctl_backups::Options {
-        let mut options = args.select.options(ctl_backups::Command::List, args.config);
-        if options.operands.is_empty() && options.mode.is_none() {
-            options.mode = Some(Mode::All);
-        }
-        options.jobs = args.jobs.jobs;
-        options.stale_hours = args.stale;
-        options.no_verify = args.no_verify;
-        options
-    }
-}
-
-impl From<VerifyArgs> for ctl_backups::Options {
-    fn from(args: VerifyArgs) -> ctl_backups::Options {
-        let mut options = args.select.options(ctl_backups::Command::Verify, args.config);
-        options.jobs = args.jobs.jobs;
-        options.verbosity = args.verbose.into();
-        options.level = match (args.quick, args.cyrus) {
-            (true, _) => ctl_backups::Level::Quick,
-            (_, true) => ctl_backups::Level::Cyrus,
-            _ => ctl_backups::Level::Deep,
-        };
-        options
-    }
-}
-
-impl From<CompactArgs> for ctl_backups::Options {
-    fn from(args: CompactArgs) -> ctl_backups::Options {
-        let mut options = args.select.options(ctl_backups::Command::Compact, args.config);
-        options.jobs = args.jobs.jobs;
-        options.force = args.force;
-        options.dry_run = args.dry_run;
-        options.verbosity = args.verbose.into();
-        options
-    }
-}
-
-impl From<DumpArgs> for cyr_backup::Options {
-    fn from(args: DumpArgs) -> cyr_backup::Options {
-        let what = match args.what {
-            DumpWhat::Message { guid } => cyr_backup::Dump::Message(guid),
-            DumpWhat::Chunk { id } => cyr_backup::Dump::Chunk(id),
-        };
-        args.backup.options(cyr_backup::Command::Dump(what))
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
+    use crate::cmd::Mode;
 
     fn parse(line: &str) -> Result<Command, String> {
         let words = Words::try_parse_from(line.split(' '));
@@ -403,7 +177,19 @@ mod tests {
 
     #[test]
     fn the_parser_is_consistent() {
-        Words::command().debug_assert();
+        parser().debug_assert();
+    }
+
+    #[test]
+    fn every_help_has_an_example_and_the_statuses() {
+        let mut parser = parser();
+        parser.build();
+        for command in parser.get_subcommands_mut().filter(|c| c.get_name() != "help") {
+            let name = command.get_name().to_owned();
+            let help = command.render_help().to_string();
+            assert!(help.contains("Examples:") && help.contains("78 the config"), "{name}: {help}");
+            assert!(help.contains(&format!("cyrbk {name} ")), "{name}");
+        }
     }
 
     #[test]

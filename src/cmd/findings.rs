@@ -24,6 +24,15 @@ pub(super) fn text(fault: &Fault) -> String {
             format!("its text has another SHA-1: {disk} on disk, {index} in the index")
         }
         Fault::Unreadable { source, .. } => format!("cannot be read to its end: {source}"),
+        Fault::Gap { gap, lines } => {
+            let plain = match gap.plain {
+                (from, Some(to)) => format!("octets {from} to {to} of its text"),
+                (from, None) => format!("its text from octet {from} on"),
+            };
+            let (from, to) = (gap.from, gap.to);
+            let count = if *lines == 1 { "1 line".into() } else { format!("{lines} lines") };
+            format!("octets {from} to {to} of the file, {plain}, are lost; {count} can be read")
+        }
         Fault::NoMessage { guid, offset, .. } => {
             format!("message {} is not in the line at octet {offset}", hex(guid))
         }
@@ -152,8 +161,17 @@ pub(super) fn json(finding: &Finding, target: &Target) -> Json {
         Fault::Unindexed { offset_file, .. } | Fault::Garbage { offset_file, .. } => {
             Some(*offset_file)
         }
+        Fault::Gap { gap, .. } => Some(gap.from),
         _ => finding.offset_file,
     };
+    let end = match fault {
+        Fault::Unindexed { end, .. } | Fault::Garbage { end, .. } => Some(*end),
+        Fault::Gap { gap, .. } => Some(gap.to),
+        _ => None,
+    };
+    if let Fault::Gap { gap, .. } = fault {
+        offset_chunk = Some(gap.plain.0);
+    }
     let octets = |octets: &Option<Vec<u8>>| octets.as_deref().and_then(Json::octets);
     let filed = (!finding.filed.is_empty())
         .then(|| Json::Array(finding.filed.iter().map(filed_json).collect()));
@@ -163,6 +181,7 @@ pub(super) fn json(finding: &Finding, target: &Target) -> Json {
         ("text", Some(Json::Text(text(fault)))),
         ("chunk", finding.chunk_id.map(Json::Integer)),
         ("offset", number(offset)),
+        ("end", number(end)),
         ("offset_chunk", number(offset_chunk)),
         ("table", table.and_then(word)),
         ("columns", columns),

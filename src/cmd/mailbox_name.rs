@@ -5,7 +5,8 @@
 //! path    = component *( sep component )      sep: "/", or "." (unixhierarchysep)
 //! ```
 //!
-//! Empty components do not count. With `/`, a dot in a component becomes `^`.
+//! Empty components do not count. With `/`, a dot in a component becomes `^`. The default
+//! domain is that of names without one.
 
 use crate::config::{NameRules, Virtdomains};
 
@@ -20,11 +21,13 @@ pub(super) fn internal(rules: &NameRules, extname: &[u8]) -> Vec<u8> {
         at.map_or((extname, None), |at| (&extname[..at], Some(&extname[at + 1..])));
     let separator = if rules.unixhierarchysep { b'/' } else { b'.' };
     // What Cyrus makes of these is nobody's mailbox.
-    if path.contains(&b'!') || rules.unixhierarchysep && path.contains(&b'^') {
+    let stranger = if rules.unixhierarchysep { b'^' } else { b'/' };
+    if path.contains(&b'!') || path.contains(&stranger) {
         return Vec::new();
     }
     let mut name = Vec::new();
-    if let Some(domain) = domain {
+    let default = rules.defaultdomain.as_deref().map(str::as_bytes);
+    if let Some(domain) = domain.filter(|domain| Some(*domain) != default) {
         name.extend_from_slice(domain);
         name.push(b'!');
     }
@@ -80,6 +83,28 @@ mod tests {
             ("", "%SHARED"),
         ] {
             assert_eq!(key(name, Virtdomains::Userid, true), expected, "{name}");
+        }
+    }
+
+    /// As Cyrus's `cyr_backup ... show mailboxes` finds them.
+    #[test]
+    fn the_default_domain_is_no_part_of_a_name() {
+        let rules = |unixhierarchysep| NameRules {
+            virtdomains: Virtdomains::Userid,
+            defaultdomain: Some("example.com".into()),
+            deletedprefix: "DELETED".into(),
+            unixhierarchysep,
+            altnamespace: false,
+        };
+        for (unixhierarchysep, extname, name) in [
+            (true, "user/alice/My Folder@example.com", "user.alice.My Folder"),
+            (true, "user/alice/a.b@virt.example", "virt.example!user.alice.a^b"),
+            (false, "user.alice@example.com", "user.alice"),
+            (false, "user.alice.a^b", "user.alice.a^b"),
+            (false, "user.alice.a/b", ""),
+        ] {
+            let internal = internal(&rules(unixhierarchysep), extname.as_bytes());
+            assert_eq!(internal, name.as_bytes(), "{extname}");
         }
     }
 

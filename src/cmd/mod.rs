@@ -18,6 +18,7 @@ pub mod backupd;
 pub mod ctl_backups;
 pub mod cyr_backup;
 mod cyrbk;
+mod directories;
 mod exit;
 mod findings;
 mod getopt;

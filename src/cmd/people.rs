@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
 /// Meaning, not taste.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Colour {
@@ -43,13 +45,28 @@ pub(super) fn harmless(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// At most `width` characters; what was cut ends in `...`.
+/// At most `width` columns; what was cut ends in `...`.
 pub(super) fn cut(text: &str, width: usize) -> Cow<'_, str> {
-    if text.chars().count() <= width {
+    if text.width() <= width {
         return Cow::Borrowed(text);
     }
-    let kept: String = text.chars().take(width.saturating_sub(3)).collect();
+    let mut left = width.saturating_sub(3);
+    let fits = |c: &char| {
+        let wide = c.width().unwrap_or(0);
+        let fits = wide <= left;
+        left -= wide.min(left);
+        fits
+    };
+    let kept: String = text.chars().take_while(fits).collect();
     Cow::Owned(kept + "...")
+}
+
+/// Exactly `width` columns, as a terminal counts them: cut, or with blanks behind.
+pub(super) fn column(text: &str, width: usize) -> String {
+    let mut text = cut(text, width).into_owned();
+    let blanks = width.saturating_sub(text.width());
+    text.extend(std::iter::repeat_n(' ', blanks));
+    text
 }
 
 /// A number of octets in at most three digits and a unit: `29.2 kB`.
@@ -93,6 +110,10 @@ mod tests {
         assert_eq!(harmless("a\x1b[2Jb\u{202e}c\n"), "a [2Jb c ");
         assert_eq!(cut("abcdef", 6), "abcdef");
         assert_eq!(cut("abcdefg", 6), "abc...");
+        // Two columns each.
+        let wide = "\u{65e5}\u{672c}\u{8a9e}";
+        assert_eq!((cut(wide, 6), cut(wide, 5)), (wide.into(), "\u{65e5}...".into()));
+        assert_eq!((column(wide, 8), column("abcdefg", 5)), (format!("{wide}  "), "ab...".into()));
         assert_eq!(coloured(Colour::Bad, "x"), "\x1b[31mx\x1b[0m");
     }
 }

@@ -44,8 +44,12 @@ const RECONNECT_PAUSE: Duration = Duration::from_secs(2);
 pub(super) fn main(args: &[OsString], streams: &mut Streams<'_>) -> Result<Exit, Stop> {
     match options::parse(args.get(1..).unwrap_or_default()) {
         Ok(options) => run(&options, streams),
-        Err(options::Misuse) => {
+        Err(options::Misuse::Words) => {
             streams.err.write_all(options::USAGE.as_bytes())?;
+            Ok(Exit::Usage)
+        }
+        Err(options::Misuse::Value(text)) => {
+            write_labelled(streams.err, NAME.as_bytes(), &text)?;
             Ok(Exit::Usage)
         }
     }
@@ -74,12 +78,14 @@ pub(super) fn run(options: &Options, streams: &mut Streams<'_>) -> Result<Exit, 
             return Ok(Exit::TempFail);
         }
     };
-    if let Some(into) = options.into.as_ref().filter(|into| into.as_bytes().contains(&b'/')) {
-        let into = into.display();
-        writeln!(streams.err, "{into}: not an internal name, such as user.alice.Rescue")?;
-        return Ok(Exit::TempFail);
-    }
-    let request = request(options, what);
+    let into = match into(options, &settings) {
+        Ok(into) => into,
+        Err(text) => {
+            writeln!(streams.err, "{text}")?;
+            return Ok(Exit::TempFail);
+        }
+    };
+    let request = request(options, what, into);
     let errand = Errand { options, settings: &settings, rules: &rules, request: &request, client };
     match options.mode {
         Mode::All | Mode::Prefixes | Mode::Domains => errand.restore_many(streams),
@@ -87,14 +93,28 @@ pub(super) fn run(options: &Options, streams: &mut Streams<'_>) -> Result<Exit, 
     }
 }
 
-fn request(options: &Options, what: What) -> Request {
+/// The internal name of the mailbox that everything goes into. By the words of Cyrus it is typed
+/// as such; with a slash it is none.
+fn into(options: &Options, settings: &Settings) -> Result<Option<Vec<u8>>, String> {
+    let Some(into) = &options.into else { return Ok(None) };
+    if !into.as_bytes().contains(&b'/') {
+        return Ok(Some(into.as_bytes().to_vec()));
+    }
+    let name = mailbox_name::internal(&settings.names, into.as_bytes());
+    if options.own_words && !name.is_empty() {
+        return Ok(Some(name));
+    }
+    Err(format!("{}: not an internal name, such as user.alice.Rescue", into.display()))
+}
+
+fn request(options: &Options, what: What, into: Option<Vec<u8>>) -> Request {
     let octets = |text: &Option<OsString>| text.as_ref().map(|text| text.as_bytes().to_vec());
     Request {
         recursive: options.recursive,
         expunged: options.expunged,
         keep_ids: options.keep_ids,
         keep_deleted_names: options.keep_deleted_names,
-        into: octets(&options.into),
+        into,
         partition: octets(&options.partition),
         acl: octets(&options.acl),
         local_only: options.local_only,
@@ -123,6 +143,10 @@ fn what(options: &Options, settings: &Settings) -> Result<What, String> {
         Words::File(file) => {
             let lines = read_lines(file)
                 .map_err(|error| format!("fopen {}: {}", file.display(), in_words_of_c(&error)))?;
+            // To Cyrus this is no error. Behind a pipe it mostly is one: nothing was found.
+            if lines.is_empty() && options.own_words {
+                return Err(format!("{}: no object is in there", file.display()));
+            }
             What::Objects(lines.iter().map(|line| object(line)).collect())
         }
     })

@@ -23,6 +23,9 @@ pub enum Mode {
     Files,
     /// `-m`: mailboxes, by their external names; the backup is that of the owner.
     Mailboxes,
+    /// The same by cyrbk's own words: where an external name is nobody's, it may be an internal
+    /// one, which is what lists have.
+    MailboxesOfEitherName,
     /// `-u`: userids, verbatim.
     #[default]
     Userids,
@@ -93,7 +96,7 @@ pub(super) fn select(
             let default = settings.names.defaultdomain.as_deref().map(str::as_bytes);
             list(&|domain, userid| domain_of(userid).or(default) == Some(domain), operands)
         }
-        Mode::Files | Mode::Mailboxes | Mode::Userids => {
+        Mode::Files | Mode::Mailboxes | Mode::MailboxesOfEitherName | Mode::Userids => {
             Ok(operands.iter().map(|operand| one(settings, mode, operand)).collect())
         }
     }
@@ -104,8 +107,14 @@ pub(super) fn one(settings: &Settings, mode: Mode, operand: &OsString) -> Select
     let found = match mode {
         Mode::Files => Ok(Target { userid: None, path: operand.into() }),
         Mode::Mailboxes => {
-            let name = mailbox_name::internal(&settings.names, operand.as_bytes());
-            let key = site::name_rules(settings).backup_key(&name);
+            let key = owner(settings, operand);
+            lookup(settings, &key, key != SHARED)
+        }
+        Mode::MailboxesOfEitherName => {
+            let mut key = owner(settings, operand);
+            if key == SHARED {
+                key = site::name_rules(settings).backup_key(operand.as_bytes());
+            }
             lookup(settings, &key, key != SHARED)
         }
         // The empty userid is that of the shared backup, which then has no name.
@@ -115,6 +124,12 @@ pub(super) fn one(settings: &Settings, mode: Mode, operand: &OsString) -> Select
         Ok(target) => Selected::Backup(target),
         Err(why) => Selected::Unknown { operand: operand.clone(), why },
     }
+}
+
+/// The key of the backup with the mailbox of that external name.
+fn owner(settings: &Settings, extname: &OsString) -> Vec<u8> {
+    let name = mailbox_name::internal(&settings.names, extname.as_bytes());
+    site::name_rules(settings).backup_key(&name)
 }
 
 fn lookup(settings: &Settings, key: &[u8], named: bool) -> Result<Target, Unknown> {
@@ -181,6 +196,12 @@ mod tests {
         );
         assert_eq!(labels(Mode::Userids, &["", "%SHARED"]), "/b/%SHARED_x %SHARED");
         assert_eq!(labels(Mode::Mailboxes, &["user/bob/Work", "news"]), "bob /b/%SHARED_x");
+        assert_eq!(labels(Mode::Mailboxes, &["user.bob.Work"]), "/b/%SHARED_x");
+        let names = ["user/bob/Work", "user.bob.Work", "other.org!user.carol", "news"];
+        assert_eq!(
+            labels(Mode::MailboxesOfEitherName, &names),
+            "bob bob carol@other.org /b/%SHARED_x"
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::sys::stat::{Mode, umask};
 
 use super::identity::become_cyrus;
-use super::{hosts_access, inherited, log, service};
+use super::{directories, hosts_access, inherited, log, service};
 use crate::config::Settings;
 use crate::sync::server::{Listener, Manager, Retirement, Server, bind};
 
@@ -18,8 +18,19 @@ const SERVICE: &str = "backupd";
 /// `FileDescriptorName=` of a systemd socket for TLS from the first octet on.
 const TLS_SOCKET: &str = "tls";
 
+/// What a machine without Cyrus mostly lacks.
+const NO_USER: &str = "cannot become the user and group that cyrus_user and cyrus_group name; to \
+    make the usual ones: useradd --system --gid mail --home-dir /nonexistent cyrus";
+
 /// The command line of `cyrbk serve`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  cyrbk serve
+  cyrbk serve -C /etc/imapd-backup.conf --listen 0.0.0.0:2005 --listen '[::]:2005'
+
+It runs in the foreground until SIGTERM or Ctrl-C, logs to standard error, and becomes the Cyrus
+user if it is started as root.")]
 pub struct ServeArgs {
     /// Configuration file of the backup server
     #[arg(short = 'C', long = "config", value_name = "FILE", default_value = "/etc/imapd.conf")]
@@ -41,11 +52,17 @@ pub fn run(args: &ServeArgs) -> Result<()> {
     let settings = Settings::load(&args.config, SERVICE)?;
     log::start(&settings, log::Target::Stderr);
     service::check(&settings)?;
+    if let Some(missing) = directories::without_configdirectory(&settings) {
+        bail!(missing);
+    }
+    if let Some(missing) = directories::without_partitions(&settings) {
+        tracing::warn!("{missing}");
+    }
     let listeners = listeners(args, &settings)?;
     // As root up to here, for ports below 1024 and a limit above the usual.
     hosts_access::warn_of_rules(service::SERVICE);
     service::raise_descriptor_limit();
-    become_cyrus(&settings)?;
+    become_cyrus(&settings).context(NO_USER)?;
     umask(Mode::from_bits_truncate(settings.umask));
     let server = server(&settings, listeners)?;
     for address in server.addresses() {

@@ -124,7 +124,9 @@ impl State<'_> {
         let view = self.job.view;
         let chunk = view.index().chunk(row.chunk_id).map_err(|error| error.to_string())?;
         let chunk = chunk.ok_or("its chunk is gone")?;
-        let text = script::read(view.backup().file(), chunk.offset, row);
+        let points =
+            view.index().restart_points(row.chunk_id).map_err(|error| error.to_string())?;
+        let text = script::read(view.backup().file(), chunk.offset, points, row);
         text.map_err(|error| error.to_string())?.ok_or_else(|| "its text is gone".into())
     }
 

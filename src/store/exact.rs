@@ -7,7 +7,8 @@
 use super::backup::Backup;
 use super::error::{Result, StoreError};
 use super::index::{Index, Position, RecordRow};
-use super::log::{LogReader, NoBodies};
+use super::log::{LogLine, LogReader, NoBodies};
+use super::salvage::{Salvage, SavedLines};
 use crate::wire::apply::Apply;
 
 /// The messages of a mailbox as the master has them, in the order of UIDs, expunged
@@ -68,12 +69,31 @@ fn replay(backup: &Backup) -> Result<Index> {
     for chunk in &chunks {
         let id =
             scratch.start_chunk(chunk.ts_start, chunk.offset, &chunk.file_sha1).map_err(fault())?;
-        let Ok(mut reader) = LogReader::open(backup.file(), chunk.offset) else { continue };
-        while let Ok(Some(line)) = reader.next_line(&mut NoBodies) {
-            let Ok((name, value)) = line.item() else { continue };
-            let Ok(apply) = Apply::read(&name, &value) else { continue };
+        let enter = |line: &LogLine| {
+            let Ok((name, value)) = line.item() else { return Ok(()) };
+            let Ok(apply) = Apply::read(&name, &value) else { return Ok(()) };
             let at = Position { chunk_id: id, ts: line.ts, offset: line.offset };
-            scratch.apply(at, &apply).map_err(fault())?;
+            scratch.apply(at, &apply).map_err(fault())
+        };
+        let Ok(mut reader) = LogReader::open(backup.file(), chunk.offset) else { continue };
+        let mut next = 0;
+        let is_whole = loop {
+            match reader.next_line(&mut NoBodies) {
+                Ok(Some(line)) => enter(&line)?,
+                end => break end.is_ok(),
+            }
+            next = reader.offset_plain();
+        };
+        if !is_whole {
+            let (file, len) = (backup.file(), backup.len_file()?);
+            let salvage = Salvage::of_member(file, chunk.offset, len, &[]);
+            let salvage = salvage.map_err(StoreError::io(backup.path()))?;
+            let mut lines = SavedLines::new(file, &salvage);
+            while let Ok(Some(line)) = lines.next_line(&mut NoBodies) {
+                if line.offset >= next {
+                    enter(&line)?;
+                }
+            }
         }
     }
     Ok(scratch)

@@ -125,6 +125,10 @@ pub struct LogReader<'f> {
     filled: usize,
     ended: bool,
     plain_sha1: Option<Sha1>,
+    /// Lines from this offset on do not count.
+    until: u64,
+    /// Where to go on behind damage, the last one first.
+    resume: Option<(&'f dyn Disk, Vec<RestartPoint>)>,
 }
 
 impl<'f> LogReader<'f> {
@@ -162,7 +166,21 @@ impl<'f> LogReader<'f> {
             filled: 0,
             ended: false,
             plain_sha1: None,
+            until: u64::MAX,
+            resume: None,
         }
+    }
+
+    /// The same reader, for a caller that looks for what it can check: behind damage it goes on at
+    /// the next of these restart points of the chunk.
+    pub fn resuming(self, file: &'f dyn Disk, mut points: Vec<RestartPoint>) -> LogReader<'f> {
+        points.reverse();
+        LogReader { resume: Some((file, points)), ..self }
+    }
+
+    /// The lines in front of offset `until`.
+    pub(super) fn within(member: MemberReader<'f>, until: u64) -> LogReader<'f> {
+        LogReader { until, ..LogReader::over(member) }
     }
 
     /// The same, for a caller that wants to know [`LogReader::plain_sha1`] too.
@@ -204,13 +222,42 @@ impl<'f> LogReader<'f> {
     pub fn next_line(&mut self, sink: &mut dyn BodySink) -> Result<Option<LogLine>, LogError> {
         loop {
             let offset = self.offset_plain();
-            let Some(line) = self.raw_line(offset, sink)? else {
+            if offset >= self.until {
                 return Ok(None);
+            }
+            let line = match self.raw_line(offset, sink) {
+                Ok(Some(line)) => LogLine::parse(offset, line),
+                Ok(None) => return Ok(None),
+                Err(error) => Err(error),
             };
-            if let Some(line) = LogLine::parse(offset, line)? {
-                return Ok(Some(line));
+            match line {
+                Ok(Some(line)) => return Ok(Some(line)),
+                Ok(None) => {}
+                Err(error) if self.is_at_an_end(&error) || !self.goes_on_behind(offset) => {
+                    return Err(error);
+                }
+                Err(_) => {}
             }
         }
+    }
+
+    /// Errors that no other place in the chunk helps against.
+    fn is_at_an_end(&self, error: &LogError) -> bool {
+        matches!(error, LogError::Member(MemberError::Io { .. } | MemberError::NotAMember { .. }))
+    }
+
+    /// Goes to the next restart point behind `offset`, if there is one.
+    fn goes_on_behind(&mut self, offset: u64) -> bool {
+        let Some((file, points)) = &mut self.resume else { return false };
+        while let Some(point) = points.pop() {
+            if point.offset_plain > offset {
+                self.member = MemberReader::open_at(*file, point.offset_file, point.offset_plain);
+                self.framer = Framer::new(Limits::LOG);
+                (self.used, self.filled, self.ended) = (0, 0, false);
+                return true;
+            }
+        }
+        false
     }
 
     fn raw_line(

@@ -31,6 +31,7 @@ pub mod reindex;
 pub mod relocate;
 mod replay;
 mod restart;
+mod salvage;
 pub mod script;
 pub mod search;
 mod similar;

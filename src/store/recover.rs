@@ -24,7 +24,7 @@ use super::data_file::{DataFile, sync_directory_of};
 use super::disk::Disk;
 use super::error::{Result, StoreError};
 use super::file_hash::FileHash;
-use super::index::{ChunkRow, Index, IndexError, Open, State};
+use super::index::{ChunkRow, Index, IndexError, Open, RestartPoint, State};
 use super::replay::{self, Member, Replay, Stretch};
 use crate::lock::{self, Kind, Wait};
 use mend::Mending;
@@ -45,6 +45,8 @@ pub(super) struct Taking<'t> {
     pub(super) now: i64,
     /// The file's octets in front of this are known to survive a power cut.
     pub(super) durable: u64,
+    /// Restart points that an index which was there before has, in the order of the file.
+    pub(super) known: &'t [RestartPoint],
     /// Is told of every stretch that is taken in.
     pub(super) told: &'t mut dyn FnMut(Stretch),
 }
@@ -52,7 +54,7 @@ pub(super) struct Taking<'t> {
 /// Brings data file and index of `path` into step, whatever state they are in.
 /// The lock is held through `disk`.
 pub(super) fn open(disk: Box<dyn Disk>, path: &Path, now: i64) -> Result<Ready> {
-    open_telling(disk, path, &mut Taking { now, durable: 0, told: &mut |_| {} })
+    open_telling(disk, path, &mut Taking { now, durable: 0, known: &[], told: &mut |_| {} })
 }
 
 /// The same, for a caller who wants to know what there was, or knows something.
@@ -92,7 +94,8 @@ pub(super) fn take_in_for_reader(
     if known.is_none_or(|known| known == len) {
         return Ok(());
     }
-    match take_in(disk, path, index, &mut Taking { now, durable: 0, told: &mut |_| {} })? {
+    let mut taking = Taking { now, durable: 0, known: &[], told: &mut |_| {} };
+    match take_in(disk, path, index, &mut taking)? {
         Fit::Fits(_) => Ok(()),
         Fit::Misfit(what) => Err(StoreError::Inconsistent { path: path.to_owned(), what }),
     }
@@ -183,7 +186,8 @@ fn take_in(disk: &dyn Disk, path: &Path, index: &Index, taking: &mut Taking<'_>)
     let state = index.state().map_err(StoreError::index(path))?;
     let last = index.last_chunk().map_err(StoreError::index(path))?;
     let last_ts = last.as_ref().map_or(0, |chunk| chunk.ts_end.max(chunk.ts_start));
-    let replay = Replay { disk, path, index, hash: FileHash::default(), last_ts };
+    let (hash, known) = (FileHash::default(), taking.known);
+    let replay = Replay { disk, path, index, hash, last_ts, known };
     let is_trusted = match &state {
         Some(state) => state.vouches_for(disk).map_err(StoreError::io(path))?,
         None => len == 0,
@@ -290,14 +294,16 @@ impl Scan<'_, '_> {
         let fault = || StoreError::index(path);
         let scratch = Index::scratch().map_err(fault())?;
         let hash = FileHash::default();
-        let mut replay = Replay { disk, path, index: &scratch, hash, last_ts: 0 };
+        let known = &index.all_restart_points().map_err(fault())?;
+        let mut replay = Replay { disk, path, index: &scratch, hash, last_ts: 0, known };
         scratch.begin().map_err(fault())?;
         let chunks = index.chunks().map_err(fault())?;
         for chunk in chunks.iter().filter(|chunk| chunk.offset < end) {
             if let Member::Broken(what) = replay.member(chunk.offset, end)? {
                 tracing::error!(file = %path.display(), offset = chunk.offset, %what,
                     "damaged chunk");
-                replay.lines_before_damage(chunk.offset, end)?;
+                let salvage = replay.salvage(chunk.offset, end)?;
+                replay.saved(chunk.offset, &salvage)?;
             }
         }
         self.replay.hash.update_from(disk, end).map_err(self.io())?;
@@ -319,7 +325,8 @@ impl Scan<'_, '_> {
         tracing::info!(file = %path.display(), offset = from, octets = len - from,
             "data beyond the index: taking them in");
         index.begin().map_err(StoreError::index(path))?;
-        let mut mending = Mending { now: self.taking.now, told: &mut *self.taking.told };
+        let Taking { now, durable, .. } = *self.taking;
+        let mut mending = Mending { now, durable, told: &mut *self.taking.told };
         self.replay.members(from, len, &mut mending)?;
         self.make_durable(from)?;
         let len = self.len()?;

@@ -15,9 +15,10 @@ use super::backup::{index_path, with_suffix};
 use super::data_file::{self, sync_directory_of};
 use super::disk::Disk;
 use super::error::{Result, StoreError};
-use super::index::{Index, Open};
+use super::index::{Index, Open, RestartPoint};
 use super::recover::{self, Taking};
 pub use super::replay::Stretch;
+pub use super::salvage::Gap;
 use crate::lock::Wait;
 
 /// What was done.
@@ -44,14 +45,14 @@ pub fn run(
     sink: &mut dyn FnMut(Stretch),
 ) -> Result<Reindexed> {
     let file = data_file::open(path, false, wait).map_err(StoreError::lock(path))?;
-    let durable = durable(&file, path);
+    let (durable, known) = old_knowledge(&file, path);
     let old = Aside::put(path, now).map_err(StoreError::io(index_path(path)))?;
     let mut damaged = 0;
     let mut told = |stretch| {
         damaged += u64::from(matches!(stretch, Stretch::Damaged { .. }));
         sink(stretch);
     };
-    if let Err(error) = build(file, path, Taking { now, durable, told: &mut told }) {
+    if let Err(error) = build(file, path, Taking { now, durable, known: &known, told: &mut told }) {
         return match old.put_back() {
             Ok(()) => Err(error),
             Err(source) => Err(StoreError::Io { path: old.index, source }),
@@ -72,13 +73,14 @@ fn build(file: File, path: &Path, mut taking: Taking<'_>) -> Result<()> {
     recover::open_telling(Box::new(file), path, &mut taking).map(drop)
 }
 
-/// Octets of the file that the index knows to survive a power cut. Without that, all of them
-/// are written once more before they are synced.
-fn durable(file: &File, path: &Path) -> u64 {
-    let state = Index::open(&index_path(path), Open::Read).and_then(|index| index.state());
-    match (state, Disk::inode(file)) {
-        (Ok(Some(state)), Ok(inode)) if state.inode == inode => state.len_file,
-        _ => 0,
+/// Octets of the file that the old index knows to survive a power cut, and its restart points.
+/// Without the former, all octets are written once more before they are synced.
+fn old_knowledge(file: &File, path: &Path) -> (u64, Vec<RestartPoint>) {
+    let old = Index::open(&index_path(path), Open::Read);
+    let known = old.and_then(|index| Ok((index.state()?, index.all_restart_points()?)));
+    match (known, Disk::inode(file)) {
+        (Ok((Some(state), points)), Ok(inode)) if state.inode == inode => (state.len_file, points),
+        _ => (0, Vec::new()),
     }
 }
 

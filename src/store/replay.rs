@@ -15,10 +15,10 @@ use super::file_hash::FileHash;
 use super::helpers;
 use super::index::{Index, Position, RestartPoint};
 use super::log::{LogError, LogLine, LogReader, NoBodies};
-use super::restart;
-use super::torn::{self, Kept};
+use super::salvage::{self, Gap, Salvage, SavedLines};
 use crate::wire::Guid;
 use crate::wire::apply::Apply;
+use crate::wire::dlist::FileHeader;
 pub(super) use scan::{Lines, Scanned, member as scan_member};
 
 /// Enters members into an index, from the front of the file to its end.
@@ -31,6 +31,8 @@ pub(super) struct Replay<'a> {
     pub(super) hash: FileHash,
     /// Newest time stamp so far.
     pub(super) last_ts: i64,
+    /// Restart points that another index has, in the order of the file.
+    pub(super) known: &'a [RestartPoint],
 }
 
 /// What a stretch of a data file is.
@@ -46,7 +48,7 @@ pub enum Stretch {
         /// Its offset in the file.
         offset: u64,
     },
-    /// Octets that are no readable member.
+    /// Octets that are no whole member.
     Damaged {
         /// Where they begin.
         offset: u64,
@@ -54,6 +56,10 @@ pub enum Stretch {
         end: u64,
         /// Why they cannot be read.
         source: MemberError,
+        /// What of it is lost.
+        gaps: Vec<Gap>,
+        /// Lines that could be read nevertheless; 0 if the file was cut.
+        lines: u64,
     },
 }
 
@@ -167,20 +173,41 @@ impl Replay<'_> {
         Ok(Member::Complete { end })
     }
 
-    /// Enters the complete lines in front of the damage in a member that ends
-    /// somewhere before `len`.
-    pub(super) fn lines_before_damage(&mut self, at: u64, len: u64) -> Result<()> {
-        match torn::last_complete_line(self.disk, at, len).map_err(self.io())? {
-            Some(kept) => self.kept_lines(at, &kept),
-            None => Ok(()),
-        }
+    /// What can be read of the damaged member at `at`, as if the file ended at `len`.
+    pub(super) fn salvage(&self, at: u64, len: u64) -> Result<Salvage> {
+        Salvage::of_member(self.disk, at, len, self.known).map_err(self.io())
     }
 
-    /// Enters the complete lines of the broken member at `at`.
-    pub(super) fn kept_lines(&mut self, at: u64, kept: &Kept) -> Result<()> {
-        let totals = torn_totals(self.disk, at, kept.end).map_err(self.io())?;
-        let points = restart::find(self.disk, at, &totals).map_err(self.io())?;
-        self.enter(at, &totals, points)
+    /// Enters the lines of the damaged member at `at`.
+    pub(super) fn saved(&mut self, at: u64, salvage: &Salvage) -> Result<()> {
+        let mut chunk = self.chunk(at)?;
+        let mut lines = SavedLines::new(self.disk, salvage);
+        // Nobody knows that of the whole chunk.
+        let mut sha1 = Sha1::new();
+        loop {
+            let line = lines.next_line(&mut NoBodies).map_err(|error| self.log(error))?;
+            if lines.take_gap() {
+                self.index.miss_lines().map_err(StoreError::index(self.path))?;
+            }
+            match line {
+                Some(line) => {
+                    sha1.update(line.text());
+                    if !lines.is_sure() && !self.is_credible(&line)? {
+                        continue;
+                    }
+                    let at = self.position(&mut chunk, &line)?;
+                    match lines.are_sound().contains(&false) {
+                        false => self.enter_line(&line, at)?,
+                        true => self.enter_sound(&line, at, lines.are_sound())?,
+                    }
+                }
+                None => break,
+            }
+        }
+        let end = salvage.runs.last().map_or(at, |run| run.end);
+        let len_plain = salvage.end_plain();
+        let data_sha1 = hex(sha1);
+        self.end(&chunk, &Totals { end, len_plain, data_sha1 }, salvage.points().collect())
     }
 
     /// Enters the lines of a member one by one.
@@ -201,6 +228,11 @@ impl Replay<'_> {
     }
 
     fn line(&mut self, chunk: &mut Chunk, line: &LogLine) -> Result<()> {
+        let at = self.position(chunk, line)?;
+        self.enter_line(line, at)
+    }
+
+    fn position(&mut self, chunk: &mut Chunk, line: &LogLine) -> Result<Position> {
         let id = match chunk.id {
             Some(id) => id,
             None => {
@@ -209,7 +241,20 @@ impl Replay<'_> {
             }
         };
         self.last_ts = self.last_ts.max(line.ts);
-        self.enter_line(line, Position { chunk_id: id, ts: line.ts, offset: line.offset })
+        Ok(Position { chunk_id: id, ts: line.ts, offset: line.offset })
+    }
+
+    fn is_credible(&self, line: &LogLine) -> Result<bool> {
+        let Ok((name, value)) = line.item() else { return Ok(false) };
+        let Ok(apply) = Apply::read(&name, &value) else { return Ok(false) };
+        salvage::is_credible(self.index, &apply).map_err(StoreError::index(self.path))
+    }
+
+    /// Enters those messages of a line that are what they should be.
+    fn enter_sound(&self, line: &LogLine, at: Position, are_sound: &[bool]) -> Result<()> {
+        let Some(files) = sound_messages(line, are_sound) else { return Ok(()) };
+        let entered = self.index.apply(at, &Apply::Message(files));
+        entered.map_err(StoreError::index(self.path))
     }
 
     fn end(&self, chunk: &Chunk, totals: &Totals, points: Vec<RestartPoint>) -> Result<()> {
@@ -228,8 +273,6 @@ impl Replay<'_> {
         match reader.next_line(&mut NoBodies) {
             Ok(line) => Ok(line),
             Err(error @ LogError::Member(MemberError::Io { .. })) => Err(self.log(error)),
-            // The end of the good part of a damaged member.
-            Err(LogError::Member(MemberError::Torn { .. })) => Ok(None),
             Err(error) => {
                 self.tell_unreadable(at, &error);
                 Ok(None)
@@ -271,6 +314,14 @@ impl Replay<'_> {
     }
 }
 
+/// Of the messages of a line those whose flag is set.
+pub(super) fn sound_messages(line: &LogLine, are_sound: &[bool]) -> Option<Vec<FileHeader>> {
+    let (name, value) = line.item().ok()?;
+    let Ok(Apply::Message(files)) = Apply::read(&name, &value) else { return None };
+    let sound = files.into_iter().zip(are_sound).filter(|(_, is_sound)| **is_sound);
+    Some(sound.map(|(file, _)| file).collect())
+}
+
 /// A chunk whose lines are being entered.
 struct Chunk {
     at: u64,
@@ -287,17 +338,6 @@ pub(super) fn totals(
     let mut reader = MemberReader::open_until(disk, offset, len)?;
     count.read(&mut reader)?;
     Ok(count.totals(reader.offset_file()))
-}
-
-/// What the member at `offset` holds in front of `end`, where it was torn.
-fn torn_totals(disk: &dyn Disk, offset: u64, end: u64) -> io::Result<Totals> {
-    let mut count = Count::default();
-    let read =
-        MemberReader::open_until(disk, offset, end).and_then(|mut reader| count.read(&mut reader));
-    match read {
-        Err(MemberError::Io { source, .. }) => Err(source),
-        _ => Ok(count.totals(end)),
-    }
 }
 
 #[derive(Default)]

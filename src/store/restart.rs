@@ -5,14 +5,20 @@
 //! something in front of it: so each candidate is tried, by inflating from it
 //! without what came before.
 
+#[cfg(test)]
 use std::io;
 
 use flate2::{Decompress, FlushDecompress, Status};
 
-use super::chunk::{MemberError, MemberReader, RESTART_EVERY};
+use super::chunk::RESTART_EVERY;
+#[cfg(test)]
+use super::chunk::{MemberError, MemberReader};
+#[cfg(test)]
 use super::disk::Disk;
 use super::index::RestartPoint;
+#[cfg(test)]
 use super::replay::Totals;
+#[cfg(test)]
 use super::torn::{Pieces, Walk};
 
 /// How far back deflate data can refer, in inflated octets (RFC 1951, 2).
@@ -20,6 +26,7 @@ const WINDOW: u64 = 32 * 1024;
 
 /// Restart points of the member at `offset`, about one in every [`RESTART_EVERY`]
 /// inflated octets, in the order of their offsets.
+#[cfg(test)]
 pub(super) fn find(disk: &dyn Disk, offset: u64, totals: &Totals) -> io::Result<Vec<RestartPoint>> {
     if totals.len_plain < RESTART_EVERY {
         return Ok(Vec::new());

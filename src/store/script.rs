@@ -1,18 +1,34 @@
 //! The text of a stored sieve script.
 
 use super::disk::Disk;
-use super::index::SieveRow;
+use super::index::{RestartPoint, SieveRow};
 use super::log::{LogError, LogReader, NoBodies};
 use crate::wire::apply::Apply;
 
-/// Reads a script from the chunk whose member begins at `offset_file` of `data`. `None` if
+/// Reads a script from the chunk whose member begins at `offset_file` of `data`, and that has
+/// these restart points. `None` if
 /// the row is wrong about its place.
 pub fn read(
     data: &dyn Disk,
     offset_file: u64,
+    points: Vec<RestartPoint>,
     row: &SieveRow,
 ) -> Result<Option<Vec<u8>>, LogError> {
-    let mut reader = LogReader::open(data, offset_file)?;
+    // The nearest is a hint, and the only way behind damage.
+    let near = points.into_iter().rfind(|point| point.offset_plain <= row.offset);
+    match near.map(|near| read_from(data, offset_file, Some(near), row)) {
+        Some(Ok(Some(text))) => Ok(Some(text)),
+        _ => read_from(data, offset_file, None, row),
+    }
+}
+
+fn read_from(
+    data: &dyn Disk,
+    offset_file: u64,
+    point: Option<RestartPoint>,
+    row: &SieveRow,
+) -> Result<Option<Vec<u8>>, LogError> {
+    let mut reader = LogReader::open_near(data, offset_file, point)?;
     while let Some(line) = reader.next_line(&mut NoBodies)? {
         if line.offset < row.offset {
             continue;
@@ -47,11 +63,11 @@ mod tests {
             let data = std::fs::File::open(&source).unwrap();
             for row in index.sieve_scripts().unwrap() {
                 let chunk = index.chunk(row.chunk_id).unwrap().unwrap();
-                let text = read(&data, chunk.offset, &row).unwrap().unwrap();
+                let text = read(&data, chunk.offset, Vec::new(), &row).unwrap().unwrap();
                 let guid = Guid::from(<[u8; 20]>::from(Sha1::digest(&text)));
                 assert_eq!(guid.to_string(), row.guid);
                 let misled = SieveRow { filename: b"other.script".to_vec(), ..row };
-                assert_eq!(read(&data, chunk.offset, &misled).unwrap(), None);
+                assert_eq!(read(&data, chunk.offset, Vec::new(), &misled).unwrap(), None);
                 count += 1;
             }
         }

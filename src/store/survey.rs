@@ -169,7 +169,7 @@ pub fn read(file: &File, rules: &NameRules) -> io::Result<Evidence> {
             Some(end) => end,
             None => {
                 evidence.is_damaged = true;
-                torn::broken_member(file, at, len_file)?.next.unwrap_or(len_file)
+                torn::next_behind(file, at, len_file)?.unwrap_or(len_file)
             }
         };
     }

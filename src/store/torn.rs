@@ -91,27 +91,38 @@ pub(super) fn last_complete_line(
     Ok(None)
 }
 
-/// What a member that does not inflate to its end leaves to work with.
-pub(super) struct Broken {
-    /// Its complete lines, if it has any.
-    pub(super) kept: Option<Kept>,
-    /// Where the next readable member begins.
-    pub(super) next: Option<u64>,
-}
-
-/// Looks at the broken member at `offset`, and for what follows it before `len`.
+/// Where the next readable member begins behind the broken one at `offset`, before `len`.
 ///
 /// Files inside a message can be stored as they are, gzip files among them: so no member
 /// is looked for where the broken one's own lines are.
-pub(super) fn broken_member(file: &dyn Disk, offset: u64, len: u64) -> io::Result<Broken> {
+pub(super) fn next_behind(file: &dyn Disk, offset: u64, len: u64) -> io::Result<Option<u64>> {
     let kept = last_complete_line(file, offset, len)?;
-    let from = kept.as_ref().map_or(offset + 1, |kept| kept.end);
-    let next = next_member(file, from, len)?;
-    Ok(Broken { kept, next })
+    next_member(file, kept.map_or(offset + 1, |kept| kept.end), len)
 }
 
 /// The next offset from `from` on at which a readable member with a chunk begins.
-fn next_member(file: &dyn Disk, from: u64, len: u64) -> io::Result<Option<u64>> {
+pub(super) fn next_member(file: &dyn Disk, from: u64, len: u64) -> io::Result<Option<u64>> {
+    next_where(file, from, len, |at| is_chunk(file, at, len))
+}
+
+/// The next offset from `from` on at which a chunk begins that ends with the file, behind a
+/// complete line at least.
+pub(super) fn next_torn(file: &dyn Disk, from: u64, len: u64) -> io::Result<Option<u64>> {
+    next_where(file, from, len, |at| {
+        let io = |source| MemberError::Io { at, source };
+        let is_torn = begins_as_chunk(file, at, len)?
+            && matches!(super::replay::totals(file, at, len), Err(MemberError::Torn { .. }));
+        Ok(is_torn && last_complete_line(file, at, len).map_err(io)?.is_some())
+    })
+}
+
+/// The next offset from `from` on that has the mark of a member, and for which `is_it` says so.
+fn next_where(
+    file: &dyn Disk,
+    from: u64,
+    len: u64,
+    is_it: impl Fn(u64) -> Result<bool, MemberError>,
+) -> io::Result<Option<u64>> {
     let mark = &MEMBER_HEADER[..3];
     let mut at = from;
     let mut buffer = vec![0; 1 << 16];
@@ -122,7 +133,7 @@ fn next_member(file: &dyn Disk, from: u64, len: u64) -> io::Result<Option<u64>> 
         }
         for i in buffer[..got].windows(mark.len()).enumerate().filter(|(_, w)| *w == mark) {
             let candidate = at + i.0 as u64;
-            match is_chunk(file, candidate, len) {
+            match is_it(candidate) {
                 Ok(true) => return Ok(Some(candidate)),
                 Err(MemberError::Io { source, .. }) => return Err(source),
                 Ok(false) | Err(_) => {}
@@ -135,6 +146,11 @@ fn next_member(file: &dyn Disk, from: u64, len: u64) -> io::Result<Option<u64>> 
 
 /// Whether the member at `offset` begins as a chunk does. An error if it is not readable.
 fn is_chunk(file: &dyn Disk, offset: u64, len: u64) -> Result<bool, MemberError> {
+    let is_chunk = begins_as_chunk(file, offset, len)?;
+    Ok(is_chunk && super::replay::totals(file, offset, len).map(|_| true)?)
+}
+
+fn begins_as_chunk(file: &dyn Disk, offset: u64, len: u64) -> Result<bool, MemberError> {
     let mut reader = MemberReader::open_until(file, offset, len)?;
     let mut start = [0; CHUNK_HEADER.len()];
     let mut filled = 0;
@@ -144,7 +160,7 @@ fn is_chunk(file: &dyn Disk, offset: u64, len: u64) -> Result<bool, MemberError>
             got => filled += got,
         }
     }
-    Ok(start == CHUNK_HEADER && super::replay::totals(file, offset, len).map(|_| true)?)
+    Ok(start == CHUNK_HEADER)
 }
 
 /// Inflates and frames what it is fed.
@@ -297,7 +313,7 @@ impl<'f> Pieces<'f> {
         self.used = 0;
         loop {
             let known = self.buffer.len();
-            let left = self.len - self.at - known as u64;
+            let left = self.len.saturating_sub(self.at + known as u64);
             if known >= wanted || left == 0 {
                 return Ok(());
             }
@@ -313,7 +329,7 @@ impl<'f> Pieces<'f> {
 
 /// Whether a piece holds a sector of zeros. No sector of zeros lies in two pieces: they are
 /// cut at ends of sectors and behind marks, which are not zeros.
-fn has_lost_sector(piece: &Piece<'_>) -> bool {
+pub(super) fn has_lost_sector(piece: &Piece<'_>) -> bool {
     let start = piece.end - piece.octets.len() as u64;
     let first = (start.next_multiple_of(SECTOR) - start) as usize;
     let sectors = piece.octets.get(first..).unwrap_or_default().chunks_exact(SECTOR as usize);

@@ -174,6 +174,10 @@ fn names_with_domains() {
         "ctl_backups list -D example.com",
         "ctl_backups list -D internal",
         "cyr_backup -m user/dave@virt.example list mailboxes",
+        "cyr_backup bob show mailboxes user/bob@example.com user.bob@example.com user.bob",
+        "cyr_backup bob show mailboxes user/bob@internal user.bob@internal",
+        "cyr_backup dave@virt.example show mailboxes virt.example!user.dave",
+        "ctl_backups list -m user.bob.a/b user/bob/a/b",
         "ctl_backups list -m user/a^b virt.example!user.dave Foo@virt.example @ /user//bob/",
     ];
     for conf in ["", "virtdomains: on\n", "virtdomains: userid\ndefaultdomain: example.com\n"] {

@@ -19,10 +19,19 @@ const PROGRAMS: [&str; 8] = [
     "cyr_backup",
 ];
 
+/// Names another installation for the mail server and its clients: see the crate's top.
+const OTHER_MAIL_SERVER: &str = "CYRBK_CYRUS_PREFIX";
+/// Where an installation has its programs, below its prefix.
+const BELOW_PREFIX: [&str; 5] = ["", "libexec", "libexec/cyrus-imapd", "sbin", "bin"];
+const MAIL_PROGRAMS: [&str; 7] =
+    ["master", "imapd", "timsieved", "ctl_cyrusdb", "sync_client", "sync_server", "cyr_expire"];
+
 /// A usable installation of the real programs.
 #[derive(Clone, Debug)]
 pub(crate) struct Cyrus {
-    program_dir: PathBuf,
+    program_dirs: Vec<PathBuf>,
+    /// The same for the mail server, where that is of another version.
+    mail_dirs: Vec<PathBuf>,
     /// The user to whom everything on disk belongs.
     pub(crate) user: User,
 }
@@ -64,13 +73,32 @@ impl Cyrus {
         if !me.is_root() && me != user.uid {
             return Err("Cyrus programs only run for root or the user `cyrus`".into());
         }
-        Ok(Self { program_dir, user })
+        let program_dirs = vec![program_dir];
+        let mail_dirs = match std::env::var_os(OTHER_MAIL_SERVER) {
+            Some(prefix) => BELOW_PREFIX.map(|dir| Path::new(&prefix).join(dir)).into(),
+            None => program_dirs.clone(),
+        };
+        match MAIL_PROGRAMS.into_iter().find(|program| find_program(&mail_dirs, program).is_none())
+        {
+            Some(program) => Err(format!("{OTHER_MAIL_SERVER}: no {program}")),
+            None => Ok(Self { program_dirs, mail_dirs, user }),
+        }
+    }
+
+    /// The installation for mail servers and their clients.
+    pub(crate) fn mail_server(&self) -> Self {
+        Self { program_dirs: self.mail_dirs.clone(), ..self.clone() }
     }
 
     /// A program of the installation, with a clean and fixed environment.
     pub(crate) fn command(&self, program: &str) -> Command {
-        clean_command(&self.program_dir.join(program))
+        let path = find_program(&self.program_dirs, program);
+        clean_command(&path.unwrap_or_else(|| panic!("no {program} in {:?}", self.program_dirs)))
     }
+}
+
+fn find_program(dirs: &[PathBuf], program: &str) -> Option<PathBuf> {
+    dirs.iter().map(|dir| dir.join(program)).find(|path| path.is_file())
 }
 
 /// `program` with an environment that does not depend on who runs the tests.

@@ -8,6 +8,8 @@
 //! * `CYRBK_REQUIRE_CYRUS=1`: a test that cannot run fails instead of being skipped.
 //! * `CYRBK_INTEROP_SELFTEST=1`: puts the real `backupd` and tools in the place of cyrbk's, to
 //!   prove the harness itself.
+//! * `CYRBK_CYRUS_PREFIX=/opt/cyrus`: mail servers and `sync_client` are those of the installation
+//!   below this directory, of another version; backupd and the real tools stay those of 3.6.
 //! * `CYRBK_INTEROP_KEEP=1`: keeps the temporary directories.
 #![allow(clippy::unwrap_used)]
 

@@ -13,9 +13,9 @@ use crate::site::{ADMIN, PASSWORD, add_account, server_conf, start_master};
 use crate::workspace::{Workspace, free_port};
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
-/// The same, for STARTTLS at both doors.
-pub(crate) const TLS: [&str; 2] =
-    ["tls_server_cert: ROOT/cert.pem", "tls_server_key: ROOT/key.pem"];
+/// The same, for STARTTLS at both doors, which newer servers only offer if they are told to.
+pub(crate) const TLS: [&str; 3] =
+    ["tls_server_cert: ROOT/cert.pem", "tls_server_key: ROOT/key.pem", "allowstarttls: yes"];
 
 /// See the module. Stopped on drop.
 pub(crate) struct Replica {
@@ -30,6 +30,7 @@ impl Replica {
     /// Starts an empty server with accounts for `users`. `changes` replace or follow the options
     /// of the common configuration, one `name: value` each; `ROOT` is the server's directory.
     pub(crate) fn start(cyrus: &Cyrus, users: &[&str], changes: &[&str]) -> Self {
+        let cyrus = &cyrus.mail_server();
         let workspace = Workspace::new(cyrus, "replica");
         for dir in ["conf", "spool", "sieve", "tmp"] {
             workspace.make_dir(dir);

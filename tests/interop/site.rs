@@ -63,6 +63,7 @@ impl Site {
         channels: &[Channel],
         changes: &[&str],
     ) -> Self {
+        let cyrus = &cyrus.mail_server();
         let workspace = Workspace::new(cyrus, "site");
         for dir in ["conf", "spool", "second", "sieve", "tmp"] {
             workspace.make_dir(dir);

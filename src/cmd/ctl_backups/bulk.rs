@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use signal_hook::consts::SIGINT;
 
 use super::Outcome;
@@ -22,6 +23,11 @@ use crate::cmd::{Stop, Streams};
 const AHEAD: usize = 16;
 /// Status of a process that Ctrl-C ended, as shells have it.
 const INTERRUPTED: i32 = 130;
+
+/// How long it may take until people are told that their Ctrl-C was noticed.
+const GLANCE: Duration = Duration::from_millis(100);
+/// What they are told.
+const FINISHING: &str = "interrupted: what is being done is finished first; Ctrl-C again ends it";
 
 /// What is done with one item.
 pub(in crate::cmd) type Visit<'v, T> =
@@ -82,7 +88,8 @@ pub(in crate::cmd) fn in_parallel<T: Sync>(
             scope.spawn(move || work(items, visit, interrupted, gate, &sender));
         }
         drop(sender);
-        let result = tell(&receiver, &gate, progress, streams, done);
+        let arrivals = Arrivals { receiver, interrupted, is_told: !streams.err_is_terminal };
+        let result = tell(arrivals, &gate, progress, streams, done);
         gate.close();
         result
     })
@@ -104,9 +111,39 @@ fn work<T>(
     }
 }
 
+/// What arrives from the workers, and Ctrl-C.
+struct Arrivals<'a> {
+    receiver: Receiver<(usize, Told)>,
+    interrupted: &'a AtomicBool,
+    /// Whether it has been told that there was a Ctrl-C, or nobody needs to be.
+    is_told: bool,
+}
+
+impl Arrivals<'_> {
+    /// The next one; none when all workers are gone.
+    fn next(
+        &mut self,
+        progress: &Progress,
+        streams: &mut Streams<'_>,
+    ) -> io::Result<Option<(usize, Told)>> {
+        loop {
+            let arrived = self.receiver.recv_timeout(GLANCE);
+            if !self.is_told && self.interrupted.load(Ordering::Relaxed) {
+                self.is_told = true;
+                progress.aside(|| writeln!(streams.err, "{FINISHING}"))?;
+            }
+            match arrived {
+                Ok(arrived) => return Ok(Some(arrived)),
+                Err(RecvTimeoutError::Disconnected) => return Ok(None),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+}
+
 /// Prints what arrives, in the order of the items.
 fn tell(
-    receiver: &Receiver<(usize, Told)>,
+    mut arrivals: Arrivals<'_>,
     gate: &Gate,
     progress: &Progress,
     streams: &mut Streams<'_>,
@@ -114,7 +151,7 @@ fn tell(
 ) -> Result<(), Stop> {
     let mut waiting = BTreeMap::new();
     let mut turn = 0;
-    for (i, told) in receiver {
+    while let Some((i, told)) = arrivals.next(progress, streams)? {
         progress.advance();
         waiting.insert(i, told);
         while let Some(told) = waiting.remove(&turn) {
@@ -192,7 +229,6 @@ impl Gate {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use std::sync::atomic::AtomicUsize;
-    use std::time::Duration;
 
     use super::*;
 
@@ -245,6 +281,32 @@ mod tests {
         run(&items, &visit, &mut |_, _| true).0.unwrap();
         assert!(most.load(Ordering::SeqCst) <= 4 * AHEAD, "{most:?}");
         assert_eq!(started.load(Ordering::SeqCst), 200);
+    }
+
+    #[test]
+    fn who_interrupts_is_told_what_is_waited_for() {
+        for is_terminal in [true, false] {
+            let (mut out, mut err) = (Vec::new(), Vec::new());
+            let mut streams = Streams::new(&mut out, &mut err);
+            streams.err_is_terminal = is_terminal;
+            let interrupted = AtomicBool::new(false);
+            let visit = |_: &usize, _: &mut Streams<'_>| {
+                interrupted.store(true, Ordering::Relaxed);
+                std::thread::sleep(GLANCE * 4);
+                Ok(Outcome::Done)
+            };
+            let (mut visited, progress) = (0, Progress::hidden());
+            let mut done = |_: usize, _: Outcome| {
+                visited += 1;
+                true
+            };
+            let items: Vec<usize> = (0..100).collect();
+            in_parallel(&items, 2, &visit, &interrupted, &progress, &mut streams, &mut done)
+                .unwrap();
+            assert!((1..=2).contains(&visited), "{visited}");
+            let told = String::from_utf8(err).unwrap();
+            assert_eq!(told, if is_terminal { format!("{FINISHING}\n") } else { String::new() });
+        }
     }
 
     #[test]

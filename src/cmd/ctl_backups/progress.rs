@@ -67,6 +67,7 @@ impl Progress {
 pub(in crate::cmd) struct Tally {
     started: Instant,
     done: usize,
+    skipped: usize,
     locked: usize,
     failed: usize,
     forgiven: usize,
@@ -79,6 +80,7 @@ impl Tally {
         Tally {
             started: Instant::now(),
             done: 0,
+            skipped: 0,
             locked: 0,
             failed: 0,
             forgiven: 0,
@@ -91,6 +93,7 @@ impl Tally {
     pub(in crate::cmd) fn add(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Done => self.done += 1,
+            Outcome::Skipped => self.skipped += 1,
             Outcome::Locked => self.locked += 1,
             Outcome::Failed => self.failed += 1,
             Outcome::Forgiven => self.forgiven += 1,
@@ -98,9 +101,19 @@ impl Tally {
         }
     }
 
-    /// Whether any counts as a failure of the run.
+    /// Whether any counts as a failure of the run, whoever judges.
     pub(in crate::cmd) fn failed(&self) -> bool {
         self.locked + self.failed > 0
+    }
+
+    /// With how many there was nothing to do.
+    pub(in crate::cmd) fn skipped(&self) -> usize {
+        self.skipped
+    }
+
+    /// How many there are not.
+    pub(in crate::cmd) fn unknown(&self) -> usize {
+        self.unknown
     }
 
     /// Says so in one line: `1000 backups: 998 ok, 1 locked, 1 failed, in 12.3 s`.
@@ -110,9 +123,10 @@ impl Tally {
 
     fn text(&self, elapsed: Duration) -> String {
         let failed = self.failed + self.forgiven;
-        let visited = self.done + self.locked + failed + self.unknown;
+        let visited = self.done + self.skipped + self.locked + failed + self.unknown;
         let mut text = format!("{visited} backups: {} ok", self.done);
         let rest = [
+            (self.skipped, "skipped"),
             (self.locked, "locked"),
             (failed, "failed"),
             (self.unknown, "not found"),
@@ -141,5 +155,9 @@ mod tests {
         tally.add(Outcome::Forgiven);
         let text = "5 backups: 2 ok, 1 locked, 1 failed, 1 not found, 1 not visited, in 1.0 s";
         assert_eq!(tally.text(second), text);
+        let mut tally = Tally::start(1);
+        tally.add(Outcome::Skipped);
+        assert!(!tally.failed() && tally.skipped() == 1);
+        assert_eq!(tally.text(second), "1 backups: 0 ok, 1 skipped, in 1.0 s");
     }
 }

@@ -9,7 +9,7 @@ use crate::cmd::{Exit, Stop, Streams, tool_log};
 use crate::config::Settings;
 use crate::store::StoreError;
 use crate::store::backup::index_path;
-use crate::store::reindex::{self, Stretch};
+use crate::store::reindex::{self, Gap, Stretch};
 
 pub(super) fn run(
     options: &Options,
@@ -59,8 +59,16 @@ fn tell(options: &Options, stretch: &Stretch, out: &mut dyn Write) -> io::Result
         Stretch::Member { offset } | Stretch::Torn { offset } if options.verbosity > 0 => {
             writeln!(out, "\nfound chunk at offset {offset}\n")
         }
-        Stretch::Damaged { offset, end, source } if !options.json => {
-            writeln!(out, "error reading chunk at offset {offset}: {source}; going on at {end}")
+        Stretch::Damaged { offset, end, source, gaps, lines } if !options.json => {
+            writeln!(out, "error reading chunk at offset {offset}: {source}; going on at {end}")?;
+            for Gap { from, to, .. } in gaps {
+                writeln!(out, "octets {from} to {to} cannot be read")?;
+            }
+            match lines {
+                0 => Ok(()),
+                1 => writeln!(out, "1 line of the chunk could be read"),
+                lines => writeln!(out, "{lines} lines of the chunk could be read"),
+            }
         }
         _ => Ok(()),
     }

@@ -32,8 +32,9 @@ pub(super) fn run(
             }
             Err(text) => {
                 write_labelled(streams.err, target.label(), &text)?;
-                // Failures only count where they are to stop the run.
-                Ok(if options.stop_on_error { Outcome::Failed } else { Outcome::Forgiven })
+                // To Cyrus failures only count where they are to stop the run.
+                let counts = options.stop_on_error || options.own_words;
+                Ok(if counts { Outcome::Failed } else { Outcome::Forgiven })
             }
         }
     })

@@ -152,6 +152,10 @@ fn read_guids(file: &OsStr) -> Result<HashSet<Guid>, Failure> {
         })?;
         guids.insert(guid);
     }
+    // Behind a pipe: nothing was found.
+    if guids.is_empty() {
+        return Err(Failure::Text(format!("{}: no GUID is in there", file.display())));
+    }
     Ok(guids)
 }
 

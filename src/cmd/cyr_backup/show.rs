@@ -4,18 +4,12 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::os::unix::ffi::OsStrExt;
 
 use super::dump::{UNKNOWN, chunk_row};
 use super::headers;
 use super::{Failure, Look, Show};
-use crate::cmd::mailbox_name;
 use crate::cmd::report::{percent, store_error};
 use crate::cmd::time::LocalTime;
-use crate::store::StoreError;
-use crate::store::index::{Index, MailboxRow, MessageRow, Result as IndexResult};
-use crate::store::message::{MessageError, StoredMessage};
-use crate::wire::Guid;
 
 pub(super) fn run(what: &Show, look: &Look<'_>, out: &mut dyn Write) -> Result<(), Failure> {
     match what {
@@ -47,50 +41,8 @@ fn chunk(id: &OsString, look: &Look<'_>, out: &mut dyn Write) -> Result<(), Fail
     Ok(())
 }
 
-impl Look<'_> {
-    pub(super) fn index<T>(
-        &self,
-        read: impl FnOnce(&Index) -> IndexResult<T>,
-    ) -> Result<T, Failure> {
-        read(self.backup.index())
-            .map_err(|e| Failure::Text(store_error(&StoreError::index(self.backup.path())(e))))
-    }
-
-    /// By uniqueid, else by external name.
-    pub(super) fn find_mailbox(&self, operand: &OsString) -> Result<Option<MailboxRow>, Failure> {
-        let operand = operand.as_bytes();
-        if let Some(row) = self.index(|index| index.mailbox_with_uniqueid(operand))? {
-            return Ok(Some(row));
-        }
-        let name = mailbox_name::internal(&self.settings.names, operand);
-        self.index(|index| index.latest_mailbox_named(&name))
-    }
-
-    /// By GUID in either case; `None` if the word is none.
-    pub(super) fn find_message(&self, operand: &OsString) -> Result<Option<MessageRow>, Failure> {
-        match Guid::from_hex(operand.as_bytes()) {
-            Some(guid) => self.index(|index| index.message(&guid)),
-            None => Ok(None),
-        }
-    }
-
-    /// The octets of a message; `None` if it is not known.
-    pub(super) fn content(&self, guid: &Guid) -> Result<Option<Vec<u8>>, Failure> {
-        match StoredMessage::read(self.backup, guid, &self.settings.backup_staging_path) {
-            Ok(message) => {
-                let mut octets = Vec::new();
-                message.write_to(&mut octets)?;
-                Ok(Some(octets))
-            }
-            Err(MessageError::Unknown) => Ok(None),
-            Err(MessageError::Store(error)) => Err(Failure::Text(store_error(&error))),
-            Err(error) => Err(Failure::Text(error.to_string())),
-        }
-    }
-}
-
 fn mailbox(name: &OsString, look: &Look<'_>, out: &mut dyn Write) -> Result<(), Failure> {
-    let Some(mailbox) = look.find_mailbox(name)? else { return Ok(()) };
+    let Some(mailbox) = look.find_mailbox_as_cyrus(name)? else { return Ok(()) };
     let records = look.index(|index| index.records_in_row_order(mailbox.id))?;
     let time = LocalTime::new();
     line(out, "mboxname: ", &mailbox.mboxname)?;

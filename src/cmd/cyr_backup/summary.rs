@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
 
+use super::dump::UNKNOWN;
 use super::{Failure, Look, Show, SummaryForm};
 use crate::cmd::Streams;
 use crate::cmd::json::Json;
-use crate::cmd::people::{cut, harmless};
+use crate::cmd::people::{column, harmless};
 use crate::cmd::report::{store_error, write_labelled};
 use crate::cmd::time::LocalTime;
 use crate::store::exact::Truth;
@@ -39,9 +40,10 @@ pub(super) fn run(
     look: &Look<'_>,
     streams: &mut Streams<'_>,
 ) -> Result<(), Failure> {
+    let mut unknown = Vec::new();
     let rows = match what {
-        Show::Mailboxes(names) => of_mailboxes(names, look)?,
-        Show::Messages(guids) => of_messages(guids, look)?,
+        Show::Mailboxes(names) => of_mailboxes(names, look, &mut unknown)?,
+        Show::Messages(guids) => of_messages(guids, look, &mut unknown)?,
         Show::Chunks(_) => Vec::new(),
     };
     let mut summaries: HashMap<Guid, Summary> = HashMap::new();
@@ -66,19 +68,33 @@ pub(super) fn run(
         SummaryForm::Json => write_json(&rows, &summaries, streams.out)?,
     }
     streams.out.flush()?;
+    for name in &unknown {
+        write_labelled(streams.err, look.label, &format!("{}: {UNKNOWN}", name.display()))?;
+    }
     for error in &failed {
         write_labelled(streams.err, look.label, &error.to_string())?;
     }
-    let text = || Failure::Text(format!("messages that could not be read: {}", failed.len()));
-    if failed.is_empty() { Ok(()) } else { Err(text()) }
+    match (failed.len(), unknown.len()) {
+        (0, 0) => Ok(()),
+        (0, count) => Err(Failure::Text(format!("items that are not there: {count}"))),
+        (count, _) => Err(Failure::Text(format!("messages that could not be read: {count}"))),
+    }
 }
 
-fn of_mailboxes(names: &[OsString], look: &Look<'_>) -> Result<Vec<Row>, Failure> {
+/// What the backup does not have goes to `unknown`.
+fn of_mailboxes<'n>(
+    names: &'n [OsString],
+    look: &Look<'_>,
+    unknown: &mut Vec<&'n OsString>,
+) -> Result<Vec<Row>, Failure> {
     let text = |error| Failure::Text(store_error(&error));
     let truth = Truth::of(look.backup).map_err(text)?;
     let mut rows = Vec::new();
     for name in names {
-        let Some(mailbox) = look.find_mailbox(name)? else { continue };
+        let Some(mailbox) = look.find_mailbox(name)? else {
+            unknown.push(name);
+            continue;
+        };
         let records = truth.records(&mailbox.uniqueid).map_err(text)?;
         rows.extend(records.into_iter().filter_map(|record| {
             Some(Row {
@@ -94,7 +110,11 @@ fn of_mailboxes(names: &[OsString], look: &Look<'_>) -> Result<Vec<Row>, Failure
 }
 
 /// All messages where none is named.
-fn of_messages(guids: &[OsString], look: &Look<'_>) -> Result<Vec<Row>, Failure> {
+fn of_messages<'n>(
+    guids: &'n [OsString],
+    look: &Look<'_>,
+    unknown: &mut Vec<&'n OsString>,
+) -> Result<Vec<Row>, Failure> {
     let row = |guid| Row { mailbox: None, uid: None, expunged: None, internaldate: None, guid };
     if guids.is_empty() {
         let rows = look.index(|index| index.messages())?;
@@ -102,7 +122,10 @@ fn of_messages(guids: &[OsString], look: &Look<'_>) -> Result<Vec<Row>, Failure>
     }
     let mut rows = Vec::new();
     for operand in guids {
-        rows.extend(look.find_message(operand)?.and_then(|message| message.guid).map(row));
+        match look.find_message(operand)?.and_then(|message| message.guid) {
+            Some(guid) => rows.push(row(guid)),
+            None => unknown.push(operand),
+        }
     }
     Ok(rows)
 }
@@ -129,10 +152,9 @@ pub(super) fn write_text(
         }
         let date = summary.date.or(row.internaldate);
         let date = date.map_or(String::new(), |date| time.format(date));
-        let (from, subject) = (harmless(&summary.from), harmless(&summary.subject));
-        let (from, subject) = (cut(&from, FROM_WIDTH), cut(&subject, SUBJECT_WIDTH));
-        write!(out, "{date:<19}  {from:<FROM_WIDTH$}  {subject:<SUBJECT_WIDTH$}")?;
-        writeln!(out, "  {}", row.guid)?;
+        let from = column(&harmless(&summary.from), FROM_WIDTH);
+        let subject = column(&harmless(&summary.subject), SUBJECT_WIDTH);
+        writeln!(out, "{date:<19}  {from}  {subject}  {}", row.guid)?;
     }
     Ok(())
 }

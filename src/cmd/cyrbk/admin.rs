@@ -1,21 +1,11 @@
-//! The words that look after many backups: requests of `ctl_backups`.
+//! The words for what is done now and then: requests of `ctl_backups`.
 
 use std::ffi::OsString;
-use std::num::NonZero;
 
 use clap::Args;
 
-use super::{ConfigArg, SelectArgs};
-use crate::cmd::Mode;
+use super::select::{ConfigArg, JobsArg, OneArgs, SelectArgs};
 use crate::cmd::ctl_backups::{Command, LockAction, Options};
-
-/// How many backups at a time.
-#[derive(Debug, Args)]
-pub(super) struct JobsArg {
-    /// So many backups at a time [default: the cores]
-    #[arg(long, value_name = "N")]
-    pub(super) jobs: Option<NonZero<usize>>,
-}
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -56,23 +46,6 @@ pub(super) struct ReindexArgs {
     /// Tell where each chunk begins
     #[arg(short, long, conflicts_with = "json")]
     verbose: bool,
-}
-
-/// Which one backup.
-#[derive(Debug, Args)]
-pub(super) struct OneArgs {
-    /// A userid, unless an option says otherwise
-    #[arg(value_name = "BACKUP")]
-    backup: OsString,
-    /// BACKUP is a data file
-    #[arg(long, group = "mode")]
-    file: bool,
-    /// BACKUP is a mailbox
-    #[arg(long, group = "mode")]
-    mailbox: bool,
-    /// Wait for the lock
-    #[arg(long)]
-    wait: bool,
 }
 
 #[derive(Debug, Args)]
@@ -155,7 +128,9 @@ Examples:
   cyrbk reconstruct
 
 Whose a file is, its lines say. An entry that leads to a file stays; what is not
-clear is listed, and exit status 75 says that something was.")]
+clear is listed (75) and yours to decide: look into the files with
+`cyrbk show --file FILE mailboxes`, move what is not wanted out of the partition together
+with its .index, and run this again.")]
 pub(super) struct ReconstructArgs {
     #[command(flatten)]
     config: ConfigArg,
@@ -170,23 +145,6 @@ pub(super) struct ReconstructArgs {
     /// JSON instead of text
     #[arg(long)]
     json: bool,
-}
-
-impl OneArgs {
-    fn options(self, command: Command, config: ConfigArg) -> Options {
-        let mode = match (self.file, self.mailbox) {
-            (true, _) => Some(Mode::Files),
-            (_, true) => Some(Mode::Mailboxes),
-            _ => None,
-        };
-        Options {
-            config: Some(config.config),
-            mode,
-            operands: vec![self.backup],
-            wait: self.wait,
-            ..Options::new(command)
-        }
-    }
 }
 
 impl From<StatArgs> for Options {

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::ConfigArg;
+use super::select::ConfigArg;
 use crate::cmd::Mode;
 use crate::cmd::cyr_backup::{
-    Command, Export, Form, Imap, JsonWhat, List, Options, Search, SearchForm, Show, SummaryForm,
+    Command, Dump, Export, Form, Imap, JsonWhat, List, Options, Search, SearchForm, Show,
+    SummaryForm,
 };
 use crate::store::search::Query;
 
@@ -18,13 +19,13 @@ pub(super) struct BackupArgs {
     #[command(flatten)]
     config: ConfigArg,
     /// BACKUP is a data file
-    #[arg(long, group = "mode")]
+    #[arg(long, global = true, conflicts_with = "mailbox")]
     file: bool,
     /// BACKUP is a mailbox
-    #[arg(long, group = "mode")]
+    #[arg(long, global = true)]
     mailbox: bool,
     /// As it was then: "2026-11-20 12:00", which is local, or RFC 3339
-    #[arg(long, value_name = "TIME", value_parser = crate::cmd::time::moment)]
+    #[arg(long, global = true, value_name = "TIME", value_parser = crate::cmd::time::moment)]
     at: Option<i64>,
     /// A userid, unless an option says otherwise
     #[arg(value_name = "BACKUP")]
@@ -44,7 +45,7 @@ pub(super) struct ShowArgs {
     #[command(flatten)]
     backup: BackupArgs,
     /// JSON instead of text
-    #[arg(long)]
+    #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
     what: ShowWhat,
@@ -72,12 +73,13 @@ Examples:
   cyrbk export alice --at '2026-11-20 12:00' --tar | tar tv
   cyrbk search alice --subject invoice --guids | cyrbk export alice --guids - --eml /tmp/found
 
-What is there already is never overwritten. Exit status 75: a message was damaged or
-missing; the others were written.")]
+What is there already is never overwritten. A message that is damaged or missing is named, and
+the others are written (75).")]
 pub(super) struct ExportArgs {
     #[command(flatten)]
     backup: BackupArgs,
-    /// Names or uniqueids; the whole user without any
+    /// Names, as typed (user/alice/Work) or as listed (user.alice.Work), or uniqueids; the whole
+    /// user without any
     #[arg(value_name = "MAILBOX")]
     mailboxes: Vec<OsString>,
     /// An mbox for each mailbox in this directory, instead of one to standard output
@@ -195,7 +197,7 @@ impl BackupArgs {
     pub(super) fn options(self, command: Command) -> Options {
         let mode = match (self.file, self.mailbox) {
             (true, _) => Mode::Files,
-            (_, true) => Mode::Mailboxes,
+            (_, true) => Mode::MailboxesOfEitherName,
             _ => Mode::Userids,
         };
         let config = Some(self.config.config);
@@ -220,6 +222,44 @@ impl From<ShowArgs> for Options {
             }
         };
         args.backup.options(command)
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  cyrbk dump alice message 84976990f3bc08fb48037b36fcc15832f019d92d > message.eml
+  cyrbk dump alice chunk 3 | less
+
+A message is written only if it hashes to its GUID.")]
+pub(super) struct DumpArgs {
+    #[command(flatten)]
+    backup: BackupArgs,
+    #[command(subcommand)]
+    what: DumpWhat,
+}
+
+#[derive(Debug, Subcommand)]
+enum DumpWhat {
+    /// A message, as it was stored
+    Message {
+        /// Its SHA-1, 40 hex digits
+        guid: OsString,
+    },
+    /// The text of a chunk
+    Chunk {
+        /// Its number, as `cyr_backup ... list chunks` has it
+        id: OsString,
+    },
+}
+
+impl From<DumpArgs> for Options {
+    fn from(args: DumpArgs) -> Options {
+        let what = match args.what {
+            DumpWhat::Message { guid } => Dump::Message(guid),
+            DumpWhat::Chunk { id } => Dump::Chunk(id),
+        };
+        args.backup.options(Command::Dump(what))
     }
 }
 

@@ -5,7 +5,7 @@ use std::num::NonZero;
 
 use clap::{ArgGroup, Args};
 
-use super::ConfigArg;
+use super::select::ConfigArg;
 use crate::cmd::Mode;
 use crate::cmd::restore::{Options, Words};
 use crate::restore::{Expunged, Parts};
@@ -32,9 +32,7 @@ configuration (or restore_sync_..., or those of --channel), or CYRBK_SYNC_AUTHNA
 CYRBK_SYNC_PASSWORD of the environment.
 
 The same command again restores what is missing and nothing twice: that is also how a
-restore that was cut off goes on.
-
-Exit status: 0 everything is restored, 75 something is not and was told")]
+restore that was cut off goes on.")]
 #[command(group = ArgGroup::new("what").args(["objects", "all", "file_of_objects", "all_users"])
     .required(true))]
 #[command(group = ArgGroup::new("kept").args(["keep_ids"])
@@ -87,7 +85,7 @@ pub(super) struct RestoreArgs {
     /// Bring messages back to sight that were expunged, and nothing else
     #[arg(long, group = "expunged")]
     only_expunged: bool,
-    /// Put everything into this mailbox, by its internal name (user.alice.Rescue)
+    /// Put everything into this mailbox
     #[arg(long, value_name = "MAILBOX")]
     into: Option<OsString>,
     /// Partition of the mail server for mailboxes that are created
@@ -152,7 +150,7 @@ impl From<RestoreArgs> for Options {
             mode: match (args.all_users, args.file, args.mailbox) {
                 (true, _, _) => Mode::All,
                 (_, true, _) => Mode::Files,
-                (_, _, true) => Mode::Mailboxes,
+                (_, _, true) => Mode::MailboxesOfEitherName,
                 _ => Mode::Userids,
             },
             recursive: args.recursive,
@@ -178,6 +176,7 @@ impl From<RestoreArgs> for Options {
             at: args.at,
             tell: !args.quiet,
             json: args.json,
+            own_words: true,
             ..Options::new(args.server, args.backup.unwrap_or_default(), what)
         }
     }

@@ -6,8 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use crate::cmd::Mode;
-use crate::cmd::getopt::{self, Argument, Long, OptionError, Spec};
-use crate::restore::{Expunged, Parts};
+use crate::cmd::getopt::{self, Long, OptionError, Spec};
+use crate::restore::{Expunged, Part, Parts};
 
 /// A request, of either face.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +64,8 @@ pub struct Options {
     pub tell: bool,
     /// What was done in JSON instead, an object for each backup.
     pub json: bool,
+    /// `cyrbk restore`: where Cyrus lets things pass, they are errors.
+    pub own_words: bool,
 }
 
 /// Which mailboxes and messages, as typed.
@@ -109,6 +111,7 @@ impl Options {
             at: None,
             tell: false,
             json: false,
+            own_words: false,
         }
     }
 }
@@ -158,46 +161,43 @@ const REPLACE: u8 = 3;
 const WITHOUT: u8 = 4;
 const AT: u8 = 5;
 
-const fn flag(name: &'static str, short: u8) -> Long {
-    Long { name, argument: Argument::None, short }
-}
-
-const fn valued(name: &'static str, short: u8) -> Long {
-    Long { name, argument: Argument::Required, short }
-}
-
 const SPEC: Spec = Spec {
     short: "A:C:DF:LM:P:UXaf:m:nru:vw:xz",
     long: &[
-        Long { name: "override-acl", argument: Argument::Optional, short: b'A' },
-        flag("keep-deletedprefix", b'D'),
-        valued("input-file", b'F'),
-        flag("local-only", b'L'),
-        valued("dest-mailbox", b'M'),
-        valued("dest-partition", b'P'),
-        flag("keep-uidvalidity", b'U'),
-        flag("skip-expunged", b'X'),
-        flag("all-mailboxes", b'a'),
-        valued("file", b'f'),
-        valued("mailbox", b'm'),
-        flag("dry-run", b'n'),
-        flag("recursive", b'r'),
-        valued("userid", b'u'),
-        flag("verbose", b'v'),
-        valued("delayed-startup", b'w'),
-        flag("only-expunged", b'x'),
-        flag("require-compression", b'z'),
-        valued("at", AT),
-        flag("duplicates", DUPLICATES),
-        valued("only", ONLY),
-        flag("replace", REPLACE),
-        valued("without", WITHOUT),
+        Long::with_optional_value("override-acl", b'A'),
+        Long::flag("keep-deletedprefix", b'D'),
+        Long::with_value("input-file", b'F'),
+        Long::flag("local-only", b'L'),
+        Long::with_value("dest-mailbox", b'M'),
+        Long::with_value("dest-partition", b'P'),
+        Long::flag("keep-uidvalidity", b'U'),
+        Long::flag("skip-expunged", b'X'),
+        Long::flag("all-mailboxes", b'a'),
+        Long::with_value("file", b'f'),
+        Long::with_value("mailbox", b'm'),
+        Long::flag("dry-run", b'n'),
+        Long::flag("recursive", b'r'),
+        Long::with_value("userid", b'u'),
+        Long::flag("verbose", b'v'),
+        Long::with_value("delayed-startup", b'w'),
+        Long::flag("only-expunged", b'x'),
+        Long::flag("require-compression", b'z'),
+        Long::with_value("at", AT),
+        Long::flag("duplicates", DUPLICATES),
+        Long::with_value("only", ONLY),
+        Long::flag("replace", REPLACE),
+        Long::with_value("without", WITHOUT),
     ],
 };
 
-/// The words make no sense; [`USAGE`] says which would.
+/// Why the words make no sense.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Misuse;
+pub(super) enum Misuse {
+    /// [`USAGE`] says which would.
+    Words,
+    /// The value of an option that Cyrus does not have, which is all that is said.
+    Value(String),
+}
 
 /// Reads the words behind the program's name.
 pub(super) fn parse(args: &[OsString]) -> Result<Options, Misuse> {
@@ -210,14 +210,14 @@ pub(super) fn parse(args: &[OsString]) -> Result<Options, Misuse> {
             Ok(option) => found.take(option.letter, option.value, &mut options)?,
             // As the very last word it stands for the empty list.
             Err(OptionError::NoArgument(b'A')) => options.acl = Some(OsString::new()),
-            Err(_) => return Err(Misuse),
+            Err(_) => return Err(Misuse::Words),
         }
     }
     let mut operands = words.operands.into_iter();
-    options.server = operands.next().ok_or(Misuse)?;
+    options.server = operands.next().ok_or(Misuse::Words)?;
     let (mode, backup) = match found.backup {
         Some(named) => named,
-        None => (Mode::Userids, operands.next().ok_or(Misuse)?),
+        None => (Mode::Userids, operands.next().ok_or(Misuse::Words)?),
     };
     options.mode = mode;
     options.backups = vec![backup];
@@ -226,12 +226,12 @@ pub(super) fn parse(args: &[OsString]) -> Result<Options, Misuse> {
         (true, None, true) => Words::All,
         (false, Some(file), true) => Words::File(file),
         (false, None, false) => Words::Objects(objects),
-        _ => return Err(Misuse),
+        _ => return Err(Misuse::Words),
     };
     let has_other_ids =
         options.acl.is_some() || options.into.is_some() || options.partition.is_some();
     if options.keep_ids && has_other_ids {
-        return Err(Misuse);
+        return Err(Misuse::Words);
     }
     options.parts = parts(found.only.as_deref(), found.without.as_deref(), &options.what)?;
     Ok(options)
@@ -246,10 +246,15 @@ pub(super) fn parts(
     if only.is_none() && without.is_none() {
         return Ok(None);
     }
-    let parse = |words: &str| Parts::parse(words).map_err(|_| Misuse);
-    let wanted = only.map_or_else(|| Ok(usual_parts(what)), parse)?;
+    let parse = |option: &str, words: &str| {
+        Parts::parse(words).map_err(|word| {
+            let known: Vec<_> = Part::WORDS.iter().map(|(word, _)| *word).collect();
+            Misuse::Value(format!("{option}: `{word}` is none of {}", known.join(" ")))
+        })
+    };
+    let wanted = only.map_or_else(|| Ok(usual_parts(what)), |words| parse("--only", words))?;
     Ok(Some(match without {
-        Some(words) => wanted.without(&parse(words)?),
+        Some(words) => wanted.without(&parse("--without", words)?),
         None => wanted,
     }))
 }
@@ -279,7 +284,7 @@ impl Found {
         value: Option<OsString>,
         options: &mut Options,
     ) -> Result<(), Misuse> {
-        let text = || value.clone().and_then(|value| value.into_string().ok()).ok_or(Misuse);
+        let text = || value.clone().and_then(|value| value.into_string().ok()).ok_or(Misuse::Words);
         match letter {
             b'A' => options.acl = Some(value.unwrap_or_default()),
             b'C' => options.config = value.map(PathBuf::from),
@@ -291,7 +296,7 @@ impl Found {
             b'U' => options.keep_ids = true,
             b'X' | b'x' => {
                 if options.expunged != Expunged::AsTheyAre {
-                    return Err(Misuse);
+                    return Err(Misuse::Words);
                 }
                 let only = letter == b'x';
                 options.expunged = if only { Expunged::Only } else { Expunged::Without };
@@ -304,10 +309,13 @@ impl Found {
             b'r' => options.recursive = true,
             b'w' => {
                 let seconds = crate::cmd::atoi(value.unwrap_or_default().as_bytes());
-                options.delay = u64::try_from(seconds).map_err(|_| Misuse)?;
+                options.delay = u64::try_from(seconds).map_err(|_| Misuse::Words)?;
             }
             b'z' => options.compression = true,
-            AT => options.at = Some(crate::cmd::time::moment(&text()?).map_err(|_| Misuse)?),
+            AT => {
+                let moment = crate::cmd::time::moment(&text()?);
+                options.at = Some(moment.map_err(|error| Misuse::Value(format!("--at: {error}")))?);
+            }
             DUPLICATES => options.duplicates = true,
             ONLY => self.only = Some(text()?),
             REPLACE => options.replace = true,
@@ -320,7 +328,7 @@ impl Found {
     fn name(&mut self, mode: Mode, value: Option<OsString>) -> Result<(), Misuse> {
         match self.backup.replace((mode, value.unwrap_or_default())) {
             None => Ok(()),
-            Some(_) => Err(Misuse),
+            Some(_) => Err(Misuse::Words),
         }
     }
 }
@@ -329,7 +337,6 @@ impl Found {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::restore::Part;
 
     fn parse_line(line: &str) -> Result<Options, Misuse> {
         let args: Vec<OsString> = line.split(' ').map(OsString::from).collect();
@@ -366,7 +373,14 @@ mod tests {
         assert!(parts.has(Part::Mail) && parts.has(Part::Seen) && !parts.has(Part::Sieve));
         let parts = parse_line("host alice -a --only sieve").unwrap().parts.unwrap();
         assert!(parts.has(Part::Sieve) && !parts.has(Part::Mail));
-        assert_eq!(parse_line("host alice -a --only rubbish"), Err(Misuse));
+        for (line, said) in [
+            ("host alice -a --only rubbish", "--only: `rubbish` is none of mail annotations "),
+            ("host alice -a --without mail,x", "--without: `x` is none of mail annotations "),
+            ("host alice -a --at rubbish", "--at: `rubbish` is no time; try "),
+        ] {
+            let Err(Misuse::Value(text)) = parse_line(line) else { panic!("{line}") };
+            assert!(text.starts_with(said), "{text}");
+        }
     }
 
     #[test]
@@ -389,7 +403,7 @@ mod tests {
             "host alice -a -Z",
             "host alice -a --nosuch",
         ] {
-            assert_eq!(parse_line(line), Err(Misuse), "{line}");
+            assert_eq!(parse_line(line), Err(Misuse::Words), "{line}");
         }
     }
 }

@@ -8,7 +8,7 @@ mod segment;
 mod writer;
 
 pub use reader::{MemberError, MemberReader};
-pub use segment::{Packer, Piece, Segment};
+pub use segment::{Packer, Piece, Segment, WITHIN_LINE};
 pub(super) use writer::hex;
 pub use writer::{MemberTotals, MemberWriter, RESTART_EVERY};
 

@@ -66,6 +66,8 @@ pub struct MemberReader<'f> {
     is_full: bool,
     /// The last block was read; the trailer comes next.
     inflated: bool,
+    /// Deflate has found damage here; what came out in front of it was handed over.
+    damaged: Option<u64>,
     /// The trailer was checked, or cannot be: reading did not begin at the beginning.
     checked: bool,
 }
@@ -91,7 +93,17 @@ impl<'f> MemberReader<'f> {
     /// `offset_plain` inflated octets into its member. The member's CRC-32 and length
     /// cannot be checked.
     pub fn open_at(file: &'f dyn Disk, offset_file: u64, offset_plain: u64) -> MemberReader<'f> {
-        let mut reader = MemberReader::inflater(file, offset_file, u64::MAX);
+        MemberReader::open_at_until(file, offset_file, offset_plain, u64::MAX)
+    }
+
+    /// The same, as if the file ended at `end`.
+    pub fn open_at_until(
+        file: &'f dyn Disk,
+        offset_file: u64,
+        offset_plain: u64,
+        end: u64,
+    ) -> MemberReader<'f> {
+        let mut reader = MemberReader::inflater(file, offset_file, end);
         reader.len_plain = offset_plain;
         reader.checked = true;
         reader
@@ -110,6 +122,7 @@ impl<'f> MemberReader<'f> {
             len_plain: 0,
             is_full: false,
             inflated: false,
+            damaged: None,
             checked: false,
         }
     }
@@ -126,9 +139,13 @@ impl<'f> MemberReader<'f> {
     }
 
     /// Inflates into `out`. 0 means that the member has ended and its CRC-32 and
-    /// length were right. `out` must not be empty.
+    /// length were right. `out` must not be empty. Damage is told once everything that could be
+    /// inflated in front of it was handed over.
     pub fn read(&mut self, out: &mut [u8]) -> Result<usize, MemberError> {
         while !self.inflated {
+            if let Some(at) = self.damaged {
+                return Err(MemberError::Corrupt { at, what: "bad deflate data" });
+            }
             // What filled the caller's buffer may have left output behind.
             if !self.is_full {
                 self.fill()?;
@@ -136,17 +153,16 @@ impl<'f> MemberReader<'f> {
             let (before_in, before_out) = (self.inflate.total_in(), self.inflate.total_out());
             let input = &self.buffer[self.used..self.filled];
             let input_was_empty = input.is_empty();
-            let status = self
-                .inflate
-                .decompress(input, out, FlushDecompress::None)
-                .map_err(|_| MemberError::Corrupt { at: self.at, what: "bad deflate data" })?;
+            let result = self.inflate.decompress(input, out, FlushDecompress::None);
             let consumed = (self.inflate.total_in() - before_in) as usize;
             let produced = (self.inflate.total_out() - before_out) as usize;
             self.advance(consumed);
             self.is_full = produced == out.len();
             self.crc.update(&out[..produced]);
             self.len_plain += produced as u64;
-            if status == Status::StreamEnd {
+            if result.is_err() {
+                self.damaged = Some(self.at);
+            } else if matches!(result, Ok(Status::StreamEnd)) {
                 self.inflated = true;
             } else if consumed == 0 && produced == 0 && !input_was_empty {
                 return Err(MemberError::Corrupt { at: self.at, what: "deflate data make no end" });

@@ -4,7 +4,12 @@ use std::fs::File;
 
 use sha1::{Digest, Sha1};
 
+use crate::store::chunk::MemberError;
+use crate::store::disk::Disk;
+use crate::store::index::RestartPoint;
 use crate::store::log::{BodySink, LogError, LogLine, LogReader};
+use crate::store::replay;
+use crate::store::salvage::Salvage;
 use crate::wire::Guid;
 use crate::wire::dlist::FileHeader;
 
@@ -15,6 +20,8 @@ const LINES_MAX: usize = 4 << 20;
 pub(super) enum Chunk {
     /// Its lines, and how they end.
     Held(Vec<Line>, Result<End, LogError>),
+    /// It is damaged: how, and what can be read of it.
+    Damaged(MemberError, Salvage),
     /// They are too long to be held.
     TooLong,
 }
@@ -38,8 +45,8 @@ pub(super) struct End {
     pub(super) sha1: String,
 }
 
-/// Reads the chunk at `offset`.
-pub(super) fn read(file: &File, offset: u64) -> Chunk {
+/// Reads the chunk at `offset`. `known` are the restart points that the index has.
+pub(super) fn read(file: &File, offset: u64, known: &[RestartPoint]) -> Chunk {
     let (mut lines, mut held) = (Vec::new(), 0);
     let read = each(file, offset, |line| {
         held += line.line.text().len();
@@ -50,8 +57,39 @@ pub(super) fn read(file: &File, offset: u64) -> Chunk {
         fits
     });
     match read.transpose() {
+        Some(Err(error)) if !is_of_disk(&error) => match salvage(file, offset, known) {
+            Ok(Some((damage, salvage))) => Chunk::Damaged(damage, salvage),
+            Ok(None) => Chunk::Held(lines, Err(error)),
+            Err(error) => Chunk::Held(lines, Err(error)),
+        },
         Some(end) => Chunk::Held(lines, end),
-        None => Chunk::TooLong,
+        None => match salvage(file, offset, known) {
+            Ok(Some((damage, salvage))) => Chunk::Damaged(damage, salvage),
+            Ok(None) => Chunk::TooLong,
+            Err(error) => Chunk::Held(lines, Err(error)),
+        },
+    }
+}
+
+fn is_of_disk(error: &LogError) -> bool {
+    matches!(error, LogError::Member(MemberError::Io { .. }))
+}
+
+/// What can be read of the chunk, if its member is damaged.
+fn salvage(
+    file: &File,
+    offset: u64,
+    known: &[RestartPoint],
+) -> Result<Option<(MemberError, Salvage)>, LogError> {
+    let io = |source| LogError::Member(MemberError::Io { at: offset, source });
+    match replay::totals(file, offset, u64::MAX) {
+        Ok(_) => Ok(None),
+        Err(error @ MemberError::Io { .. }) => Err(error.into()),
+        Err(damage) => {
+            let len = file.len_file().map_err(io)?;
+            let salvage = Salvage::of_member(file, offset, len, known).map_err(io)?;
+            Ok(Some((damage, salvage)))
+        }
     }
 }
 
@@ -78,9 +116,9 @@ pub(super) fn each(
 
 /// Hashes bodies.
 #[derive(Default)]
-struct Bodies {
+pub(super) struct Bodies {
     sha1: Sha1,
-    found: Vec<Guid>,
+    pub(super) found: Vec<Guid>,
 }
 
 impl BodySink for Bodies {

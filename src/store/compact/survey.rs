@@ -1,17 +1,18 @@
 //! Reads the whole log once: which line does which part of the state come from, and
 //! what cannot be read.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::path::Path;
 
 use super::Damage;
-use super::ahead::{self, Chunk, End, Line};
+use super::ahead::{self, Bodies, Chunk, End, Line};
 use crate::store::chunk::{CHUNK_HEADER, MemberError, MemberReader};
 use crate::store::error::{Result, StoreError};
 use crate::store::helpers;
 use crate::store::index::{ChunkRow, Index, IndexError, Note, NoteKind, Position, Source};
 use crate::store::log::{LogError, LogLine};
+use crate::store::salvage::{Salvage, SavedLines, is_credible};
 use crate::wire::Guid;
 use crate::wire::apply::Apply;
 use crate::wire::dlist::FileHeader;
@@ -24,6 +25,10 @@ pub(super) struct Survey {
     /// Lines that say what a compaction has dropped, and their anchors.
     pub(super) records_of_compaction: Vec<i64>,
     pub(super) damages: Vec<Damage>,
+    /// What can be read of damaged chunks, by their rows.
+    pub(super) salvages: HashMap<i64, Salvage>,
+    /// Mailboxes that may not be what their master last had, because of damage.
+    pub(super) doubtful: Vec<Vec<u8>>,
 }
 
 impl Survey {
@@ -33,14 +38,20 @@ impl Survey {
         let scratch = Index::scratch().map_err(fault())?;
         scratch.prepare_provenance().and_then(|()| scratch.begin()).map_err(fault())?;
         let (damages, records_of_compaction) = (Vec::new(), Vec::new());
-        let survey = Survey { scratch, records_of_compaction, damages };
-        let mut reading = Reading { file, path, survey, next_line: 1, offset_plain: 0 };
+        let (salvages, doubtful) = (HashMap::new(), Vec::new());
+        let survey = Survey { scratch, records_of_compaction, damages, salvages, doubtful };
+        let mut reading =
+            Reading { file, path, survey, next_line: 1, offset_plain: 0, is_sure: true };
         let mut end = 0;
         helpers::in_order(
-            index.chunks_by_offset().map(|row| row.map_err(fault())),
+            index.chunks_by_offset().map(|row| {
+                let row = row.map_err(fault())?;
+                let known = index.restart_points(row.id).map_err(fault())?;
+                Ok((row, known))
+            }),
             || (),
-            |(), row| {
-                let chunk = ahead::read(file, row.offset);
+            |(), (row, known)| {
+                let chunk = ahead::read(file, row.offset, &known);
                 (row, chunk)
             },
             |(row, chunk)| {
@@ -49,9 +60,10 @@ impl Survey {
                 Ok::<(), StoreError>(())
             },
         )?;
-        let survey = reading.survey;
+        let mut survey = reading.survey;
         if !survey.damages.is_empty() {
             survey.find_lost(index).map_err(fault())?;
+            survey.doubtful = survey.scratch.doubtful_mailboxes().map_err(fault())?;
         }
         Ok(survey)
     }
@@ -76,6 +88,8 @@ struct Reading<'a> {
     next_line: i64,
     /// Inflated octets of the chunk in front of what is read next.
     offset_plain: u64,
+    /// The line that is entered is sure to be one.
+    is_sure: bool,
 }
 
 impl Reading<'_> {
@@ -107,7 +121,11 @@ impl Reading<'_> {
         let ChunkRow { id, offset, length, data_sha1, .. } = row;
         let lines = self.next_line..self.next_line;
         let mut source = Source { id, offset, length, data_sha1, lines, items: 0, end: None };
-        let end = match self.lines(&mut source, chunk) {
+        let read = match chunk {
+            Chunk::Damaged(damage, salvage) => self.saved(&mut source, damage, salvage),
+            chunk => self.lines(&mut source, chunk),
+        };
+        let end = match read {
             Ok(end) => end,
             Err(Stop::Store(error)) => return Err(error),
             Err(Stop::Log(LogError::Member(MemberError::Io { source, .. }))) => {
@@ -150,6 +168,7 @@ impl Reading<'_> {
                 false => Ok(None),
             },
             Chunk::TooLong => ahead::each(file, offset, take),
+            Chunk::Damaged(..) => Ok(None),
         };
         if let Some(error) = failed {
             return Err(error.into());
@@ -162,6 +181,41 @@ impl Reading<'_> {
             self.damage(source, format!("{length} octets {sha1} on disk, {index}"));
         }
         Ok(end)
+    }
+
+    /// Enters what can be read of a damaged chunk. Its end is not known.
+    fn saved(
+        &mut self,
+        source: &mut Source,
+        damage: MemberError,
+        salvage: Salvage,
+    ) -> std::result::Result<u64, Stop> {
+        let offset_file = source.offset;
+        let tell = |(offset_plain, what)| Damage { offset_file, offset_plain, what };
+        let gaps = salvage.gaps.iter().map(|gap| {
+            let (from, to) = (gap.from, gap.to);
+            (gap.plain.0, format!("{damage}: octets {from} to {to} of the file cannot be read"))
+        });
+        self.survey.damages.extend(gaps.map(tell));
+        if salvage.gaps.is_empty() {
+            self.survey.damages.push(tell((0, damage.to_string())));
+        }
+        let mut lines = SavedLines::new(self.file, &salvage);
+        let mut bodies = Bodies::default();
+        loop {
+            let line = lines.next_line(&mut bodies)?;
+            if lines.take_gap() {
+                let missed = self.survey.scratch.miss_lines();
+                missed.map_err(|error| Stop::Store(StoreError::index(self.path)(error)))?;
+            }
+            let Some(line) = line else { break };
+            self.offset_plain = line.offset;
+            self.is_sure = lines.is_sure();
+            source.items += self.line(source, &line, &std::mem::take(&mut bodies.found))?;
+        }
+        self.is_sure = true;
+        self.survey.salvages.insert(source.id, salvage);
+        Ok(u64::MAX)
     }
 
     /// Enters a line; returns how many messages and records it has.
@@ -182,6 +236,11 @@ impl Reading<'_> {
             scratch.add_idle_line(id).map_err(fault())?;
             return Ok(0);
         };
+        // Nor does what may be something inside a message.
+        if !self.is_sure && !is_credible(scratch, &apply).map_err(fault())? {
+            scratch.add_idle_line(id).map_err(fault())?;
+            return Ok(0);
+        }
         if is_of_compaction(&apply) {
             self.survey.records_of_compaction.push(id);
         }

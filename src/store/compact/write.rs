@@ -22,8 +22,9 @@ use crate::store::error::StoreError;
 use crate::store::file_hash::FileHash;
 use crate::store::helpers;
 use crate::store::index::{Index, IndexError, Kept, Open, Position, RestartPoint, Wanted};
-use crate::store::log::{LogError, LogLine, LogReader, NoBodies};
+use crate::store::log::{BodySink, LogError, LogLine, LogReader, NoBodies};
 use crate::store::replay::{self, Lines, Scanned};
+use crate::store::salvage::SavedLines;
 use crate::wire::Body;
 use crate::wire::apply::Apply;
 use crate::wire::dlist::{Value, parse_item};
@@ -92,6 +93,7 @@ pub(super) fn write(
     };
     act.chunks(sink)?;
     target::packing(|pipe| {
+        act.say_what_is_doubtful(now, pipe)?;
         if source.plan.loses {
             act.say_what_is_gone(now, policy.since, pipe)?;
         }
@@ -115,6 +117,21 @@ struct Act<'a> {
     sizes: Sizes,
     spool: Spool,
     target: Target<'a>,
+}
+
+/// Reads a chunk that is written anew.
+enum Reader<'f> {
+    Whole(Box<LogReader<'f>>),
+    Saved(Box<SavedLines<'f>>),
+}
+
+impl Reader<'_> {
+    fn next_line(&mut self, sink: &mut dyn BodySink) -> Result<Option<LogLine>, LogError> {
+        match self {
+            Reader::Whole(reader) => reader.next_line(sink),
+            Reader::Saved(reader) => reader.next_line(sink),
+        }
+    }
 }
 
 impl<'a> Act<'a> {
@@ -168,6 +185,20 @@ impl<'a> Act<'a> {
                 Ok(self.target.drain(pipe)?)
             }),
         }
+    }
+
+    /// Nobody is to take these mailboxes for whole before they were sent again.
+    fn say_what_is_doubtful(&mut self, now: i64, pipe: &mut Pipe<'_>) -> Result<(), CompactError> {
+        let survey = self.source.survey;
+        let ts = now.max(self.target.last_ts());
+        for uniqueid in &survey.doubtful {
+            let row = self.target.index.mailbox_with_uniqueid(uniqueid);
+            if row.map_err(self.fault())?.is_some() {
+                let text = Own::Incomplete(uniqueid.clone()).line();
+                self.add(&Line { ts, text: &text, body_at: &[], bodies: &[] }, pipe)?;
+            }
+        }
+        Ok(())
     }
 
     /// Who asks for the state at an earlier moment is to know what is missing in it.
@@ -244,7 +275,7 @@ impl<'a> Act<'a> {
         sink: &mut Sink<'_>,
     ) -> Result<(), CompactError> {
         let source = &near.chunk.source;
-        let mut reader = self.reader(&near.chunk)?;
+        let mut reader = self.lines(&near.chunk)?;
         for first in source.lines.clone().step_by(LINES_AT_A_TIME) {
             let lines = first..source.lines.end.min(first + LINES_AT_A_TIME as i64);
             let wanted = self.source.survey.scratch.wanted(lines.start, lines.end);
@@ -274,7 +305,7 @@ impl<'a> Act<'a> {
     fn rewrite_line(
         &mut self,
         number: i64,
-        reader: &mut LogReader<'_>,
+        reader: &mut Reader<'_>,
         wanted: &Wanted,
         pipe: &mut Pipe<'_>,
     ) -> Result<(), CompactError> {
@@ -336,6 +367,15 @@ impl<'a> Act<'a> {
 
     fn reader(&self, chunk: &Kept) -> Result<LogReader<'a>, CompactError> {
         Ok(LogReader::open(self.source.file, chunk.source.offset).map_err(self.log())?)
+    }
+
+    /// The lines that the survey has read, of a chunk that may be damaged.
+    fn lines(&self, chunk: &Kept) -> Result<Reader<'a>, CompactError> {
+        let Source { file, survey, .. } = self.source;
+        Ok(match survey.salvages.get(&chunk.source.id) {
+            Some(salvage) => Reader::Saved(Box::new(SavedLines::new(file, salvage))),
+            None => Reader::Whole(Box::new(self.reader(chunk)?)),
+        })
     }
 
     fn fault(&self) -> impl FnOnce(IndexError) -> StoreError + use<'a> {

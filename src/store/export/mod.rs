@@ -173,18 +173,46 @@ fn chunk_messages(
 ) -> std::result::Result<(), ChunkError> {
     let first = due.keys().next().map_or(0, |(offset, _)| *offset);
     if let Ok(Some(point)) = backup.index().restart_point(chunk.id, first) {
-        match read_messages(backup, chunk, Some(point), due, staging, take) {
+        match read_messages(backup, chunk, Some(point), u64::MAX, due, staging, take) {
             Ok(()) | Err(ChunkError::Log(_)) if !due.is_empty() => {}
             result => return result,
         }
     }
-    read_messages(backup, chunk, None, due, staging, take)
+    let read = read_messages(backup, chunk, None, u64::MAX, due, staging, take);
+    if due.is_empty() || matches!(read, Err(ChunkError::Io(_))) {
+        return read;
+    }
+    behind_damage(backup, chunk, due, staging, take)?;
+    if due.is_empty() { Ok(()) } else { read }
+}
+
+/// Behind damage a place is known by the restart point in front of it.
+fn behind_damage(
+    backup: &Backup,
+    chunk: &ChunkRow,
+    due: &mut Due,
+    staging: &Path,
+    take: &mut SizedTaker<'_>,
+) -> std::result::Result<(), ChunkError> {
+    let Ok(points) = backup.index().restart_points(chunk.id) else { return Ok(()) };
+    for (i, point) in points.iter().enumerate() {
+        let until = points.get(i + 1).map_or(u64::MAX, |next| next.offset_plain);
+        if !due.keys().any(|(offset, _)| (point.offset_plain..until).contains(offset)) {
+            continue;
+        }
+        match read_messages(backup, chunk, Some(*point), until, due, staging, take) {
+            Ok(()) | Err(ChunkError::Log(_)) => {}
+            error => return error,
+        }
+    }
+    Ok(())
 }
 
 fn read_messages(
     backup: &Backup,
     chunk: &ChunkRow,
     point: Option<RestartPoint>,
+    until: u64,
     due: &mut Due,
     staging: &Path,
     take: &mut SizedTaker<'_>,
@@ -195,6 +223,9 @@ fn read_messages(
         LogReader::open_near(backup.file(), chunk.offset, point).map_err(ChunkError::Log)?;
     while !due.is_empty() {
         let Some(line) = reader.next_line(&mut spool).map_err(ChunkError::Log)? else { break };
+        if line.offset >= until {
+            break;
+        }
         for body in spool.take_line().map_err(ChunkError::Io)? {
             let Some(state) = due.get_mut(&(line.offset, body.guid)) else { continue };
             if body.content != body.guid {

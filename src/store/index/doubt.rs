@@ -53,6 +53,30 @@ pub(super) struct Comparison {
 }
 
 impl Index {
+    /// Lines that nobody can read any more lie between those entered so far and those to come:
+    /// whatever they said, every mailbox is to be compared as a whole before it is shown, also
+    /// one whose first line, for all that is known, is entered from now on.
+    pub fn miss_lines(&self) -> Result<()> {
+        self.misses_lines.set(true);
+        self.db.execute(
+            "INSERT OR REPLACE INTO cyrbk_doubt (mailbox_id, state) SELECT id, ?1 FROM mailbox
+             WHERE id NOT IN (SELECT mailbox_id FROM cyrbk_doubt WHERE state <> ?2)",
+            params![Doubt::Suspected as i64, Doubt::Nothing as i64],
+        )?;
+        Ok(())
+    }
+
+    /// Identities of the mailboxes that are not what their master last had.
+    pub fn doubtful_mailboxes(&self) -> Result<Vec<Vec<u8>>> {
+        let mut doubtful = Vec::new();
+        for row in self.mailboxes()? {
+            if row.deleted.is_none() && !self.is_whole(&row)? {
+                doubtful.push(row.uniqueid);
+            }
+        }
+        Ok(doubtful)
+    }
+
     /// Begins a comparison with what was known `before` the line.
     pub(super) fn compare(&self, before: Option<MailboxRow>) -> Result<Comparison> {
         let doubt = match &before {
@@ -109,6 +133,8 @@ impl Index {
             if is_suspect && doubt != Doubt::Resend {
                 doubt = Doubt::Suspected;
             }
+        } else if self.misses_lines.get() {
+            doubt = Doubt::Suspected;
         } else if has_checksum(line) {
             doubt = Doubt::Unverifiable;
         }
@@ -421,6 +447,29 @@ mod tests {
             mailbox(&index, 3, Some(2), &[ONE], &[]);
             assert_eq!(index.doubt(1).unwrap(), Doubt::Suspected, "{told:?}");
         }
+    }
+
+    /// The line that made a mailbox known may be among those that are missing.
+    #[test]
+    fn behind_missing_lines_nothing_is_taken_for_whole() {
+        let index = index(3);
+        mailbox(&index, 2, None, &[ONE, TWO], &[ONE, TWO]);
+        index.miss_lines().unwrap();
+        assert_eq!(index.doubt(1).unwrap(), Doubt::Suspected);
+        assert!(is_whole(&index), "nothing was missing of this one");
+        index.miss_lines().unwrap();
+        let three = (3, 3, 4, false);
+        mailbox(&index, 4, Some(3), &[ONE, (2, 2, 3, false), three], &[three]);
+        assert!(!is_whole(&index), "the line that changed UID 2");
+        assert_eq!(index.doubtful_mailboxes().unwrap(), [b"u"]);
+
+        let index = super::tests::index(3);
+        index.miss_lines().unwrap();
+        mailbox(&index, 4, Some(3), &[ONE, TWO, three], &[three]);
+        assert!(!is_whole(&index), "the line that made it known");
+        mailbox(&index, 4, None, &[ONE, TWO, three], &[ONE, TWO, three]);
+        assert!(is_whole(&index));
+        assert!(index.doubtful_mailboxes().unwrap().is_empty());
     }
 
     /// It is sent whole each time: better than to show what may not be the master's. Clients

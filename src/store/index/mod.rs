@@ -23,6 +23,7 @@ mod truth;
 #[cfg(test)]
 pub(crate) mod work;
 
+use std::cell::Cell as StdCell;
 use std::path::{Path, PathBuf};
 
 use rusqlite::config::DbConfig;
@@ -128,6 +129,8 @@ pub struct ChunkRow {
 /// An open index.
 pub struct Index {
     db: Connection,
+    /// Lines of the log are known to be missing, see [`Index::miss_lines`].
+    misses_lines: StdCell<bool>,
 }
 
 impl Index {
@@ -146,7 +149,7 @@ impl Index {
         let db = Connection::open_with_flags(path, flags)?;
         #[cfg(test)]
         let db = work::watched(db)?;
-        let index = Index { db };
+        let index = Index { db, misses_lines: StdCell::new(false) };
         let configured = index.configure(mode).map_err(SchemaError::from);
         let prepared = configured.and_then(|()| schema::prepare(&index.db, mode));
         match prepared {
@@ -166,7 +169,8 @@ impl Index {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_CREATE
             | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let index = Index { db: Connection::open_with_flags("", flags)? };
+        let db = Connection::open_with_flags("", flags)?;
+        let index = Index { db, misses_lines: StdCell::new(false) };
         index.configure(Open::Create)?;
         index.work_on_disk(SCRATCH_CACHE_KIB)?;
         schema::prepare(&index.db, Open::Create).map_err(|what| IndexError::Unusable {

@@ -54,6 +54,20 @@ impl Index {
         })
     }
 
+    /// The points of all chunks, in the order of the data file.
+    pub fn all_restart_points(&self) -> Result<Vec<RestartPoint>> {
+        if !self.db.table_exists(None, "cyrbk_restart")? {
+            return Ok(Vec::new());
+        }
+        let query = "SELECT offset_plain, offset_file FROM cyrbk_restart ORDER BY offset_file";
+        self.rows(query, [], |row| {
+            Ok(RestartPoint {
+                offset_plain: row.get::<_, i64>(0)? as u64,
+                offset_file: row.get::<_, i64>(1)? as u64,
+            })
+        })
+    }
+
     /// The last point of a chunk at or in front of a line, if there is any.
     pub fn restart_point(&self, chunk_id: i64, offset_plain: u64) -> Result<Option<RestartPoint>> {
         if !self.db.table_exists(None, "cyrbk_restart")? {

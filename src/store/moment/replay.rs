@@ -172,7 +172,8 @@ impl Reading<'_> {
 
     fn enter(&mut self, chunk: &ChunkRow, line: &LogLine) -> Result<()> {
         let (disk, path, index) = (self.backup.file(), self.backup.path(), &self.found.index);
-        let replay = Replay { disk, path, index, hash: FileHash::default(), last_ts: 0 };
+        let replay =
+            Replay { disk, path, index, hash: FileHash::default(), last_ts: 0, known: &[] };
         let at = Position { chunk_id: chunk.id, ts: line.ts, offset: line.offset };
         replay.enter_line(line, at)?;
         self.found.last_ts = Some(line.ts);

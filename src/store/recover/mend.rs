@@ -12,6 +12,8 @@ use super::super::torn::{self, Kept};
 pub(super) struct Mending<'t> {
     /// Unix time.
     pub(super) now: i64,
+    /// The file's octets in front of this were synced, with whole members.
+    pub(super) durable: u64,
     /// Is told of every stretch.
     pub(super) told: &'t mut dyn FnMut(Stretch),
 }
@@ -21,8 +23,9 @@ impl Passing for Mending<'_> {
         (self.told)(Stretch::Member { offset });
     }
 
-    /// A member that others follow stays as it is, but for its index. The last one is ended
-    /// behind its last complete line, or taken away if it holds none.
+    /// A member that others follow stays as it is, and so does one that was whole once. The last
+    /// one is ended behind its last complete line, or taken away if it holds none: what is behind
+    /// damage in it was never promised.
     fn broken(
         &mut self,
         replay: &mut Replay<'_>,
@@ -32,25 +35,32 @@ impl Passing for Mending<'_> {
         let (disk, path) = (replay.disk, replay.path);
         let io = |source: io::Error| StoreError::io(path)(source);
         let len = disk.len_file().map_err(io)?;
-        let broken = torn::broken_member(disk, at, len).map_err(io)?;
-        match broken.next {
-            Some(next) => {
-                let good = broken.kept.as_ref().map_or(at, |kept| kept.end);
-                if let Some(kept) = broken.kept {
-                    replay.kept_lines(at, &kept)?;
-                }
-                tracing::error!(file = %path.display(), member = at, from = good, until = next,
-                    %what, "damaged data passed over");
-                (self.told)(Stretch::Damaged { offset: at, end: next, source: what });
-                Ok(Some(next))
-            }
-            None => {
-                self.mend(replay, at, len, broken.kept, &what)?;
+        let salvage = replay.salvage(at, len)?;
+        match salvage.next {
+            None if self.durable < len => {
+                let kept = torn::last_complete_line(disk, at, len).map_err(io)?;
+                self.mend(replay, at, len, kept, &what)?;
                 (self.told)(match what {
                     MemberError::Torn { .. } => Stretch::Torn { offset: at },
-                    source => Stretch::Damaged { offset: at, end: len, source },
+                    source => {
+                        let gaps = Vec::new();
+                        Stretch::Damaged { offset: at, end: len, source, gaps, lines: 0 }
+                    }
                 });
                 Ok(None)
+            }
+            next => {
+                replay.saved(at, &salvage)?;
+                let (end, lines) = (next.unwrap_or(len), salvage.lines());
+                tracing::error!(file = %path.display(), member = at, end, lines, %what,
+                    "damaged data: its readable lines are entered");
+                let gaps = salvage.gaps;
+                for gap in &gaps {
+                    tracing::error!(file = %path.display(), member = at, from = gap.from,
+                        until = gap.to, "cannot be read");
+                }
+                (self.told)(Stretch::Damaged { offset: at, end, source: what, gaps, lines });
+                Ok(next)
             }
         }
     }

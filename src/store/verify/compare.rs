@@ -121,6 +121,7 @@ impl Run<'_> {
             return Ok((sure, moved));
         }
         let (index, scratch) = (self.index, self.scratch);
+        let told: HashSet<i64> = sure.iter().map(|(id, ..)| *id).collect();
         index.each_message(|row| {
             let due = match &row.guid {
                 Some(guid) => scratch.message(guid)?,
@@ -145,6 +146,8 @@ impl Run<'_> {
                     guid,
                     offset: row.offset,
                 }),
+                // Told already.
+                _ if told.contains(&row.id) => {}
                 _ => {
                     let (message_id, guid, offset) = (row.id, row.guid, row.offset);
                     let fault = Fault::NoMessage { message_id, guid, offset };
@@ -175,7 +178,15 @@ impl Run<'_> {
             }
         }
         let offsets: Vec<u64> = by_offset.keys().copied().collect();
-        pass::chunks(self.backup.file(), &offsets, jobs, &mut |i, piece| {
+        let mut known = Vec::new();
+        for one in &wanted {
+            let points = self.index.restart_points(one.chunk_id);
+            known.extend(points.map_err(StoreError::index(self.backup.path()))?);
+        }
+        known.sort_by_key(|point| point.offset_file);
+        known.dedup();
+        let source = pass::Source { file: self.backup.file(), known: &known };
+        pass::chunks(source, &offsets, jobs, &mut |i, piece| {
             if let (Piece::Lines(lines), Some(due)) = (piece, by_offset.get_mut(&offsets[i])) {
                 for taken in &lines {
                     for (guid, found) in &taken.bodies {

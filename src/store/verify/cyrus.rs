@@ -131,7 +131,9 @@ impl<'a, 's> Run<'a, 's> {
     fn chunks(&mut self, chunks: &[ChunkRow], jobs: usize) -> Result<bool> {
         let offsets: Vec<u64> = chunks.iter().map(|chunk| chunk.offset).collect();
         let (backup, mut expected, mut sound) = (self.backup, None, true);
-        pass::chunks(backup.file(), &offsets, jobs, &mut |i, piece| {
+        let known = pass::known(backup, chunks)?;
+        let source = pass::Source { file: backup.file(), known: &known };
+        pass::chunks(source, &offsets, jobs, &mut |i, piece| {
             let chunk = &chunks[i];
             if expected.is_none() {
                 expected = self.begin_chunk(chunk)?;

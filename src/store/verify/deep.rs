@@ -13,6 +13,8 @@ use crate::store::backup::Backup;
 use crate::store::error::{Result, StoreError};
 use crate::store::file_hash::FileHash;
 use crate::store::index::{ChunkRow, Index, Position};
+use crate::store::replay::sound_messages;
+use crate::store::salvage::is_credible;
 use crate::wire::apply::Apply;
 use crate::wire::mboxname::NameRules;
 
@@ -88,7 +90,9 @@ impl Run<'_, '_> {
     fn chunks(&mut self, chunks: &[ChunkRow], jobs: usize) -> Result<()> {
         let offsets: Vec<u64> = chunks.iter().map(|chunk| chunk.offset).collect();
         let mut current = None;
-        pass::chunks(self.backup.file(), &offsets, jobs, &mut |i, piece| {
+        let known = pass::known(self.backup, chunks)?;
+        let source = pass::Source { file: self.backup.file(), known: &known };
+        pass::chunks(source, &offsets, jobs, &mut |i, piece| {
             if current != Some(i) {
                 current = Some(i);
                 self.begin_chunk(&chunks[i])?;
@@ -116,7 +120,17 @@ impl Run<'_, '_> {
             self.bad_bodies.push(BadBody { guid, chunk_id: chunk.id, offset });
         }
         let Ok((name, value)) = taken.line.item() else { return Ok(()) };
-        let Ok(apply) = Apply::read(&name, &value) else { return Ok(()) };
+        let Ok(mut apply) = Apply::read(&name, &value) else { return Ok(()) };
+        let are_sound: Vec<bool> = taken.bodies.iter().map(|(guid, found)| guid == found).collect();
+        if taken.is_saved && are_sound.contains(&false) {
+            // As a rebuild of the index takes it.
+            let sound = sound_messages(&taken.line, &are_sound).unwrap_or_default();
+            apply = Apply::Message(sound);
+        }
+        let fault = || StoreError::index(self.backup.path());
+        if !taken.is_sure && !is_credible(&self.scratch, &apply).map_err(fault())? {
+            return Ok(());
+        }
         let at = Position { chunk_id: chunk.id, ts: taken.line.ts, offset };
         self.scratch.apply(at, &apply).map_err(StoreError::index(self.backup.path()))
     }
@@ -144,6 +158,8 @@ impl Run<'_, '_> {
             }
             Ok(()) => {}
         }
+        let lines = content.saved;
+        faults.extend(content.gaps.into_iter().map(|gap| Fault::Gap { gap, lines }));
         if let Err(source) = content.lines {
             faults.push(Fault::Unreadable { offset_file, source });
         }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::store::index::Table;
 use crate::store::log::LogError;
+use crate::store::salvage::Gap;
 use crate::wire::Guid;
 
 /// A group of checks.
@@ -152,6 +153,13 @@ pub enum Fault {
         /// Why.
         source: LogError,
     },
+    /// Octets of a damaged chunk that cannot be read; what is behind them can.
+    Gap {
+        /// Where, in the file and in the chunk.
+        gap: Gap,
+        /// How many lines of the chunk can be read.
+        lines: u64,
+    },
     /// No line with the message is where the index has it.
     NoMessage {
         /// Row of the message.
@@ -279,6 +287,7 @@ impl Fault {
             Fault::DataLength { .. } => "data-length",
             Fault::DataChecksum { .. } => "data-checksum",
             Fault::Unreadable { .. } => "unreadable",
+            Fault::Gap { .. } => "gap",
             Fault::NoMessage { .. } => "message-missing",
             Fault::MessageContent { .. } => "message-damaged",
             Fault::NoMailbox { .. } => "mailbox-missing",
@@ -308,7 +317,9 @@ impl Fault {
             | Fault::Unindexed { .. }
             | Fault::Row { .. }
             | Fault::Structure(_) => Remedy::Reindex,
-            Fault::Unreadable { .. } | Fault::MessageContent { .. } => Remedy::CompactAndSync,
+            Fault::Unreadable { .. } | Fault::Gap { .. } | Fault::MessageContent { .. } => {
+                Remedy::CompactAndSync
+            }
             Fault::Unsent { .. } => Remedy::Sync,
             Fault::Stranger { .. } => Remedy::Reconstruct,
             Fault::Garbage { .. } | Fault::Orphans { .. } => Remedy::Compact,

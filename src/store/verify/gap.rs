@@ -17,8 +17,8 @@ pub(super) fn look(file: &dyn Disk, path: &Path, from: u64, to: u64) -> Result<V
         let next = match end {
             Some(end) => end.min(to),
             None => {
-                let broken = torn::broken_member(file, at, to).map_err(StoreError::io(path))?;
-                broken.next.map_or(to, |next| next.min(to))
+                let next = torn::next_behind(file, at, to).map_err(StoreError::io(path))?;
+                next.map_or(to, |next| next.min(to))
             }
         };
         // Whatever is read, it goes forward.

@@ -4,15 +4,20 @@
 //! it found goes in pieces of bounded size to the caller's thread, which works on one
 //! chunk after the other. A reader that is far ahead waits.
 
-use std::collections::VecDeque;
+use std::cell::RefCell;
+use std::collections::{HashSet, VecDeque};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use sha1::{Digest, Sha1};
 
-use crate::store::chunk::{MemberError, MemberReader};
+use crate::store::backup::Backup;
+use crate::store::chunk::MemberError;
 use crate::store::disk::Disk;
+use crate::store::error::{self, StoreError};
+use crate::store::index::{ChunkRow, RestartPoint};
 use crate::store::log::{BodySink, LogError, LogLine, LogReader};
-use crate::store::torn;
+use crate::store::replay;
+use crate::store::salvage::{Gap, Salvage, SavedLines};
 use crate::wire::Guid;
 use crate::wire::dlist::FileHeader;
 
@@ -20,6 +25,9 @@ use crate::wire::dlist::FileHeader;
 const PIECE: usize = 128 * 1024;
 /// Pieces of one chunk that may wait.
 const WAITING: usize = 4;
+/// Pieces that are held back until it is known that the chunk is whole. A larger one is
+/// inflated once more to find out.
+const HELD: usize = 32;
 
 /// Chunks that a caller knows of at a time.
 pub(super) const PAGE: usize = 256;
@@ -29,6 +37,10 @@ pub(super) struct Taken {
     pub(super) line: LogLine,
     /// Its messages: what they claim to be, and what they are.
     pub(super) bodies: Vec<(Guid, Guid)>,
+    /// It is one of a damaged chunk.
+    pub(super) is_saved: bool,
+    /// It is sure to be a line, see [`Salvage`].
+    pub(super) is_sure: bool,
 }
 
 /// What one pass over a chunk brought.
@@ -41,6 +53,10 @@ pub(super) struct Content {
     pub(super) lines: Result<(), LogError>,
     /// File offset behind the member, if it ended as it should.
     pub(super) end: u64,
+    /// What cannot be read of it.
+    pub(super) gaps: Vec<Gap>,
+    /// How many lines can be read, if it is damaged.
+    pub(super) saved: u64,
 }
 
 /// What is told of a chunk: any number of `Lines`, and `End`.
@@ -55,19 +71,39 @@ pub(super) type Take<'t, E> = dyn FnMut(usize, Piece) -> Result<bool, E> + 't;
 /// Takes lines; whether to go on.
 type Tell<'t> = dyn FnMut(Vec<Taken>) -> bool + 't;
 
+/// What to read.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    pub(super) file: &'a (dyn Disk + Sync),
+    /// Restart points that the index has, in the order of the file.
+    pub(super) known: &'a [RestartPoint],
+}
+
+/// The restart points that the index of `backup` has for these chunks, which are in the order of
+/// the file.
+pub(super) fn known(backup: &Backup, chunks: &[ChunkRow]) -> error::Result<Vec<RestartPoint>> {
+    let mut known = Vec::new();
+    for chunk in chunks {
+        let points = backup.index().restart_points(chunk.id);
+        known.extend(points.map_err(StoreError::index(backup.path()))?);
+    }
+    known.sort_by_key(|point| point.offset_file);
+    Ok(known)
+}
+
 /// Reads the chunks that begin at `offsets`, with `jobs` threads; 1: that of the caller.
 pub(super) fn chunks<E>(
-    file: &(dyn Disk + Sync),
+    source: Source<'_>,
     offsets: &[u64],
     jobs: usize,
     take: &mut Take<'_, E>,
 ) -> Result<(), E> {
     if jobs > 1 {
-        return in_parallel(file, offsets, jobs, take);
+        return in_parallel(source, offsets, jobs, take);
     }
     for (i, &offset) in offsets.iter().enumerate() {
         let mut result = Ok(true);
-        let content = chunk(file, offset, &mut |lines| {
+        let content = chunk(source, offset, &mut |lines| {
             result = take(i, Piece::Lines(lines));
             matches!(result, Ok(true))
         });
@@ -81,7 +117,7 @@ pub(super) fn chunks<E>(
 }
 
 fn in_parallel<E>(
-    file: &(dyn Disk + Sync),
+    source: Source<'_>,
     offsets: &[u64],
     jobs: usize,
     take: &mut Take<'_, E>,
@@ -93,7 +129,7 @@ fn in_parallel<E>(
             scope.spawn(move || {
                 for (offset, told) in tasks {
                     let tell = &mut |lines| told.send(Piece::Lines(lines)).is_ok();
-                    if let Some(content) = chunk(file, offset, tell) {
+                    if let Some(content) = chunk(source, offset, tell) {
                         // Nobody may be listening any more.
                         let _ = told.send(Piece::End(content));
                     }
@@ -134,42 +170,114 @@ pub(super) fn text(file: &dyn Disk, offset: u64) -> Content {
 }
 
 /// Inflates a chunk once. `tell` says whether to go on; `None` if not.
-fn chunk(file: &dyn Disk, offset: u64, tell: &mut Tell<'_>) -> Option<Content> {
-    let mut reader = match LogReader::open_hashing(file, offset) {
+fn chunk(source: Source<'_>, offset: u64, tell: &mut Tell<'_>) -> Option<Content> {
+    let mut reader = match LogReader::open_hashing(source.file, offset) {
         Ok(reader) => reader,
-        Err(error) => return Some(Content::unopened(error)),
+        Err(error) => return saved(source, offset, Content::unopened(error), tell),
     };
-    let (next, failure) = lines(&mut reader, 0, tell)?;
-    // What was inflated together with damage did not come out, whole lines among it.
-    if let Some(LogError::Member(MemberError::Corrupt { .. })) = &failure
-        && let Ok(Some(kept)) = torn::last_complete_line(file, offset, u64::MAX)
-        && let Ok(member) = MemberReader::open_until(file, offset, kept.end)
-    {
-        lines(&mut LogReader::over(member), next, tell)?;
+    let mut held = Held::new(source, offset);
+    let mut bodies = Bodies::default();
+    let read = lines(&mut |bodies| reader.next_line(bodies), &mut bodies, &mut |lines| {
+        held.tell(lines, tell)
+    });
+    let Some(failure) = read else {
+        return if held.is_broken { saved(source, offset, rest(reader), tell) } else { None };
+    };
+    let content = finish(reader, failure);
+    if content.member.is_err() && !held.is_sound {
+        return saved(source, offset, content, tell);
     }
-    Some(finish(reader, failure))
+    held.all(tell).then_some(content)
 }
 
-/// Tells the lines from offset `from` on; returns the offset behind the last one, and why
-/// there were no more, if not because the chunk ends.
-fn lines(
-    reader: &mut LogReader<'_>,
-    from: u64,
+/// The rest of a chunk that is known to be damaged.
+fn rest(reader: LogReader<'_>) -> Content {
+    finish(reader, None)
+}
+
+/// Tells the lines of a damaged chunk.
+fn saved(
+    source: Source<'_>,
+    offset: u64,
+    content: Content,
     tell: &mut Tell<'_>,
-) -> Option<(u64, Option<LogError>)> {
-    let (mut bodies, mut lines, mut octets) = (Bodies::default(), Vec::new(), 0);
-    let mut next = from;
+) -> Option<Content> {
+    let salvage = source
+        .file
+        .len_file()
+        .and_then(|len| Salvage::of_member(source.file, offset, len, source.known));
+    let Ok(salvage) = salvage else { return Some(content) };
+    let mut reader = SavedLines::new(source.file, &salvage);
+    // Those that are not sure, by their offsets.
+    let unsure = RefCell::new(HashSet::new());
+    let mut next = |bodies: &mut Bodies| {
+        let line = reader.next_line(bodies)?;
+        if let (Some(line), false) = (&line, reader.is_sure()) {
+            unsure.borrow_mut().insert(line.offset);
+        }
+        Ok(line)
+    };
+    lines(&mut next, &mut Bodies::default(), &mut |mut lines| {
+        for taken in &mut lines {
+            taken.is_saved = true;
+            taken.is_sure = !unsure.borrow_mut().remove(&taken.line.offset);
+        }
+        tell(lines)
+    })?;
+    let saved = salvage.lines();
+    // Why the lines ended is told by the gaps.
+    Some(Content { gaps: salvage.gaps, saved, lines: Ok(()), ..content })
+}
+
+/// Lines that wait until the chunk is known to be whole.
+struct Held<'s> {
+    source: Source<'s>,
+    offset: u64,
+    pieces: Vec<Vec<Taken>>,
+    is_sound: bool,
+    is_broken: bool,
+}
+
+impl<'s> Held<'s> {
+    fn new(source: Source<'s>, offset: u64) -> Held<'s> {
+        Held { source, offset, pieces: Vec::new(), is_sound: false, is_broken: false }
+    }
+
+    /// Whether to go on.
+    fn tell(&mut self, lines: Vec<Taken>, tell: &mut Tell<'_>) -> bool {
+        if self.is_sound {
+            return tell(lines);
+        }
+        self.pieces.push(lines);
+        if self.pieces.len() < HELD {
+            return true;
+        }
+        self.is_sound = replay::totals(self.source.file, self.offset, u64::MAX).is_ok();
+        self.is_broken = !self.is_sound;
+        self.is_sound && self.all(tell)
+    }
+
+    fn all(&mut self, tell: &mut Tell<'_>) -> bool {
+        std::mem::take(&mut self.pieces).into_iter().all(tell)
+    }
+}
+
+/// Tells lines, and returns why there were no more, if not because the chunk ends; `None` if no
+/// more were wanted.
+fn lines(
+    next: &mut dyn FnMut(&mut Bodies) -> Result<Option<LogLine>, LogError>,
+    bodies: &mut Bodies,
+    tell: &mut Tell<'_>,
+) -> Option<Option<LogError>> {
+    let (mut lines, mut octets) = (Vec::new(), 0);
     let failure = loop {
-        match reader.next_line(&mut bodies) {
+        match next(bodies) {
             Ok(None) => break None,
             Err(error) => break Some(error),
             Ok(Some(line)) => {
-                next = reader.offset_plain();
+                octets += line.text().len() + size_of::<Taken>();
                 let bodies = std::mem::take(&mut bodies.found);
-                if line.offset >= from {
-                    octets += line.text().len() + size_of::<Taken>();
-                    lines.push(Taken { line, bodies });
-                }
+                lines.push(Taken { line, bodies, is_saved: false, is_sure: true });
             }
         }
         if octets >= PIECE {
@@ -182,7 +290,7 @@ fn lines(
     if !lines.is_empty() && !tell(lines) {
         return None;
     }
-    Some((next.max(from), failure))
+    Some(failure)
 }
 
 /// Whatever is wrong with a line, the rest of the text counts too.
@@ -197,7 +305,8 @@ fn finish(mut reader: LogReader<'_>, failure: Option<LogError>) -> Content {
         member = reader.skip_rest();
     }
     let (len_plain, data_sha1) = (reader.len_plain(), reader.plain_sha1());
-    Content { len_plain, data_sha1, member, lines, end: reader.offset_file() }
+    let end = reader.offset_file();
+    Content { len_plain, data_sha1, member, lines, end, gaps: Vec::new(), saved: 0 }
 }
 
 impl Content {
@@ -206,7 +315,8 @@ impl Content {
             LogError::Member(error) => (Err(error), Ok(())),
             error => (Ok(()), Err(error)),
         };
-        Content { len_plain: 0, data_sha1: String::new(), member, lines, end: 0 }
+        let (gaps, data_sha1) = (Vec::new(), String::new());
+        Content { len_plain: 0, data_sha1, member, lines, end: 0, gaps, saved: 0 }
     }
 }
 
@@ -260,7 +370,7 @@ mod tests {
 
     fn run(file: &std::fs::File, offsets: &[u64], jobs: usize, most: usize) -> String {
         let (mut told, mut count) = (String::new(), 0);
-        chunks::<()>(file, offsets, jobs, &mut |i, piece| {
+        chunks::<()>(Source { file, known: &[] }, offsets, jobs, &mut |i, piece| {
             match piece {
                 Piece::Lines(lines) => {
                     told +=
@@ -303,8 +413,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (file, offsets) = file(dir.path());
         for jobs in [1, 4] {
+            let source = Source { file: &file, known: &[] };
             let result =
-                chunks(&file, &offsets, jobs, &mut |i, _| if i < 2 { Ok(true) } else { Err(7) });
+                chunks(source, &offsets, jobs, &mut |i, _| if i < 2 { Ok(true) } else { Err(7) });
             assert_eq!(result, Err(7));
         }
     }

@@ -269,7 +269,7 @@ pub(super) fn label(verb: &str, text: &[u8]) -> String {
 
 /// What a final NO or BAD means.
 pub(super) fn refusal(status: Status, text: &[u8]) -> Refusal {
-    const CODES: [(&str, RefusalCode); 13] = [
+    const CODES: [(&str, RefusalCode); 14] = [
         ("IMAP_INVALID_USER", RefusalCode::InvalidUser),
         ("IMAP_MAILBOX_NONEXISTENT", RefusalCode::MailboxNonexistent),
         ("IMAP_MAILBOX_LOCKED", RefusalCode::MailboxLocked),
@@ -283,6 +283,8 @@ pub(super) fn refusal(status: Status, text: &[u8]) -> Refusal {
         ("IMAP_PROTOCOL_BAD_PARAMETERS", RefusalCode::BadParameters),
         ("Permission denied", RefusalCode::PermissionDenied),
         ("No permission", RefusalCode::PermissionDenied),
+        // imapd from 3.12.
+        ("only administrators may use", RefusalCode::PermissionDenied),
     ];
     let text = shown(text);
     let code = match status {
@@ -328,6 +330,7 @@ mod tests {
             (b"IMAP_PROTOCOL_BAD_PARAMETERS Bad parameters", RefusalCode::BadParameters),
             (b"IMAP_MAILBOX_LOCKEDX x", RefusalCode::Other),
             (b"Permission denied", RefusalCode::PermissionDenied),
+            (b"only administrators may use Syncget command", RefusalCode::PermissionDenied),
             (b"Unknown error", RefusalCode::Other),
             (b"", RefusalCode::Other),
         ] {

@@ -49,10 +49,12 @@ impl Lease {
             Apply::Message(_) | Apply::Reserve | Apply::Own(_) => return Err(Refusal::Protocol),
         };
         let at = self.open(&key)?;
+        // The client asks anew after a rename: that is no repetition.
+        if !self.is_forced || matches!(apply, Apply::Rename(_)) {
+            self.asked.1 = 0;
+        }
         match &apply {
             Apply::Rename(rename) => {
-                // The client asks anew after a rename: that is no repetition.
-                self.asked.1 = 0;
                 let known = read(&self.open[at], |index| index.mailbox_named(&rename.from))?;
                 let row = known.ok_or(Refusal::Nonexistent)?;
                 let new_key = self.site.names.backup_key(&rename.to);

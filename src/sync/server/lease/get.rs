@@ -78,21 +78,24 @@ impl Lease {
         meta(held, answers)
     }
 
-    /// A client that is run with `-O` asks for a user again and again if it has purged more than
-    /// the backup knows of, gives up the third time, and so for ever. The second time it is
-    /// told of the first mailbox only, the third time of the second only: what it is not told
-    /// of it sends whole.
+    /// A client that cannot bring about what it wants asks for the same again (GET USER, and from
+    /// 3.12 GET MAILBOXES), gives up the third time, and so for ever: with `-O` if it has purged
+    /// more than the backup knows of, before 3.12 if two mailboxes have changed names. So with
+    /// `-O` the second time, else the third time in a row, it is told of the first mailbox only,
+    /// then of the second only: what it is not told of it sends whole. Gives the one to be told.
+    fn only_one_to_be_told(&mut self, question: Vec<u8>) -> Option<usize> {
+        let count = if self.asked.0 == question { self.asked.1 + 1 } else { 1 };
+        self.asked = (question, count);
+        count.checked_sub(if self.is_forced { 2 } else { 3 })
+    }
+
     fn count_repetition(&mut self, at: usize) -> Result<(), Refusal> {
         let key = self.open[at].key.clone();
-        let count = if self.asked.0 == key { self.asked.1 + 1 } else { 1 };
-        self.asked = (key, count);
-        if !self.is_forced || count < 2 {
-            return Ok(());
-        }
+        let Some(only) = self.only_one_to_be_told(key) else { return Ok(()) };
         let rows = read(&self.open[at], |index| index.mailboxes())?;
         let live: Vec<_> = rows.into_iter().filter(|row| row.deleted.is_none()).collect();
         for (number, row) in live.iter().enumerate() {
-            if number != count - 2 {
+            if number != only {
                 self.mark_incomplete(at, &row.uniqueid)?;
             }
         }
@@ -101,15 +104,21 @@ impl Lease {
 
     fn get_mailboxes(&mut self, names: &[Vec<u8>], answers: &mut Answers) -> Result<(), Refusal> {
         self.end_group();
+        // No userid holds a NUL, with which this begins.
+        let only = self.only_one_to_be_told([&[0], &*names.join(&0)].concat());
+        let mut number = 0;
         for name in names {
             let key = self.site.names.backup_key(name);
             let at = self.open(&key)?;
             if !self.current.contains(&key) {
                 self.current.push(key);
             }
-            let held = &self.open[at];
-            if let Some(row) = read(held, |index| index.mailbox_named(name))? {
-                mailbox(held, &row, answers)?;
+            if let Some(row) = read(&self.open[at], |index| index.mailbox_named(name))? {
+                if only.is_some_and(|only| only != number) {
+                    self.mark_incomplete(at, &row.uniqueid)?;
+                }
+                number += 1;
+                mailbox(&self.open[at], &row, answers)?;
             }
         }
         Ok(())

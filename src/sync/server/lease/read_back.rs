@@ -11,7 +11,7 @@ use sha1::{Digest, Sha1};
 
 use super::super::request::Refusal;
 use super::{Held, read};
-use crate::store::index::SieveRow;
+use crate::store::index::{RestartPoint, SieveRow};
 use crate::store::log::{BodySink, LogError, LogReader};
 use crate::store::staging::Staging;
 use crate::store::{StoreError, script};
@@ -34,18 +34,21 @@ pub(super) struct Batch {
 pub(super) struct ReadBack {
     path: PathBuf,
     file: File,
-    chunks: BTreeMap<u64, HashSet<Guid>>,
+    chunks: BTreeMap<u64, (HashSet<Guid>, Vec<RestartPoint>)>,
 }
 
 impl Held {
     /// Prepares to read those of `guids` that are stored here.
     pub(super) fn read_back(&self, guids: &[Guid]) -> Result<ReadBack, Refusal> {
-        let mut chunks: BTreeMap<u64, HashSet<Guid>> = BTreeMap::new();
+        let mut chunks: BTreeMap<u64, (HashSet<Guid>, Vec<RestartPoint>)> = BTreeMap::new();
         for guid in guids {
             let Some(row) = read(self, |index| index.message(guid))? else { continue };
-            if let Some(chunk) = read(self, |index| index.chunk(row.chunk_id))? {
-                chunks.entry(chunk.offset).or_default().insert(*guid);
+            let Some(chunk) = read(self, |index| index.chunk(row.chunk_id))? else { continue };
+            let (wanted, points) = chunks.entry(chunk.offset).or_default();
+            if wanted.is_empty() {
+                *points = read(self, |index| index.restart_points(chunk.id))?;
             }
+            wanted.insert(*guid);
         }
         let path = self.writer.path().to_owned();
         let file = File::open(&path).map_err(StoreError::io(&path))?;
@@ -57,7 +60,8 @@ impl Held {
         let chunk = read(self, |index| index.chunk(row.chunk_id))?.ok_or(Refusal::Nonexistent)?;
         let path = self.writer.path();
         let file = File::open(path).map_err(StoreError::io(path))?;
-        script::read(&file, chunk.offset, row)
+        let points = read(self, |index| index.restart_points(chunk.id))?;
+        script::read(&file, chunk.offset, points, row)
             .map_err(StoreError::log(path))?
             .ok_or(Refusal::Nonexistent)
     }
@@ -73,9 +77,10 @@ impl ReadBack {
         mut take: impl FnMut(&mut Batch, &mut Staging) -> Result<(), Refusal>,
     ) -> Result<usize, Refusal> {
         let mut found = 0;
-        for (offset, mut wanted) in self.chunks {
+        for (offset, (mut wanted, points)) in self.chunks {
             let log = |error: LogError| Refusal::from(StoreError::log(&self.path)(error));
-            let mut reader = LogReader::open(&self.file, offset).map_err(log)?;
+            let reader = LogReader::open(&self.file, offset).map_err(log)?;
+            let mut reader = reader.resuming(&self.file, points);
             while !wanted.is_empty() {
                 let mut sink =
                     Sink { wanted: &mut wanted, staging, batch, open: None, error: None };
