@@ -97,9 +97,10 @@ class Workspace:
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )
 
-    def tool(self, maker, name, *words, conf=None, timeout=None):
-        """Runs a tool on this store: (wall, CPU seconds, peak resident octets), or `None`."""
-        command = [self.programs.load, "measure", "--", self.programs.tool(maker, name),
+    def tool(self, maker, name, *words, conf=None, timeout=None, mode="measure"):
+        """Runs a tool on this store: (wall, CPU seconds, peak resident octets), or `None`. In the
+        mode `restore` the load driver is the server that it restores to."""
+        command = [self.programs.load, mode, "--", self.programs.tool(maker, name),
                    "-C", conf or self.conf, *words]
         report = _report(command, timeout)
         if report is None:

@@ -8,18 +8,19 @@ from servers import fill
 USER = "tools0"
 
 
-def _compare(plan, table, workspace, label, words, conf=None, changes=False):
-    """A row for one tool; cyrbk's highest peak of memory."""
+def _compare(plan, table, workspace, label, words, conf=None, changes=False, size=0):
+    """A row for one tool on a store of `size` megabytes; cyrbk's highest peak of memory."""
+    timeout = plan.timeout(size)
     with table.figure(label) as figure:
         for _ in range(plan.rounds):
             if figure.is_over(plan.cap):
                 break
             for maker in (CYRUS, CYRBK):
-                cost = workspace.tool(maker, *words, conf=conf, timeout=plan.timeout)
+                cost = workspace.tool(maker, *words, conf=conf, timeout=timeout)
                 if cost is not None:
                     figure.add(maker, cost)
                 elif maker == CYRUS:
-                    figure.stopped((plan.timeout, None, None))
+                    figure.stopped((timeout, None, None))
                 else:
                     raise SystemExit(f"cyrbk did not end in time: {label}")
                 if changes:
@@ -45,7 +46,8 @@ def one_backup(plan, programs, root, table):
             ("compact, little stale", ["ctl_backups", "-F", "compact", "-u", USER], None, True),
             ("compact, all rewritten", ["ctl_backups", "-F", "compact", "-u", USER], combine, True),
         ):
-            peak = _compare(plan, table, workspace, f"{label}, {size} MB", words, conf, changes)
+            peak = _compare(plan, table, workspace, f"{label}, {size} MB", words, conf, changes,
+                            size)
             peaks.setdefault(label, {})[size] = peak
         workspace.remove()
     for label, by_size in peaks.items():

@@ -19,6 +19,7 @@ mod mail;
 mod mailbox;
 mod modes;
 mod process;
+mod restore;
 mod turns;
 
 use std::ffi::OsString;
@@ -78,6 +79,8 @@ enum Mode {
     Turns(turns::Turns),
     /// Connections that are logged in and say nothing.
     Idle(modes::Idle),
+    /// What a restoring program costs, with this one as the mail server that it restores to.
+    Restore(restore::Restore),
     /// No load: what a program costs to run.
     Measure { words: Vec<OsString> },
 }
@@ -93,6 +96,7 @@ fn main() -> anyhow::Result<()> {
         Mode::Ingest(args) => modes::ingest(&server, &mail()?, &args)?,
         Mode::Trickle(args) => modes::trickle(&server, &mail()?, &args)?,
         Mode::Idle(args) => modes::idle(&server, &args)?,
+        Mode::Restore(args) => restore::restore(&args)?,
         Mode::Measure { words } => modes::measure(&words)?,
     };
     println!("{report}");

@@ -62,7 +62,7 @@ pub(crate) struct Idle {
 }
 
 /// `name=value` words.
-pub(crate) struct Report(Vec<(&'static str, u128)>);
+pub(crate) struct Report(pub(crate) Vec<(&'static str, u128)>);
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -55,8 +55,12 @@ pub(crate) fn turns(server: &Server, mail: &Mail, args: &Turns) -> Result<()> {
         places.push(Place { csync, mailbox, pid, cpu: cpu_of(pid)? });
     }
     let mut out = std::io::stdout();
+    let count = places.len();
     for round in 0..WARM_UP + args.rounds {
-        for (number, place) in places.iter_mut().enumerate() {
+        for turn in 0..count {
+            // Each comes first, second, ... as often as the others.
+            let number = (usize::try_from(round)? + turn) % count;
+            let place = &mut places[number];
             let message = mail.message(&place.mailbox.name, 2_000_000_000 + round);
             place.csync.waited = Duration::ZERO;
             deliver(&mut place.csync, &mut place.mailbox, message)?;

@@ -106,6 +106,9 @@ fn for_each(
             return Ok(Exit::TempFail);
         }
     };
+    if selected.is_empty() && options.own_words && streams.err_is_terminal {
+        writeln!(streams.err, "no such backup in {}", settings.backup_db_path.display())?;
+    }
     let visit = |selected: &Selected, streams: &mut Streams<'_>| match selected {
         Selected::Backup(target) => visit(target, streams),
         Selected::Unknown { operand, why } => {
@@ -201,7 +204,7 @@ fn outcome_json(options: &Options, target: &Target, status: &str) -> Json {
 
 fn colour_of(status: &str) -> Colour {
     match status {
-        "ok" => Colour::Good,
+        done if done == "ok" || done.starts_with("ok, ") => Colour::Good,
         "skipped" | "locked" | "not done" => Colour::Faint,
         _ => Colour::Bad,
     }

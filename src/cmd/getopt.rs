@@ -4,7 +4,9 @@
 //! Options may stand before, between and behind operands; `--` ends them, and with
 //! `POSIXLY_CORRECT` so does the first operand. Short ones cluster (`-vj`), their
 //! argument is the rest of the word or the next word, whatever it looks like. Long
-//! ones may be abbreviated as long as that is unambiguous.
+//! ones may be abbreviated as long as that is unambiguous. Those that Cyrus does not have
+//! make none of its abbreviations ambiguous: they have no letter, but a number below the
+//! printable ones.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -187,7 +189,8 @@ impl Spec {
             return Ok(exact);
         }
         let matches = self.long.iter().filter(|long| long.name.as_bytes().starts_with(name));
-        let matches: Vec<_> = matches.collect();
+        let (cyrus, own): (Vec<_>, Vec<_>) = matches.partition(|long| long.short > b' ');
+        let matches = if cyrus.is_empty() { own } else { cyrus };
         match matches[..] {
             [only] => Ok(only),
             [] => Err(OptionError::UnknownLong(word.to_vec())),
@@ -213,6 +216,8 @@ mod tests {
             Long { name: "execute", argument: Argument::Required, short: b'x' },
             Long { name: "verb", argument: Argument::None, short: b'v' },
             Long { name: "verbose", argument: Argument::None, short: b'v' },
+            Long { name: "alter", argument: Argument::None, short: 1 },
+            Long { name: "alternate", argument: Argument::None, short: 2 },
         ],
     };
 
@@ -261,6 +266,7 @@ mod tests {
         assert_eq!(sorted("--al --stal=3 --execute cmd x", false), "A t=3 x=cmd|x");
         assert_eq!(sorted("--stale 24 --verb", false), "t v|24");
         assert_eq!(sorted("--execute=", false), "x=|");
+        assert_eq!(sorted("--a --al --alter --altern", false), "A A \u{1} \u{2}|");
         assert_eq!(sorted("--nosuch=1", false), "!unrecognized option '--nosuch=1'|");
         assert_eq!(sorted("--all=1", false), "!option '--all' doesn't allow an argument|");
         assert_eq!(sorted("--exec", false), "!option '--execute' requires an argument|");

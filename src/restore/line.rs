@@ -68,10 +68,7 @@ impl Exact<'_> {
 pub(super) fn create(target: &Target, local_only: bool) -> Vec<u8> {
     let mut printer = Printer::new(Literals::NonSync, command(local_only));
     printer.raw(b"UNIQUEID NIL MBOXNAME ").string(&target.name);
-    let first = target.sources.first().map(|source| &source.mailbox);
-    if let Some(letters) = first.and_then(|row| row.mboxtype.as_ref()) {
-        printer.raw(b" MBOXTYPE ").string(letters);
-    }
+    print_type(&mut printer, target);
     printer.raw(b" LAST_UID 0 HIGHESTMODSEQ 0 UIDVALIDITY 0");
     if let Some(partition) = &target.partition {
         printer.raw(b" PARTITION ").string(partition);
@@ -79,6 +76,7 @@ pub(super) fn create(target: &Target, local_only: bool) -> Vec<u8> {
     if let Some(acl) = &target.acl {
         printer.raw(b" ACL ").string(acl);
     }
+    let first = target.sources.first().map(|source| &source.mailbox);
     if let Some(options) = first.and_then(|row| row.options.as_ref()) {
         printer.raw(b" OPTIONS ").string(options);
     }
@@ -87,13 +85,22 @@ pub(super) fn create(target: &Target, local_only: bool) -> Vec<u8> {
 }
 
 /// `MAILBOX`, for RESTORE: more messages in a mailbox that is there, which get new UIDs.
-pub(super) fn append(name: &[u8], records: &[RecordRow], local_only: bool) -> Vec<u8> {
+/// A server refuses them if they come without the type that the mailbox has.
+pub(super) fn append(target: &Target, records: &[RecordRow], local_only: bool) -> Vec<u8> {
     let mut printer = Printer::new(Literals::NonSync, command(local_only));
-    printer.raw(b"UNIQUEID NIL MBOXNAME ").string(name);
+    printer.raw(b"UNIQUEID NIL MBOXNAME ").string(&target.name);
+    print_type(&mut printer, target);
     printer.raw(b" LAST_UID 0 HIGHESTMODSEQ 0 UIDVALIDITY 0");
     // UIDs have to ascend; which ones they are does not matter.
     print_records(&mut printer, records, |i, _| i as u32 + 1);
     printer.into_text()
+}
+
+fn print_type(printer: &mut Printer, target: &Target) {
+    let first = target.sources.first().map(|source| &source.mailbox);
+    if let Some(letters) = first.and_then(|row| row.mboxtype.as_ref()) {
+        printer.raw(b" MBOXTYPE ").string(letters);
+    }
 }
 
 fn command(local_only: bool) -> Vec<u8> {

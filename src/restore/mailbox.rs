@@ -224,7 +224,7 @@ impl Mailbox<'_> {
             let (batch, later) = rest.split_at(batch_len(rest));
             let records = self.upload(&partition, &names, batch)?;
             let local_only = self.job.request.local_only;
-            self.client.restore(&line::append(&self.target.name, &records, local_only))?;
+            self.client.restore(&line::append(self.target, &records, local_only))?;
             self.done(records.len())?;
             rest = later;
         }

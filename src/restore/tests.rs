@@ -223,7 +223,12 @@ fn lines_are_what_servers_understand() {
     });
     assert_eq!(read, sent.collect::<Vec<_>>());
     assert!(read.iter().any(|record| record.2));
-    let more = String::from_utf8(line::append(b"user.x", &records.exact[..2], true)).unwrap();
-    assert!(more.starts_with("LOCAL_MAILBOX %(UNIQUEID NIL MBOXNAME user.x "), "{more}");
+    let more = String::from_utf8(line::append(target, &records.exact[..2], true)).unwrap();
+    assert!(more.starts_with("LOCAL_MAILBOX %(UNIQUEID NIL MBOXNAME user.alice LAST"), "{more}");
     assert!(more.contains("RECORD (%(UID 1 ") && more.contains(" %(UID 2 "), "{more}");
+    // A server compares the type of a mailbox that is there.
+    let mut calendar = plan;
+    calendar.targets[0].sources[0].mailbox.mboxtype = Some(b"c".to_vec());
+    let more = line::append(&calendar.targets[0], &records.exact[..2], false);
+    assert!(more.starts_with(b"MAILBOX %(UNIQUEID NIL MBOXNAME user.alice MBOXTYPE c LAST"));
 }

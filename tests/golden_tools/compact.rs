@@ -257,6 +257,19 @@ fn dry_run_json_and_locks() {
     assert_eq!(ran.code, 0, "{}", ran.err_text());
     assert!(ran.out_text().starts_with("compact carol: would keep 5 of 11 chunks, "), "{ran:?}");
     assert_eq!(fs::read(&path).unwrap(), before);
+    for (words, status) in [(&["--dry-run"][..], "not done"), (&[], "ok")] {
+        let mut command = site.command(Path::new(env!("CARGO_BIN_EXE_cyrbk")));
+        command.args(["compact", "-C", conf, "--json", "carol"]).args(words);
+        let ran = crate::site::wait(command);
+        let figures = format!(
+            "\"status\": \"{status}\",\n  \"chunks\": 11,\n  \"chunks_dropped\": 6,\n  \
+             \"chunks_unchanged\": 0,\n  \"octets_before\": {},\n  \"octets_after\": ",
+            before.len()
+        );
+        assert!(ran.code == 0 && ran.out_text().contains(&figures), "{ran:?}");
+    }
+    let after = fs::metadata(&path).unwrap().len();
+    assert!(after < before.len() as u64, "{after}");
     let ran = site.ours("ctl_backups", &["-j", "compact", "erin@virt.example"]);
     assert!(ran.out_text().ends_with("\"status\": \"skipped\"\n}\n"), "{}", ran.out_text());
     assert_eq!(ran.code, 75);

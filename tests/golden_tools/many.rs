@@ -123,6 +123,11 @@ fn colour_is_for_those_who_can_see_it() {
         let json = on_terminal(&site, &line.replace(" -C", " --json -C"), &[]);
         assert!(!json.contains('\x1b') && json.contains("\"userid\": \"bob\""), "{json:?}");
     }
+    let line = format!("{cyrbk} compact --force bob -C {conf}");
+    let said = on_terminal(&site, &line, &[]);
+    assert!(said.starts_with("compact bob: \x1b[32mok, ") && said.contains("B stay"), "{said}");
+    let line = format!("{cyrbk} list --prefix nobody -C {conf}");
+    assert!(on_terminal(&site, &line, &[]).starts_with("no such backup in "));
     let line = format!("{} -C {conf} verify bob", site.path().join("bin/ctl_backups").display());
     assert_eq!(on_terminal(&site, &line, &[]), "verify bob: ok\r\n");
 }

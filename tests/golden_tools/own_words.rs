@@ -5,6 +5,8 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Stdio;
 
+use rusqlite::Connection;
+
 use crate::site::{Ran, Site, wait};
 
 fn cyrbk(site: &Site, line: &str) -> Ran {
@@ -149,6 +151,69 @@ fn options_may_stand_behind_what_is_shown() {
         let ran = wait(command);
         assert_eq!(ran.code, 0, "{line}: {}", ran.err_text());
         assert_eq!(ran, cyrbk(&site, same), "{line}");
+    }
+}
+
+/// Documents one behind the other; each begins and ends at the margin.
+fn documents(ran: &Ran) -> Vec<String> {
+    let text = String::from_utf8(ran.out.clone()).unwrap();
+    let (mut documents, mut document) = (Vec::new(), String::new());
+    for line in text.lines() {
+        document.push_str(line);
+        document.push('\n');
+        if ["}", "]", "[]", "{}"].contains(&line) {
+            documents.push(std::mem::take(&mut document));
+        }
+    }
+    assert_eq!(document, "", "standard output holds nothing but JSON");
+    documents
+}
+
+/// Whatever is asked for, and whether it is there or not.
+#[test]
+fn json_is_json() {
+    let site = Site::of_fixture("main");
+    let odd = b"Subject: \"quoted\" \\ \x01\x1b[2J \xe9\r\nFrom: =?utf-8?q?=22=5C=00=FF?=\r\n\r\nx";
+    site.store_message("o\"dd\\", &crate::damage::guid(odd), odd);
+    let judge = Connection::open_in_memory().unwrap();
+    for (line, count) in [
+        ("list", 10),
+        ("list nobody bob", 1),
+        ("stat --all", 10),
+        ("verify --all", 10),
+        ("verify --all --quick", 10),
+        ("verify --cyrus bob carol", 2),
+        ("verify --file /nonexistent", 1),
+        ("compact --dry-run --all", 10),
+        ("compact --force bob nobody", 1),
+        ("reindex bob carol", 2),
+        ("reconstruct --dry-run", 10),
+        ("lock bob --execute true", 1),
+        ("lock --file /nonexistent", 1),
+        ("move bob one --dry-run", 1),
+        ("move bob one", 1),
+        ("delete ben", 1),
+        ("delete ben --force", 1),
+        ("show bob chunks", 1),
+        ("show alice mailboxes", 1),
+        ("show alice messages", 1),
+        ("show o\"dd\\ messages", 1),
+        ("show alice messages in user.alice", 1),
+        ("search alice --subject re", 1),
+        ("search alice --subject nothing-of-that-kind", 1),
+        ("search o\"dd\\", 1),
+        ("restore localhost alice --all --dry-run", 1),
+        ("restore localhost --all-users --dry-run", 9),
+        ("restore localhost:1 bob --all", 1),
+        ("passwd --delete nobody", 0),
+    ] {
+        let ran = cyrbk(&site, &format!("{line} --json"));
+        let documents = documents(&ran);
+        assert_eq!(documents.len(), count, "{line}: {}{}", ran.out_text(), ran.err_text());
+        for document in documents {
+            let valid = judge.query_row("SELECT json_valid(?)", [&document], |row| row.get(0));
+            assert_eq!(valid, Ok(1), "{line}: {document}");
+        }
     }
 }
 

@@ -13,9 +13,9 @@ use crate::site::{ADMIN, PASSWORD, add_account, server_conf, start_master};
 use crate::workspace::{Workspace, free_port};
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
-/// The same, for STARTTLS at both doors.
-pub(crate) const TLS: [&str; 2] =
-    ["tls_server_cert: ROOT/cert.pem", "tls_server_key: ROOT/key.pem"];
+/// The same, for STARTTLS at both doors, which newer servers only offer if they are told to.
+pub(crate) const TLS: [&str; 3] =
+    ["tls_server_cert: ROOT/cert.pem", "tls_server_key: ROOT/key.pem", "allowstarttls: yes"];
 
 /// See the module. Stopped on drop.
 pub(crate) struct Replica {

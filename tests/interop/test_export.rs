@@ -32,6 +32,8 @@ impl Scene {
         let tls = [
             format!("tls_server_cert: {}", cert.display()),
             format!("tls_server_key: {}", key.display()),
+            // Newer servers do not by default.
+            "allowstarttls: yes".to_owned(),
         ];
         let server = BackupServer::start(cyrus, Maker::Cyrbk, &["tom", "ann"]);
         let channel = Channel::new("tested", server.port, false);

@@ -3,8 +3,11 @@
 use std::io;
 use std::path::Path;
 
-use super::{Options, Outcome, for_each, write_outcome};
+use super::{Options, Outcome, for_each, outcome_json, write_outcome};
+use crate::cmd::json::Json;
+use crate::cmd::people::octets;
 use crate::cmd::report::store_error;
+use crate::cmd::select::Target;
 use crate::cmd::time::now;
 use crate::cmd::{Exit, Stop, Streams, tool_log};
 use crate::config::Settings;
@@ -29,8 +32,14 @@ pub(super) fn run(
         );
         report.written?;
         tell_syslog(&target.path, &result);
-        let (status, outcome) = status(&result);
-        write_outcome(options, target, &status, streams.out)?;
+        let (mut status, outcome) = status(&result);
+        if let (true, Ok(compact::Outcome::Done { figures, .. })) = (options.for_people, &result) {
+            gained(&mut status, figures);
+        }
+        match figures(options, &result) {
+            Some((status, figures)) => json(options, target, status, figures).write(streams.out)?,
+            None => write_outcome(options, target, &status, streams.out)?,
+        }
         Ok(outcome)
     })
 }
@@ -82,6 +91,42 @@ fn status(result: &Result<compact::Outcome, CompactError>) -> (String, Outcome) 
             (format!("failed ({})", store_error(error)), Outcome::Failed)
         }
         Err(error) => (format!("failed ({error})"), Outcome::Failed),
+    }
+}
+
+/// What JSON tells that Cyrus's does not have: by cyrbk's own words, and of a dry run.
+fn figures<'r>(
+    options: &Options,
+    result: &'r Result<compact::Outcome, CompactError>,
+) -> Option<(&'static str, &'r Figures)> {
+    match result {
+        Ok(compact::Outcome::Planned(figures)) if options.json => Some(("not done", figures)),
+        Ok(compact::Outcome::Done { figures, damages, .. })
+            if options.json && options.own_words && damages.is_empty() =>
+        {
+            Some(("ok", figures))
+        }
+        _ => None,
+    }
+}
+
+fn json(options: &Options, target: &Target, status: &str, figures: &Figures) -> Json {
+    let Figures { chunks, dropped, unchanged, octets_before, octets_after } = *figures;
+    let number = |number: u64| Json::Integer(i64::try_from(number).unwrap_or(i64::MAX));
+    let mut object = outcome_json(options, target, status);
+    object.push("chunks", number(chunks as u64));
+    object.push("chunks_dropped", number(dropped as u64));
+    object.push("chunks_unchanged", number(unchanged as u64));
+    object.push("octets_before", number(octets_before));
+    object.push("octets_after", number(octets_after));
+    object
+}
+
+/// `ok, 5.6 kB of 29.2 kB stay`
+fn gained(status: &mut String, figures: &Figures) {
+    if status == "ok" {
+        let (before, after) = (octets(figures.octets_before), octets(figures.octets_after));
+        *status = format!("ok, {after} of {before} stay");
     }
 }
 

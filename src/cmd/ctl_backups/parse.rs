@@ -293,6 +293,9 @@ mod tests {
         ] {
             assert_eq!(parse_line(line), Err(Misuse), "{line}");
         }
+        // As with 3.10, which has neither --jobs nor --deep and --dry-run.
+        assert!(parse_line("list --j").unwrap().json);
+        assert_eq!(parse_line("list --d x").unwrap().mode, Some(Mode::Domains));
         for line in ["compact -c -t1 -F -V -w -S x", "lock", "lock -s x", "reconstruct", "list -D"]
         {
             assert!(parse_line(line).is_ok(), "{line}");

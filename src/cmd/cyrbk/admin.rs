@@ -128,7 +128,9 @@ Examples:
   cyrbk reconstruct
 
 Whose a file is, its lines say. An entry that leads to a file stays; what is not
-clear is listed (75).")]
+clear is listed (75) and yours to decide: look into the files with
+`cyrbk show --file FILE mailboxes`, move what is not wanted out of the partition together
+with its .index, and run this again.")]
 pub(super) struct ReconstructArgs {
     #[command(flatten)]
     config: ConfigArg,

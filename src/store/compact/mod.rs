@@ -191,6 +191,9 @@ pub fn run(
     }
     survey.damages.iter().for_each(|damage| sink(Event::Damage(damage)));
     if !is_worth_it {
+        if survey.damages.is_empty() {
+            plan::remember(&survey.scratch, index).map_err(fault())?;
+        }
         return Ok(Outcome::Skipped);
     }
     let figures = figures(&plan, len_file);

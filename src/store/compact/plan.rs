@@ -79,6 +79,9 @@ impl Plan {
                 NoteKind::Rename if !restated.is_empty() => scratch.drop_line(note.line)?,
                 _ => scratch.keep_line(note.line)?,
             }
+            if matches!(note.kind, NoteKind::Unmailbox | NoteKind::Script | NoteKind::Expunge) {
+                scratch.hold_line(note.line, note.ts)?;
+            }
             has_expunge |= note.kind == NoteKind::Expunge;
             Ok(())
         })?;
@@ -142,6 +145,16 @@ impl Plan {
         plan.is_worth_it = gain.is_worth_it();
         Ok(plan)
     }
+}
+
+/// Remembers in `index` which of its chunks stay for lines that no row of it points at.
+pub(super) fn remember(scratch: &Index, index: &Index) -> Result<(), IndexError> {
+    index.begin()?;
+    for kept in kept(scratch) {
+        let source = kept?.source;
+        index.need_chunk(source.id, &scratch.held_times(&source.lines)?)?;
+    }
+    index.commit()
 }
 
 /// The chunks of which something stays, in the order of the file.

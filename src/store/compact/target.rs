@@ -258,6 +258,12 @@ impl<'a> Target<'a> {
         ended.map_err(StoreError::index(self.path))
     }
 
+    /// The last line stays for what was deleted or expunged then.
+    pub(super) fn hold(&self, time: Option<i64>) -> Result<()> {
+        let held = self.index.need_chunk(self.last_id, time.as_slice());
+        held.map_err(StoreError::index(self.path))
+    }
+
     /// A line of a copied chunk has this time stamp.
     pub(super) fn pass(&mut self, ts: i64) {
         self.last_ts = self.last_ts.max(ts);

@@ -245,6 +245,8 @@ impl<'a> Act<'a> {
             let point = RestartPoint { offset_file, ..point };
             self.target.index.add_restart_point(id, point).map_err(self.fault())?;
         }
+        let held = self.source.survey.scratch.held_times(&source.lines).map_err(self.fault())?;
+        self.target.index.need_chunk(id, &held).map_err(self.fault())?;
         let totals = MemberTotals { len_plain: source.length, data_sha1: source.data_sha1.clone() };
         Ok(self.target.end_row(id, self.target.last_ts(), &totals)?)
     }
@@ -280,6 +282,7 @@ impl<'a> Act<'a> {
             let wanted = wanted.map_err(self.fault())?;
             for number in lines {
                 self.rewrite_line(number, &mut reader, &wanted, pipe)?;
+                self.target.hold(wanted.held.get(&number).copied())?;
                 if let Some(len) = self.target.len_open()
                     && self.sizes.splits_here(source.length, len)
                 {

@@ -11,6 +11,7 @@ mod by_chunk;
 mod doubt;
 mod figures;
 mod moment;
+mod needed;
 mod own;
 mod provenance;
 mod read;

@@ -25,6 +25,8 @@ pub struct Wanted {
     pub messages: HashMap<i64, HashSet<Guid>>,
     /// UIDs whose records stay, by line.
     pub uids: HashMap<i64, HashSet<u32>>,
+    /// Lines that no row points at, and for what time they stay: see [`super::needed`].
+    pub held: HashMap<i64, i64>,
 }
 
 /// The truth of all mailboxes: `mailbox_id, uid, line, expunged, guid`.
@@ -101,7 +103,8 @@ impl Index {
              (line, uid)) WITHOUT ROWID;
              CREATE TABLE kept_message(line INTEGER NOT NULL, guid TEXT NOT NULL, PRIMARY KEY \
              (line, guid)) WITHOUT ROWID;
-             CREATE TABLE kept_line(line INTEGER PRIMARY KEY);",
+             CREATE TABLE kept_line(line INTEGER PRIMARY KEY);
+             CREATE TABLE held_line(line INTEGER PRIMARY KEY, ts INTEGER NOT NULL);",
         )?;
         step(format!(
             "INSERT INTO kept_mailbox SELECT id, last_chunk_id FROM mailbox WHERE {}",
@@ -116,9 +119,13 @@ impl Index {
         self.db.execute_batch(
             "CREATE INDEX kept_record_guid ON kept_record(guid);
              INSERT OR IGNORE INTO kept_item SELECT line, uid FROM kept_record;
-             INSERT OR IGNORE INTO kept_item SELECT min(e.line), e.uid FROM expunge_item e
+             CREATE TEMP TABLE first_expunged AS SELECT min(e.line) AS line, e.uid AS uid,
+             e.ts AS ts FROM expunge_item e
              JOIN kept_record k ON k.mailbox_id = e.mailbox_id AND k.uid = e.uid
              WHERE k.expunged = e.ts AND e.line < k.line GROUP BY e.mailbox_id, e.uid;
+             INSERT OR IGNORE INTO kept_item SELECT line, uid FROM first_expunged;
+             INSERT OR IGNORE INTO held_line SELECT line, ts FROM first_expunged;
+             DROP TABLE first_expunged;
              INSERT INTO kept_message SELECT chunk_id, guid FROM message
              WHERE guid IN (SELECT guid FROM kept_record);
              INSERT OR IGNORE INTO kept_line SELECT line FROM kept_mailbox;
@@ -209,6 +216,10 @@ impl Index {
         for (line, uid) in self.rows(query, range, |row| Ok((row.get(0)?, row.get(1)?)))? {
             wanted.uids.entry(line).or_default().insert(uid);
         }
+        let query = "SELECT line, ts FROM held_line WHERE line >= ?1 AND line < ?2";
+        let held =
+            self.rows(query, range, |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)));
+        wanted.held.extend(held?);
         Ok(wanted)
     }
 
@@ -262,18 +273,21 @@ impl Index {
     /// and nothing in a mailbox whose retention is over.
     pub fn live_chunks(&self, since: Option<i64>, mut tell: impl FnMut(u64, bool)) -> Result<()> {
         let query = format!(
-            "WITH box AS (SELECT id, last_chunk_id FROM mailbox WHERE {deleted}),
-             record AS (SELECT line, guid FROM ({TRUTH}) WHERE {expunged}
+            "WITH box AS (SELECT id, last_chunk_id, deleted FROM mailbox WHERE {deleted}),
+             record AS (SELECT line, guid, expunged FROM ({TRUTH}) WHERE {expunged}
              AND mailbox_id IN (SELECT id FROM box)),
              live AS (SELECT last_chunk_id FROM box UNION SELECT line FROM record
              UNION SELECT chunk_id FROM message WHERE guid IN (SELECT guid FROM record)
              UNION SELECT last_chunk_id FROM subscription WHERE {unsubscribed}
              UNION SELECT last_chunk_id FROM seen
-             UNION SELECT chunk_id FROM sieve WHERE {deleted})
+             UNION SELECT chunk_id FROM sieve WHERE {deleted}
+             UNION SELECT chunk_id FROM cyrbk_needed WHERE {needed} AND ts IN (SELECT deleted
+             FROM box UNION ALL SELECT deleted FROM sieve UNION ALL SELECT expunged FROM record))
              SELECT COALESCE(length, 0), id IN live FROM chunk ORDER BY id",
             deleted = unexpired("deleted"),
             expunged = unexpired("expunged"),
             unsubscribed = unexpired("unsubscribed"),
+            needed = unexpired("ts"),
         );
         let mut statement = self.db.prepare(&query)?;
         let mut rows = statement.query([since])?;

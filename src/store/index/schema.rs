@@ -147,12 +147,13 @@ fn look(db: &Connection) -> rusqlite::Result<(i64, HashSet<String>)> {
 }
 
 /// The tables that [`own_tables`] makes.
-const OWN_TABLES: [&str; 9] = [
+const OWN_TABLES: [&str; 10] = [
     "cyrbk_active_sieve",
     "cyrbk_annotation",
     "cyrbk_compacted",
     "cyrbk_doubt",
     "cyrbk_mailbox",
+    "cyrbk_needed",
     "cyrbk_quota",
     "cyrbk_record",
     "cyrbk_restart",
@@ -168,6 +169,7 @@ fn own_tables(db: &Connection) -> Result<(), SchemaError> {
     super::truth::create(db)?;
     super::own::create(db)?;
     super::doubt::create(db)?;
+    super::needed::create(db)?;
     super::restart::create(db)
 }
 

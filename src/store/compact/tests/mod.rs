@@ -13,7 +13,7 @@ use super::replace::die_at;
 use super::{Outcome, Sizes, run};
 use crate::lock::Wait;
 use crate::store::append::Writer;
-use crate::store::backup::Backup;
+use crate::store::backup::{Backup, with_suffix};
 use crate::store::data_file;
 use crate::store::verify;
 use crate::wire::own::{Compacted, Own};
@@ -143,6 +143,53 @@ fn deletions_last_although_their_chunk_holds_nothing_else() {
     let (events, _) = site.compact(&site.policy(Some(end)));
     assert_eq!(events, ["Keeping([1, 2])"]);
     assert_eq!(site.seen(None).mailbox_names(), ["user.a.0"]);
+}
+
+/// How many chunks there are, as far as rows say, with nothing of the present state.
+fn dead_chunks(site: &Site, since: i64) -> usize {
+    let backup = Backup::open(&site.path, Wait::No).unwrap();
+    let mut dead = 0;
+    backup.index().live_chunks(Some(since), |_, is_live| dead += usize::from(!is_live)).unwrap();
+    dead
+}
+
+#[test]
+fn chunks_that_hold_only_deletions_are_known_without_reading_the_log() {
+    let mut history = simple_history();
+    // The same record again: the first one says since when it is expunged.
+    history.push((5, Op::Mailbox(0, 0, 5, vec![(2, 2, true)])));
+    let unforced = |site: &Site, since| {
+        let policy = site.policy(Some(since));
+        site.compact(&super::Policy { force: false, ..policy }).1
+    };
+    for (forced, dead) in [(true, 0), (false, 2)] {
+        let site = Site::new();
+        let end = site.write(&history);
+        assert_eq!(dead_chunks(&site, START), 2);
+        if forced {
+            site.compact(&site.policy(Some(START)));
+        }
+        assert_eq!(dead_chunks(&site, START), dead);
+        assert_eq!(unforced(&site, START), Outcome::Skipped);
+        assert_eq!(dead_chunks(&site, START), 0);
+        let before = fs::read(with_suffix(&site.path, ".index")).unwrap();
+        assert_eq!(unforced(&site, START), Outcome::Skipped);
+        assert!(fs::read(with_suffix(&site.path, ".index")).unwrap() == before);
+        // As long as what they delete is there.
+        assert_eq!(dead_chunks(&site, START + 10), 1);
+        assert_eq!(dead_chunks(&site, end), 2);
+        assert!(matches!(unforced(&site, end), Outcome::Done { .. }));
+        assert_eq!(dead_chunks(&site, end), 0);
+    }
+    // A mailbox that is back is no reason to keep the line that deleted it.
+    let site = Site::new();
+    let mut history = simple_history();
+    history.retain(|(_, op)| !matches!(op, Op::Unsieve(_)));
+    site.write(&history);
+    site.compact(&site.policy(Some(START)));
+    assert_eq!(dead_chunks(&site, START), 0);
+    site.write(&[(100, Op::Mailbox(1, 1, 5, vec![]))]);
+    assert_eq!(dead_chunks(&site, START), 1);
 }
 
 #[test]

@@ -81,8 +81,8 @@ impl Lease {
     /// A client that cannot bring about what it wants asks for the same again (GET USER, and from
     /// 3.12 GET MAILBOXES), gives up the third time, and so for ever: with `-O` if it has purged
     /// more than the backup knows of, before 3.12 if two mailboxes have changed names. So with
-    /// `-O` the second time, else the third time in a row, it is told of the first mailbox only, then of
-    /// the second only: what it is not told of it sends whole. Gives the one to be told.
+    /// `-O` the second time, else the third time in a row, it is told of the first mailbox only,
+    /// then of the second only: what it is not told of it sends whole. Gives the one to be told.
     fn only_one_to_be_told(&mut self, question: Vec<u8>) -> Option<usize> {
         let count = if self.asked.0 == question { self.asked.1 + 1 } else { 1 };
         self.asked = (question, count);
