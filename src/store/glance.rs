@@ -1,7 +1,7 @@
 //! What a listing tells of a backup, for as little as possible.
 //!
-//! Under the lock under which [`Backup::open`] reads. A backup that is in order is looked at
-//! without SQLite; anything else is opened as ever, which sets it right or says what is wrong.
+//! Under the lock under which [`Backup::open`] reads. Of a backup that is in order two rows of the
+//! index are read; anything else is opened as ever, which sets it right or says what is wrong.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -73,8 +73,7 @@ impl Glance {
     }
 }
 
-/// `None` if there is something to be set right, or to be noted in the index, or SQLite is needed
-/// to know.
+/// `None` if there is something to be set right, or to be noted in the index.
 fn in_order(path: &Path, file: File) -> std::io::Result<Option<InOrder>> {
     if with_suffix(path, ".index.new").exists() {
         return Ok(None);
@@ -113,7 +112,7 @@ mod tests {
         writer
     }
 
-    /// What is seen, and whether without SQLite.
+    /// What is seen, and whether at a glance.
     fn look(path: &Path) -> (u64, Option<i64>, bool) {
         let seen = Glance::open(path, Wait::No).unwrap();
         assert!(seen.check(&mut |_| {}).unwrap());
@@ -123,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_order_needs_no_sqlite_and_what_is_not_is_set_right() {
+    fn what_is_in_order_is_glanced_at_and_what_is_not_is_set_right() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("data");
         let len = || std::fs::metadata(&path).unwrap().len();

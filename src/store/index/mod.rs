@@ -8,9 +8,9 @@
 mod apply;
 mod audit;
 mod by_chunk;
-mod direct;
 mod doubt;
 mod figures;
+mod last_rows;
 mod moment;
 mod needed;
 mod own;
@@ -33,8 +33,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, ToSql, 
 
 pub use apply::Position;
 pub use audit::{Cell, Rows, Table, TableSum, UnsentRow};
-pub(in crate::store) use direct::last_rows;
 pub use figures::Place;
+pub(in crate::store) use last_rows::last_rows;
 pub use own::{ActiveRow, AnnotationRow};
 pub use provenance::Wanted;
 pub use read::{MailboxRow, MessageRow, RecordRow, SeenRow, SieveRow};

@@ -247,11 +247,15 @@ impl Lease {
             self.open.push(held);
             return Ok(self.open.len() - 1);
         }
-        if let Some(at) = self.lingering.iter().position(|held| held.key == key) {
-            self.open.push(self.lingering.remove(at));
+        let mut lingering = std::mem::take(&mut self.lingering);
+        let again = lingering.iter().position(|held| held.key == key);
+        let again = again.map(|at| lingering.remove(at));
+        // While one is in use no time is counted for others: their locks would stay.
+        self.closing.begin(lingering);
+        if let Some(held) = again {
+            self.open.push(held);
             return Ok(self.open.len() - 1);
         }
-        self.closing.begin(std::mem::take(&mut self.lingering));
         self.closing.wait_for(key);
         self.make_room()?;
         let writer = patiently(LINGERING, || self.open_writer(key)).inspect_err(|refusal| {

@@ -109,6 +109,21 @@ fn a_backup_lingers_after_restart_for_the_same_session_only() {
 }
 
 #[test]
+fn one_that_is_asked_for_again_keeps_no_other_locked() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut lease = lease(dir.path());
+    let paths = ["tom", "ann"].map(|user| {
+        assert!(subscribe(&mut lease, user, "first").starts_with("OK"));
+        lease.open.last().unwrap().writer.path().to_owned()
+    });
+    assert_eq!(ask(&mut lease, Work::Restart), "OK Restarting\r\n");
+    assert!(subscribe(&mut lease, "tom", "second").starts_with("OK"));
+    lease.closing.wait();
+    assert!(matches!(Writer::open(&paths[0], 1), Err(StoreError::Locked(_))));
+    assert_eq!(Writer::open(&paths[1], 1).unwrap().index().subscriptions().unwrap().len(), 1);
+}
+
+#[test]
 fn users_in_turn_find_their_backups_as_they_left_them() {
     let dir = tempfile::tempdir().unwrap();
     let mut lease = lease(dir.path());
