@@ -14,7 +14,7 @@ use super::{CYRBK, Rolling};
 const MESSAGES: u64 = 15_000;
 /// What caches, not yet full in the small store, and the allocator may add, in octets. What is
 /// held for each message, however little, comes to more than that.
-const SLACK: u64 = 24 << 20;
+const SLACK: u64 = 32 << 20;
 /// Messages in one line, and then records.
 const PORTION: u64 = 1_000;
 
