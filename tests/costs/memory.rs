@@ -14,14 +14,14 @@ use super::{CYRBK, Rolling};
 const MESSAGES: u64 = 15_000;
 /// What caches, not yet full in the small store, and the allocator may add, in octets. What is
 /// held for each message, however little, comes to more than that.
-const SLACK: u64 = 24 << 20;
+const SLACK: u64 = 32 << 20;
 /// Messages in one line, and then records.
 const PORTION: u64 = 1_000;
 
 impl Rolling {
     /// Very many messages, so small that what is kept for each of them counts.
     fn fill_with_small_ones(&mut self, numbers: std::ops::Range<u64>) {
-        let user = self.user;
+        let user = self.user.clone();
         for first in numbers.clone().step_by(PORTION as usize) {
             self.ask(format!("GET USER {user}\r\n"));
             let (mut line, mut records) = (b"APPLY MESSAGE (".to_vec(), Vec::new());

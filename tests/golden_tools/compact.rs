@@ -129,7 +129,8 @@ fn large_chunks_are_split() {
     compare_set("compacted-split");
 }
 
-/// Lines of all chunks, without their messages' bodies.
+/// Lines of all chunks, except that each message has one of its own, without its body: in which
+/// order messages come in a line, and which share one, means nothing.
 fn lines(path: &Path) -> Vec<String> {
     let backup = Backup::open(path, Wait::No).unwrap();
     let mut text = Vec::new();
@@ -138,7 +139,10 @@ fn lines(path: &Path) -> Vec<String> {
     }
     let text = String::from_utf8_lossy(&text).into_owned();
     let lines = text.split("\r\n").filter(|line| line.contains(" APPLY "));
-    lines.map(str::to_owned).collect()
+    let lines = lines.filter(|line| !line.contains(" APPLY MESSAGE ")).map(str::to_owned);
+    let messages = backup.index().messages().unwrap().into_iter();
+    let messages = messages.map(|row| format!("0000000000 APPLY MESSAGE {}", row.guid.unwrap()));
+    lines.chain(messages).collect()
 }
 
 /// A line without its records.

@@ -25,9 +25,9 @@ use crate::wire::dlist::FileHeader;
 const PIECE: usize = 128 * 1024;
 /// Pieces of one chunk that may wait.
 const WAITING: usize = 4;
-/// Pieces that are held back until it is known that the chunk is whole. A larger one is
+/// Octets of lines that are held back until it is known that the chunk is whole. A larger one is
 /// inflated once more to find out.
-const HELD: usize = 32;
+const HELD: usize = 32 * PIECE;
 
 /// Chunks that a caller knows of at a time.
 pub(super) const PAGE: usize = 256;
@@ -234,13 +234,15 @@ struct Held<'s> {
     source: Source<'s>,
     offset: u64,
     pieces: Vec<Vec<Taken>>,
+    /// In them.
+    octets: usize,
     is_sound: bool,
     is_broken: bool,
 }
 
 impl<'s> Held<'s> {
     fn new(source: Source<'s>, offset: u64) -> Held<'s> {
-        Held { source, offset, pieces: Vec::new(), is_sound: false, is_broken: false }
+        Held { source, offset, pieces: Vec::new(), octets: 0, is_sound: false, is_broken: false }
     }
 
     /// Whether to go on.
@@ -248,8 +250,10 @@ impl<'s> Held<'s> {
         if self.is_sound {
             return tell(lines);
         }
+        let octets = |taken: &Taken| taken.line.text().len() + size_of::<Taken>();
+        self.octets += lines.iter().map(octets).sum::<usize>();
         self.pieces.push(lines);
-        if self.pieces.len() < HELD {
+        if self.octets < HELD {
             return true;
         }
         self.is_sound = replay::totals(self.source.file, self.offset, u64::MAX).is_ok();
