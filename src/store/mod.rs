@@ -35,6 +35,7 @@ mod restart;
 mod salvage;
 pub mod script;
 pub mod search;
+mod similar;
 pub mod staging;
 pub mod stat;
 pub mod survey;

@@ -99,6 +99,8 @@ enum State {
     /// Behind `%{`; the text is gathered in `header`.
     FileHeader {
         quoted: bool,
+        /// Behind a backslash in a quoted text.
+        escaped: bool,
     },
     Body {
         left: u64,
@@ -219,13 +221,14 @@ impl Framer {
             State::LiteralHeader if in_literal_header(c) => {
                 self.gather(c, LITERAL_HEADER_MAX, State::LiteralHeader)
             }
-            State::FileHeader { quoted } => {
-                let quoted = quoted ^ (c == b'"');
-                self.gather(c, FILE_HEADER_MAX, State::FileHeader { quoted })
+            State::FileHeader { quoted, escaped } => {
+                let quoted = quoted ^ (c == b'"' && !escaped);
+                let escaped = quoted && !escaped && c == b'\\';
+                self.gather(c, FILE_HEADER_MAX, State::FileHeader { quoted, escaped })
             }
             State::Percent if c == b'{' => {
                 self.header = b"%{".to_vec();
-                State::FileHeader { quoted: false }
+                State::FileHeader { quoted: false, escaped: false }
             }
             State::Percent if c == b'(' => State::Start,
             State::Start if c == b'{' => {
@@ -256,7 +259,7 @@ impl Framer {
                     return self.literal_start(length, waits);
                 }
             }
-            State::FileHeader { quoted: false } => {
+            State::FileHeader { quoted: false, .. } => {
                 let text = without_cr(&self.header);
                 if let Some(header) = FileHeader::parse(text) {
                     return self.body_start(header);

@@ -7,6 +7,7 @@
 #[allow(dead_code)]
 mod client;
 mod counts;
+mod memory;
 #[path = "../crash/server.rs"]
 #[allow(dead_code)]
 mod server;
@@ -22,6 +23,7 @@ use client::{Client, apply_message, guid};
 use counts::{Io, Trace};
 use server::{Running, Server};
 
+const CYRBK: &str = env!("CARGO_BIN_EXE_cyrbk");
 /// Rounds that are counted.
 const ROUNDS: u64 = 10;
 /// A user whose mail is replicated in the words of `sync_client`.

@@ -173,6 +173,26 @@ fn after_a_purge_with_a_client_that_may_not_copy_back() {
     let _ = scene.settle(&["-O", "-u", "tom"], 3);
 }
 
+/// Clients before 3.12 find no order for the renames; with any other server they never back up
+/// that user again.
+#[test]
+fn after_mailboxes_have_exchanged_their_names() {
+    let Some(scene) = scene("after_mailboxes_have_exchanged_their_names") else { return };
+    let mut imap = scene.site.imap("tom");
+    imap.create("INBOX.Play");
+    imap.append("INBOX.Play", "\\Answered", DATE, &mail::note(30).bytes);
+    imap.logout();
+    let _ = scene.sync(&["-u", "tom"]).success();
+    let mut imap = scene.site.imap("tom");
+    for (from, to) in [("Work", "Between"), ("Play", "Work"), ("Between", "Play")] {
+        imap.ok(&format!("RENAME INBOX.{from} INBOX.{to}"));
+    }
+    imap.logout();
+    let _ = scene.settle(&["-u", "tom"], 3);
+    let exchanged = scene.ask("GET FULLMAILBOX user.tom.Work");
+    assert!(exchanged.contains(&mail::guid(&mail::note(30).bytes)), "{exchanged}");
+}
+
 #[test]
 fn after_an_older_backup_was_put_back() {
     let Some(scene) = scene("after_an_older_backup_was_put_back") else { return };

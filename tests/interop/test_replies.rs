@@ -79,6 +79,8 @@ fn replies_are_better_where_the_real_ones_harm() {
         "APPLY MAILBOX {99999999999999999999+}\r\nabc\r\n".to_owned(),
         format!("APPLY MESSAGE (%{{default {message} 99999999999}}\r\n{BODY})\r\n"),
         format!("APPLY MESSAGE (%{{default xyz 19}}\r\n{BODY})\r\n"),
+        // The real one stores it; in the log that name would be a literal inside the header.
+        format!("APPLY MESSAGE (%{{\"a\\\"b\" {message} 19}}\r\n{BODY})\r\n"),
         format!("APPLY MESSAGE (%{{default {message} 19}}{BODY})\r\n"),
         format!("APPLY SUB %(USERID tom MBOXNAME {})\r\n", "(".repeat(100_000)),
         "x".repeat(64 << 20) + "\r\n",

@@ -7,10 +7,19 @@ use std::net::TcpListener;
 use crate::cyrus::Cyrus;
 use crate::mail;
 use crate::process::Output;
+use crate::raw_csync::RawCsync;
 use crate::restore_scene::Scene;
-use crate::site::ADMIN;
+use crate::site::{ADMIN, PASSWORD};
 
 const DATE: i64 = 1_000_000_000;
+/// As a calendar server stores it.
+const EVENT: &[u8] = b"From: tom <tom@example.test>\r\nSubject: Meeting\r\n\
+    Date: Mon, 01 Jan 2024 10:00:00 +0000\r\nMessage-ID: <e1@example.test>\r\n\
+    Content-Type: text/calendar; charset=utf-8; component=VEVENT\r\n\
+    Content-Disposition: attachment; filename=\"e1.ics\"\r\nMIME-Version: 1.0\r\n\r\n\
+    BEGIN:VCALENDAR\r\nVERSION:2.0\r\nPRODID:-//example//test//EN\r\nBEGIN:VEVENT\r\nUID:e1\r\n\
+    DTSTAMP:20240101T100000Z\r\nDTSTART:20240102T100000Z\r\nSUMMARY:Meeting\r\nEND:VEVENT\r\n\
+    END:VCALENDAR\r\n";
 
 fn start(cyrus: &Cyrus) -> Scene {
     let scene = Scene::start(cyrus, &["tom"]);
@@ -160,7 +169,39 @@ fn whoever_is_no_administrator_is_told_so() {
     assert_eq!(output.code(), 75, "{output}");
     let told = "tom: cannot connect as admin: log-in refused";
     assert!(output.stderr_text().starts_with(told), "{output}");
-    let output = scene.cyrbk_restore(&["SERVER", "tom", "--all", "--into", "user/tom/Re"]);
+    let output = scene.restore(&["SERVER", "tom", "-a", "-M", "user/tom/Re"]);
     assert_eq!(output.code(), 75, "{output}");
     assert!(output.stderr_text().starts_with("user/tom/Re: not an internal name"), "{output}");
+}
+
+/// Servers compare the type of a mailbox with that of each line about it.
+#[test]
+fn messages_return_to_mailboxes_of_other_types() {
+    let test = "messages_return_to_mailboxes_of_other_types";
+    let Some(cyrus) = Cyrus::find_or_skip(test) else { return };
+    let scene = start(&cyrus);
+    let mut admin = scene.site.imap(ADMIN);
+    let calendar = "user.tom.#calendars.Team";
+    admin.ok("CREATE user.tom.#calendars (TYPE CALENDAR)");
+    admin.ok(&format!("CREATE {calendar} (TYPE CALENDAR)"));
+    admin.ok(&format!("SETACL {calendar} {ADMIN} lrswipkxtecda"));
+    drop(admin);
+    // Newer servers take no APPEND to a calendar.
+    let (guid, len) = (mail::guid(EVENT), EVENT.len());
+    let mut csync = RawCsync::login(scene.site.csync_port(), ADMIN, PASSWORD);
+    let message = format!("APPLY MESSAGE (%{{default {guid} {len}}}\r\n").into_bytes();
+    assert_eq!(csync.ask(&[&message, EVENT, b")\r\n"].concat()), "OK success\r\n");
+    let record = format!("UID 1 MODSEQ 1 LAST_UPDATED {DATE} FLAGS () INTERNALDATE {DATE}");
+    let mailbox = format!(
+        "RESTORE MAILBOX %(UNIQUEID NIL MBOXNAME {calendar} MBOXTYPE c LAST_UID 0 \
+         HIGHESTMODSEQ 0 UIDVALIDITY 0 RECORD (%({record} SIZE {len} GUID {guid})))\r\n"
+    );
+    assert_eq!(csync.ask(mailbox.as_bytes()), "OK success\r\n");
+    let _ = scene.sync(&["-u", "tom"]);
+    delete_user(&scene);
+    let _ = scene.site.program("cyr_expire", &["-E", "1", "-D", "0", "-X", "0"]);
+    // New ids: the mailbox is created, then filled.
+    let _ = scene.restore(&["-a", "SERVER", "tom"]).success();
+    let reply = csync.ask_whole(format!("GET FULLMAILBOX {calendar}\r\n").as_bytes());
+    assert_has(&reply, &["MBOXTYPE c", &guid]);
 }

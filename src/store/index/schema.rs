@@ -107,14 +107,22 @@ pub(super) fn prepare(db: &Connection, mode: Open) -> Result<(), SchemaError> {
             if version < VERSION {
                 script.push_str(&format!("PRAGMA user_version = {VERSION};"));
             }
-            // Nothing is lost with a new index that a power cut breaks. The first commit of a
-            // chunk syncs all of it.
+            // Nothing is lost with a new index that a power cut breaks.
             if is_new {
                 db.execute_batch("PRAGMA synchronous = OFF")?;
             }
             db.execute_batch(&format!("BEGIN IMMEDIATE; {script}"))?;
             own_tables(db)?;
-            db.execute_batch("COMMIT; PRAGMA synchronous = FULL")?;
+            db.execute_batch("COMMIT")?;
+            if is_new {
+                // One sync for all of it, before anything is promised: what is left of it is
+                // an index, for whoever reads it before the first session was committed.
+                db.execute_batch(&format!(
+                    "PRAGMA journal_mode = MEMORY; PRAGMA synchronous = NORMAL;
+                     PRAGMA user_version = {VERSION}; PRAGMA journal_mode = DELETE;"
+                ))?;
+            }
+            db.execute_batch("PRAGMA synchronous = FULL")?;
             Ok(())
         }
     }

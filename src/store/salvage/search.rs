@@ -63,9 +63,20 @@ impl<'a> Search<'a> {
         {
             return Ok(Some(start));
         }
+        let known = self.known;
+        let mut known = &known[known.partition_point(|point| point.offset_file <= from)..];
         let mut pieces = Pieces::new(self.disk, from, limit);
         while let Some(piece) = pieces.next_piece()? {
             self.work = self.work.saturating_add(WORK * piece.octets.len() as u64);
+            // The mark in front of one may be what is damaged.
+            while let Some((point, rest)) = known.split_first()
+                && point.offset_file < piece.end
+            {
+                known = rest;
+                if let Some(start) = self.start(from, point.offset_file)? {
+                    return Ok(Some(start));
+                }
+            }
             if piece.ends_in_mark
                 && let Some(start) = self.start(from, piece.end)?
             {

@@ -161,7 +161,17 @@ fn stream() -> impl Strategy<Value = String> {
 fn a_partition_that_is_no_short_text_is_refused() {
     let guid = "4eea1e78e5032625a64f9ba26611156942a8f86a";
     let long = "p".repeat(1024);
-    for partition in ["a%b", "\"a%b\"", "\u{e9}", "\"a\u{e9}\"", "a\\b", &long] {
+    for partition in [
+        "a%b",
+        "\"a%b\"",
+        r#""a\"b""#,
+        r#""a\\""#,
+        r#""\"b c""#,
+        "\u{e9}",
+        "\"a\u{e9}\"",
+        "a\\b",
+        &long,
+    ] {
         let text = format!("APPLY MESSAGE (%{{{partition} {guid} 5}}\r\nEXIT\n)\r\nNOOP\r\n");
         let mut framer = Framer::new(Limits::LOG);
         let mut input = text.as_bytes();

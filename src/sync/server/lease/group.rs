@@ -44,7 +44,8 @@ impl Lease {
     }
 
     /// Takes in what a dead process has left: each message goes to the first of the backups
-    /// that lacked it, unless one of them has got it in the meantime. Returns how many did.
+    /// that lacked it and are still there, unless one of them has got it in the meantime. Returns
+    /// how many did.
     ///
     /// When this returns `Ok`, also of what was in front of something broken, all of it survives
     /// a power cut. Done again, it does nothing.
@@ -54,7 +55,13 @@ impl Lease {
         loop {
             match groups.next_group() {
                 Ok(None) => break,
-                Ok(Some(group)) => adopted.messages += self.adopt_group(group, leftover)?,
+                Ok(Some(group)) => match self.adopt_group(group, leftover)? {
+                    Some(messages) => adopted.messages += messages,
+                    None => {
+                        let text = || "the backups that lacked some are gone".to_owned();
+                        adopted.broken.get_or_insert_with(text);
+                    }
+                },
                 Err(WaitingError::Io(error)) => {
                     tracing::error!(%error, "cannot read messages that wait");
                     return Err(Refusal::Internal);
@@ -73,18 +80,30 @@ impl Lease {
         Ok(adopted)
     }
 
-    fn adopt_group(&mut self, mut group: Group, leftover: &Leftover) -> Result<usize, Refusal> {
-        for key in group.lacking.clone() {
+    /// Returns how many were stored; `None` if there is no backup left that lacked them. One
+    /// that was deleted since does not come back for a message that was on its way.
+    fn adopt_group(
+        &mut self,
+        mut group: Group,
+        leftover: &Leftover,
+    ) -> Result<Option<usize>, Refusal> {
+        let mut first = None;
+        for key in std::mem::take(&mut group.lacking) {
+            if self.site.catalog.lookup(&key)?.is_none() {
+                continue;
+            }
             let at = self.open(&key)?;
             self.keep_missing(at, &mut group)?;
+            first.get_or_insert(key);
         }
-        let Some(key) = group.lacking.first().filter(|_| !group.files.is_empty()) else {
-            return Ok(0);
-        };
+        if group.files.is_empty() {
+            return Ok(Some(0));
+        }
+        let Some(key) = &first else { return Ok(None) };
         let at = self.open(key)?;
         let source = Source::Left(leftover.staging());
         self.append_waiting(at, &group.files, &group.bodies, source)?;
-        Ok(group.files.len())
+        Ok(Some(group.files.len()))
     }
 
     /// Leaves out of a group what an open backup has, and what comes twice.

@@ -169,6 +169,32 @@ fn two_who_start_at_once_take_in_nothing_twice() {
     assert_eq!(stored(&mut next, "bob", &ALL), [0; 4]);
 }
 
+/// A message goes to another one that lacked it, or stays aside: no backup is made anew.
+#[test]
+fn a_deleted_backup_does_not_come_back() {
+    for deleted in [&["tom"][..], &["tom", "bob"]] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut lease = lease(dir.path());
+        let mut next = other(&lease);
+        reserve_all(&mut lease);
+        assert_eq!(send(&mut lease, &[OF_BOTH]), "OK Success\r\n");
+        die(lease);
+        for key in deleted {
+            next.site.catalog.remove(key.as_bytes()).unwrap();
+        }
+        adopt_all(&next.site);
+        assert!(next.site.catalog.lookup(b"tom").unwrap().is_none());
+        assert_eq!(waiting(dir.path()).len(), 0);
+        let kept = std::fs::read_dir(dir.path().join("staging")).unwrap().count();
+        if deleted.len() == 1 {
+            assert_eq!((kept, stored(&mut next, "bob", &[OF_BOTH])), (0, vec![1]));
+        } else {
+            assert_eq!(kept, 1);
+            assert!(next.site.catalog.lookup(b"bob").unwrap().is_none());
+        }
+    }
+}
+
 /// What stands in front of the broken place is taken in; the file is kept.
 #[test]
 fn a_broken_file_is_put_aside() {
