@@ -9,7 +9,7 @@ use std::fs;
 use std::hint::black_box;
 use std::path::Path;
 
-use cyrbk::store::chunk::{CHUNK_HEADER, MemberReader, MemberWriter};
+use cyrbk::store::chunk::{CHUNK_HEADER, MemberReader, MemberWriter, Packer, Piece};
 use cyrbk::store::index::{Index, Position};
 use cyrbk::wire::Guid;
 use cyrbk::wire::apply::Apply;
@@ -166,6 +166,22 @@ fn member(plain: &[u8]) -> Vec<u8> {
 fn member_write(bencher: Bencher<'_, '_>) {
     let plain = message_line();
     bencher.counter(BytesCount::of_slice(&plain)).bench(|| member(&plain));
+}
+
+/// The same by one thread in pieces that could be packed by several.
+#[divan::bench(sample_count = 20)]
+fn member_in_pieces(bencher: Bencher<'_, '_>) {
+    let plain = message_line();
+    bencher.counter(BytesCount::of_slice(&plain)).bench(|| {
+        let mut out = Vec::new();
+        let mut writer = MemberWriter::start(&mut out).unwrap();
+        let mut packer = Packer::default();
+        for piece in Piece::all_of(plain.clone()) {
+            writer.add_segment(&packer.pack(piece).unwrap(), &mut out).unwrap();
+        }
+        writer.finish(&mut out).unwrap();
+        out
+    });
 }
 
 /// Inflates a member and cuts it into lines, as verify and reindex do.

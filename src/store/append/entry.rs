@@ -109,15 +109,26 @@ impl Entry<'_> {
         )
     }
 
-    /// Compresses a line in pieces.
+    /// Compresses a line in pieces. A very long one is several stretches, for the sake of memory.
     fn long_line(&mut self, line: &Line<'_>) -> Result<()> {
         self.restart()?;
         let path = self.path;
         let offset = self.member.len_plain();
-        let plain = [&stamp(self.ts), line.text, b"\r\n"].concat();
-        let pieces = Piece::all_of(plain).map(Ok);
+        let stamp = stamp(self.ts);
+        let stretches = line.text.chunks(STRETCH_MAX as usize).enumerate();
+        let pieces = stretches.flat_map(|(number, text)| {
+            let is_last = (number + 1) * STRETCH_MAX as usize >= line.text.len();
+            let stamp: &[u8] = if number == 0 { &stamp } else { b"" };
+            let end: &[u8] = if is_last { b"\r\n" } else { b"" };
+            Piece::all_of([stamp, text, end].concat()).map(Ok)
+        });
         helpers::in_order(pieces, Packer::default, Packer::pack, |segment| {
-            self.add(&segment.map_err(StoreError::io(path))?)
+            let segment = segment.map_err(StoreError::io(path))?;
+            if segment.piece().is_first() {
+                // In the middle of a line: no place where reading can begin.
+                self.member.restart(self.data).map_err(StoreError::io(path))?;
+            }
+            self.add(&segment)
         })?;
         self.index_line(offset, line.apply)
     }

@@ -3,38 +3,32 @@
 use std::collections::HashSet;
 
 use super::plan::Restated;
+use super::spool::Message;
 use crate::store::chunk::RESTART_EVERY;
-use crate::wire::Body;
 use crate::wire::dlist::{KvList, Literals, Printer, Value};
 
 /// What stays of a line.
 pub(super) enum Stays<'a> {
     /// All of it, except that it may say another name.
     All(Option<&'a Restated>),
-    /// The messages for which the flag is set, in the order of the line.
-    Messages(&'a [bool]),
+    /// These messages, in this order.
+    Messages(&'a [Message]),
     /// The records with these UIDs, and the state of the mailbox, which may have changed.
     Records(&'a HashSet<u32>, Option<&'a Restated>),
 }
 
 /// Divides the messages of a line into lines of about [`RESTART_EVERY`] octets, so that one of
-/// them can be read without those in front of it. For each, the flags of those that stay, and
-/// their bodies.
-pub(super) fn divided<'b>(flags: &[bool], bodies: &'b [Body]) -> Vec<(Vec<bool>, Vec<&'b Body>)> {
-    let mut parts = Vec::new();
-    let (mut part, mut held, mut octets) = (vec![false; flags.len()], Vec::new(), 0u64);
-    let places = flags.iter().enumerate().filter(|(_, stays)| **stays);
-    for ((place, _), body) in places.zip(bodies) {
-        if octets.saturating_add(body.len()) > RESTART_EVERY && !held.is_empty() {
-            parts.push((part, std::mem::take(&mut held)));
-            (part, octets) = (vec![false; flags.len()], 0);
+/// them can be read without those in front of it.
+pub(super) fn divided(messages: &[Message]) -> impl Iterator<Item = &[Message]> {
+    let mut octets = 0u64;
+    messages.chunk_by(move |one, next| {
+        octets = octets.saturating_add(one.body.len());
+        let goes_on = octets.saturating_add(next.body.len()) <= RESTART_EVERY;
+        if !goes_on {
+            octets = 0;
         }
-        part[place] = true;
-        held.push(body);
-        octets = octets.saturating_add(body.len());
-    }
-    parts.push((part, held));
-    parts
+        goes_on
+    })
 }
 
 /// Canonical text of `name value` as far as it stays, and the offsets in it at which
@@ -42,12 +36,10 @@ pub(super) fn divided<'b>(flags: &[bool], bodies: &'b [Body]) -> Vec<(Vec<bool>,
 pub(super) fn print(name: &[u8], value: &Value<'_>, stays: &Stays<'_>) -> (Vec<u8>, Vec<usize>) {
     let mut printer = Printer::new(Literals::NonSync, Vec::new());
     match (stays, value) {
-        (Stays::Messages(flags), Value::List(list)) => {
+        (Stays::Messages(messages), _) => {
             printer.raw(name).raw(b" (");
-            let files = list.items().filter(|item| matches!(item, Value::File(_)));
-            let kept = files.zip(*flags).filter(|(_, stays)| **stays);
-            for (i, (item, _)) in kept.enumerate() {
-                printer.separator(i).value(&item);
+            for (i, message) in messages.iter().enumerate() {
+                printer.separator(i).file(&message.file);
             }
             printer.raw(b")");
         }
@@ -114,7 +106,8 @@ fn uid(record: &Value<'_>) -> Option<u32> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::wire::dlist::parse_item;
+    use crate::wire::dlist::{FileHeader, parse_item};
+    use crate::wire::{Body, Guid};
 
     fn printed(line: &str, stays: &Stays<'_>) -> String {
         let (name, value) = parse_item(line.as_bytes()).unwrap();
@@ -156,39 +149,35 @@ mod tests {
         assert_eq!(restated("UNMAILBOX a"), "UNMAILBOX \"b c\"");
     }
 
+    fn message(octets: u64) -> Message {
+        let body = Body::Staged { offset: 0, len: octets };
+        let file = FileHeader { partition: b"p".to_vec(), guid: Guid::from([7; 20]), size: octets };
+        Message::new(file, body)
+    }
+
     #[test]
-    fn messages_go_with_their_bodies() {
-        let guid = "4eea1e78e5032625a64f9ba26611156942a8f86a";
-        let line = format!("MESSAGE (%{{p {guid} 1}}\r\n NIL %{{q {guid} 2}}\r\n)");
-        let (name, value) = parse_item(line.as_bytes()).unwrap();
-        let (text, bodies) = print(&name, &value, &Stays::Messages(&[false, true]));
-        let head = format!("MESSAGE (%{{q {guid} 2}}\r\n");
-        assert_eq!(String::from_utf8(text).unwrap(), format!("{head})"));
-        assert_eq!(bodies, [head.len()]);
+    fn messages_are_printed_with_places_for_their_bodies() {
+        let (name, value) = parse_item(b"MESSAGE ()").unwrap();
+        let messages = [message(1), message(2)];
+        let (text, bodies) = print(&name, &value, &Stays::Messages(&messages));
+        let guid = "07".repeat(20);
+        let head = format!("MESSAGE (%{{p {guid} 1}}\r\n");
+        let both = format!("{head} %{{p {guid} 2}}\r\n");
+        assert_eq!(String::from_utf8(text).unwrap(), format!("{both})"));
+        assert_eq!(bodies, [head.len(), both.len()]);
     }
 
     #[test]
     fn messages_are_divided() {
         let large = RESTART_EVERY;
-        let ends = |sizes: &[u64]| -> Vec<usize> {
-            let body = |&len| Body::Staged { offset: 0, len };
-            let bodies: Vec<Body> = sizes.iter().map(body).collect();
-            // One between all that stay does not.
-            let flags: Vec<bool> = (0..2 * sizes.len()).map(|i| i % 2 == 0).collect();
-            let mut end = 0;
-            let parts = divided(&flags, &bodies).into_iter().map(|(flags, held)| {
-                assert_eq!(flags.iter().filter(|stays| **stays).count(), held.len());
-                assert!(held.iter().zip(end..).all(|(body, i)| **body == bodies[i]));
-                assert!(held.iter().zip(end..).all(|(_, i)| flags[2 * i]));
-                end += held.len();
-                end
-            });
-            parts.collect()
+        let lens = |sizes: &[u64]| -> Vec<usize> {
+            let messages: Vec<Message> = sizes.iter().map(|&size| message(size)).collect();
+            divided(&messages).map(<[Message]>::len).collect()
         };
-        assert_eq!(ends(&[]), [0]);
-        assert_eq!(ends(&[1, 2, 3]), [3]);
-        assert_eq!(ends(&[large - 1, 1, 5]), [2, 3]);
-        assert_eq!(ends(&[large, large, 1]), [1, 2, 3]);
-        assert_eq!(ends(&[1, u64::MAX, 1]), [1, 2, 3]);
+        assert!(lens(&[]).is_empty());
+        assert_eq!(lens(&[1, 2, 3]), [3]);
+        assert_eq!(lens(&[large - 1, 1, 5]), [2, 1]);
+        assert_eq!(lens(&[large, large, 1, large - 1, 1]), [1, 1, 2, 1]);
+        assert_eq!(lens(&[1, u64::MAX, 1]), [1, 1, 1]);
     }
 }

@@ -48,7 +48,8 @@ pub(super) use replace::complete_interrupted;
 pub use sizes::Sizes;
 use survey::Survey;
 
-/// Memory for pages of each of the two indexes, old and new.
+/// Memory for pages of the old index, which is read once, and of the new one.
+const OLD_CACHE_KIB: u32 = 2 * 1024;
 const CACHE_KIB: u32 = 8 * 1024;
 
 /// What to do.
@@ -170,7 +171,7 @@ pub fn run(
     let index = backup.index();
     let fault = || StoreError::index(path);
     let io = |error| StoreError::io(path)(error);
-    index.work_on_disk(CACHE_KIB).map_err(fault())?;
+    index.work_on_disk(OLD_CACHE_KIB).map_err(fault())?;
     if !policy.force {
         let mut gain = policy.sizes.gain();
         let told = index.live_chunks(policy.since, |length, is_live| gain.add(length, is_live));

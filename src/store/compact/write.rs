@@ -319,25 +319,21 @@ impl<'a> Act<'a> {
         }
         let none = HashSet::new();
         let (name, value) = line.item().map_err(self.log())?;
-        let (flags, bodies) = self.spool.take().map_err(self.io())?;
+        let messages = self.spool.take().map_err(self.io())?;
         let due = wanted.messages.get(&number).map_or(0, HashSet::len);
-        if bodies.len() != due {
+        if messages.len() != due {
             return Err(self.unfaithful(format!("messages of line {number} have gone")));
         }
         let restated = self.source.plan.restated.get(&number);
         match name.strip_prefix(b"LOCAL_").unwrap_or(&name) {
-            b"MESSAGE" => {
-                for (flags, bodies) in line::divided(&flags, &bodies) {
-                    let stays = Stays::Messages(&flags);
-                    self.print(&line, (&name, &value), &stays, &bodies, pipe)?;
-                }
-                Ok(())
-            }
+            b"MESSAGE" => line::divided(&messages).try_for_each(|part| {
+                self.print(&line, (&name, &value), &Stays::Messages(part), pipe)
+            }),
             b"MAILBOX" => {
                 let stays = Stays::Records(wanted.uids.get(&number).unwrap_or(&none), restated);
-                self.print(&line, (&name, &value), &stays, &[], pipe)
+                self.print(&line, (&name, &value), &stays, pipe)
             }
-            _ => self.print(&line, (&name, &value), &Stays::All(restated), &[], pipe),
+            _ => self.print(&line, (&name, &value), &Stays::All(restated), pipe),
         }
     }
 
@@ -346,14 +342,14 @@ impl<'a> Act<'a> {
         line: &LogLine,
         (name, value): (&[u8], &Value<'_>),
         stays: &Stays<'_>,
-        bodies: &[&Body],
         pipe: &mut Pipe<'_>,
     ) -> Result<(), CompactError> {
         let (text, body_at) = line::print(name, value, stays);
-        if body_at.len() != bodies.len() {
-            return Err(self.unfaithful(format!("messages of line at {}", line.offset)));
-        }
-        self.add(&Line { ts: line.ts, text: &text, body_at: &body_at, bodies }, pipe)
+        let bodies: Vec<&Body> = match stays {
+            Stays::Messages(messages) => messages.iter().map(|message| &message.body).collect(),
+            Stays::All(_) | Stays::Records(..) => Vec::new(),
+        };
+        self.add(&Line { ts: line.ts, text: &text, body_at: &body_at, bodies: &bodies }, pipe)
     }
 
     fn add(&mut self, line: &Line<'_>, pipe: &mut Pipe<'_>) -> Result<(), CompactError> {

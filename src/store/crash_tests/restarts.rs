@@ -130,6 +130,40 @@ fn messages_of_one_line_are_read_apart() {
     assert!(found.len() + 3 > recorded.len(), "{found:?} of {recorded:?}");
 }
 
+/// Reading begins in front of it or behind it, never inside.
+#[test]
+fn a_very_long_line_is_read_like_a_short_one() {
+    let dir = fast_dir();
+    let path = dir.path().join("data");
+    let mut random = Random::new(9);
+    let script = prose(&mut random, 9_000_000);
+    let mut writer = Writer::open(&path, 1_000).unwrap();
+    for step in [
+        Step::message(&[prose(&mut random, 3_000)]),
+        Step::script(&script),
+        Step::message(&[prose(&mut random, 4_000)]),
+    ] {
+        step.append_to(&mut writer, 1_000).unwrap();
+    }
+    writer.finish(1_000).unwrap();
+    drop(writer);
+    let file = File::open(&path).unwrap();
+    let mut reader = LogReader::open_near(&file, 0, None).unwrap();
+    let mut lines = Vec::new();
+    while let Some(line) = reader.next_line(&mut NoBodies).unwrap() {
+        lines.push(line);
+    }
+    assert_eq!(lines.len(), 3);
+    assert!(lines[1].text().windows(script.len()).any(|text| text == script));
+    let index = Index::open(&index_path(&path), Open::Read).unwrap();
+    let points = points(&index, 1 << 30);
+    let at: Vec<u64> = points.iter().map(|point| point.offset_plain).collect();
+    assert!(at.contains(&lines[1].offset), "{at:?}");
+    assert!(
+        at.iter().all(|at| lines.iter().any(|line| line.offset == *at) || *at > lines[2].offset)
+    );
+}
+
 /// What a rebuild costs then is in docs/durability.md, "Known limits".
 #[test]
 fn messages_behind_damage_inside_a_chunk_are_read_from_the_next_point() {

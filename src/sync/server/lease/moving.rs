@@ -14,7 +14,8 @@ use crate::store::Line;
 use crate::store::index::MailboxRow;
 use crate::wire::Guid;
 use crate::wire::apply::{Apply, Rename};
-use crate::wire::dlist::{Value, lossy};
+use crate::wire::dlist::{Literals, Printer, Value, lossy, parse_value};
+use crate::wire::mboxname::SHARED;
 
 impl Lease {
     pub(super) fn move_mailbox(
@@ -49,10 +50,13 @@ impl Lease {
             return Ok(false);
         }
         let extra = read(held, |index| index.extra_fields(row.id))?;
-        let records = read(held, |index| index.true_records(row.id))?;
+        let mut records = read(held, |index| index.true_records(row.id))?;
         let guids: Vec<Guid> = records.iter().filter_map(|record| record.guid).collect();
         if !self.copy_messages(from, to, &guids)? {
             return Ok(false);
+        }
+        for record in &mut records {
+            record.annotations = with_owner(&record.annotations, from, to);
         }
         let row = MailboxRow {
             mboxname: rename.to.clone(),
@@ -100,5 +104,46 @@ impl Lease {
             // The reason is in the log.
             Err(_) => Ok(false),
         }
+    }
+}
+
+/// The annotations of a message in the mailbox of a user who was `from`, and is `to`: private ones
+/// are in his name. The mail server changes that along, and does not tell of it.
+fn with_owner(annotations: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    let parsed = match parse_value(annotations) {
+        Ok(Value::List(list)) if from != SHARED && to != SHARED => list,
+        _ => return annotations.to_vec(),
+    };
+    let mut printer = Printer::new(Literals::NonSync, b"(".to_vec());
+    for (i, annotation) in parsed.items().enumerate() {
+        let Value::KvList(fields) = annotation else { return annotations.to_vec() };
+        printer.separator(i).raw(b"%(");
+        for (k, (key, value)) in fields.pairs().enumerate() {
+            let is_his = &key[..] == b"USERID" && value.as_text() == Some(from);
+            let value = if is_his { Value::Atom(to.into()) } else { value };
+            printer.separator(k).item(&key, &value);
+        }
+        printer.raw(b")");
+    }
+    printer.raw(b")");
+    printer.into_text()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn private_annotations_go_with_their_owner() {
+        let text = b"(%(ENTRY /comment USERID tom MODSEQ 3 VALUE {4+}\r\na\r\nb) \
+            %(ENTRY /comment USERID ann MODSEQ 3 VALUE tom) \
+            %(ENTRY /comment USERID \"\" MODSEQ 3 VALUE \"\"))";
+        let moved = String::from_utf8(with_owner(text, b"tom", b"new tom")).unwrap();
+        let expected = String::from_utf8(text.to_vec()).unwrap();
+        assert_eq!(moved, expected.replace("USERID tom", "USERID \"new tom\""));
+        assert_eq!(with_owner(text, b"bob", b"new"), text);
+        assert_eq!(with_owner(text, b"tom", SHARED), text);
+        assert_eq!(with_owner(b"", b"tom", b"new"), b"");
     }
 }
