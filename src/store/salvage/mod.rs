@@ -220,8 +220,8 @@ impl Run {
 }
 
 /// Whether what a line says is to be believed although it may be something inside a message: a
-/// message is what its GUID says; of a mailbox that is known, whoever wrote it knew its identity; one
-/// that is new takes the place of none.
+/// message is what its GUID says; of a mailbox that is known, whoever wrote it knew its identity;
+/// one that is new takes the place of none.
 pub(super) fn is_credible(index: &Index, apply: &Apply<'_>) -> Result<bool, IndexError> {
     match apply {
         Apply::Message(_) => Ok(true),
