@@ -220,13 +220,17 @@ impl Run {
 }
 
 /// Whether what a line says is to be believed although it may be something inside a message: a
-/// message is what its GUID says; of mailboxes, whoever wrote it knew their identity.
+/// message is what its GUID says; of a mailbox that is known, whoever wrote it knew its identity;
+/// one that is new takes the place of none.
 pub(super) fn is_credible(index: &Index, apply: &Apply<'_>) -> Result<bool, IndexError> {
     match apply {
         Apply::Message(_) => Ok(true),
         Apply::Mailbox(line) => {
             let row = index.mailbox_with_uniqueid(&line.uniqueid)?;
-            Ok(row.is_some_and(|row| row.mboxname == line.mboxname))
+            Ok(match row {
+                Some(row) => row.mboxname == line.mboxname,
+                None => index.mailboxes_called(&line.mboxname)?.is_empty(),
+            })
         }
         Apply::Seen(line) => Ok(index.mailbox_with_uniqueid(&line.uniqueid)?.is_some()),
         _ => Ok(false),

@@ -6,8 +6,8 @@
 //!
 //! A message that is stored as it is can hold the octets of a mark, and deflate data behind them
 //! that somebody has chosen. Such a mark lies inside a stored block, whose beginning shows, unless
-//! that was damaged: so lines that begin where it may still go on are not sure, but for an index
-//! that knows the place. And a long line is compressed in pieces, with a full flush between two:
+//! that was damaged: so lines that begin where it may still go on are not sure, see
+//! [`super::is_credible`]. And a long line is compressed in pieces, with a full flush between two:
 //! these are told by what [`WITHIN_LINE`] is.
 
 use std::io;
@@ -95,7 +95,7 @@ impl<'a> Search<'a> {
             return Ok(None);
         }
         let known = known_at(self.known, at).map(|point| point.offset_plain);
-        let sure_at = if known.is_some() { 0 } else { from.saturating_add(STORED_MAX) };
+        let sure_at = from.saturating_add(STORED_MAX);
         let mut walk = Walk::new(true, self.known, sure_at, known);
         run(&mut walk, self.disk, at, self.len)?;
         let work = walk.work();

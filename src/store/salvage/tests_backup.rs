@@ -330,3 +330,27 @@ fn a_torn_member_ends_damage() {
     assert_eq!(backup.index().subscriptions().unwrap().len(), 1);
     assert_eq!(backup.index().chunks().unwrap().len(), 2);
 }
+
+/// What a rebuild believes is what the check believes, line by line, also of what Cyrus wrote.
+#[test]
+fn a_rebuild_and_the_check_agree() {
+    let source = "tests/fixtures/backups/main/one/a/alice_EPfRmx";
+    for at in [300, 3_000, 5_000, 9_000, 12_000, 17_000, 25_000] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        let mut octets = fs::read(source).unwrap();
+        octets[at..at + 40].iter_mut().enumerate().for_each(|(i, o)| *o = (i * 37) as u8);
+        fs::write(&path, octets).unwrap();
+        fs::copy(format!("{source}.index"), index_path(&path)).unwrap();
+        let site = Site { _dir: dir, path };
+        for _ in 0..2 {
+            site.reindex();
+            let kinds = site.findings().0;
+            let fine = ["unreadable", "gap", "unsent", "leftover", "orphans"];
+            assert!(kinds.iter().all(|kind| fine.contains(kind)), "{at}: {kinds:?}");
+        }
+        site.compact();
+        let kinds = site.findings().0;
+        assert!(!kinds.contains(&"unreadable") && !kinds.contains(&"gap"), "{at}: {kinds:?}");
+    }
+}

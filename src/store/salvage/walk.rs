@@ -173,7 +173,7 @@ impl<'a> Walk<'a> {
                 }
                 self.good.offset_plain = offset_plain;
             }
-            if self.good.sure_from.is_none() && (known.is_some() || piece.end >= self.sure_at) {
+            if self.good.sure_from.is_none() && piece.end >= self.sure_at {
                 self.good.sure_from = Some(self.len);
             }
             let (offset_plain, offset_file) = (self.len, piece.end);
