@@ -97,6 +97,7 @@ impl Writer {
     pub(super) fn open_on(disk: Box<dyn Disk>, path: &Path, now: i64) -> Result<Writer> {
         let Ready { data, index, last_ts, is_trusted } = recover::open(disk, path, now)?;
         let is_new = data.len() == 0;
+        index.hold().map_err(StoreError::index(path))?;
         Ok(Writer {
             path: path.to_owned(),
             data,

@@ -8,6 +8,17 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
+/// What tells that a file is as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// Octets of the file.
+    pub len: u64,
+    /// See [`Disk::inode`].
+    pub inode: u64,
+    /// See [`Disk::modified`].
+    pub modified: Option<i64>,
+}
+
 /// A data file, read and written by offset. Whoever writes holds its lock.
 pub trait Disk: Send + Sync {
     /// Octets of the file.
@@ -18,6 +29,11 @@ pub trait Disk: Send + Sync {
     /// that is not known.
     fn modified(&self) -> io::Result<Option<i64>> {
         Ok(None)
+    }
+    /// All three.
+    fn look(&self) -> io::Result<Look> {
+        let (len, inode) = (self.len_file()?, self.inode()?);
+        Ok(Look { len, inode, modified: self.modified()? })
     }
     /// Reads some octets at `at`; 0 only at the end.
     fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize>;
@@ -41,8 +57,14 @@ impl Disk for File {
     }
 
     fn modified(&self) -> io::Result<Option<i64>> {
+        Ok(self.look()?.modified)
+    }
+
+    fn look(&self) -> io::Result<Look> {
         let meta = self.metadata()?;
-        Ok(meta.mtime().checked_mul(1_000_000_000).and_then(|ns| ns.checked_add(meta.mtime_nsec())))
+        let seconds = meta.mtime().checked_mul(1_000_000_000);
+        let modified = seconds.and_then(|ns| ns.checked_add(meta.mtime_nsec()));
+        Ok(Look { len: meta.len(), inode: meta.ino(), modified })
     }
 
     fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {

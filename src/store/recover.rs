@@ -183,8 +183,9 @@ impl Accounted {
 /// Brings the index up to the end of the file, and the end of the file into order.
 fn take_in(disk: &dyn Disk, path: &Path, index: &Index, taking: &mut Taking<'_>) -> Result<Fit> {
     let len = disk.len_file().map_err(StoreError::io(path))?;
-    let state = index.state().map_err(StoreError::index(path))?;
-    let last = index.last_chunk().map_err(StoreError::index(path))?;
+    let known = index.at_once(|index| Ok((index.state()?, index.last_chunk()?)));
+    let (state, last) =
+        known.map_err(IndexError::from).flatten().map_err(StoreError::index(path))?;
     let last_ts = last.as_ref().map_or(0, |chunk| chunk.ts_end.max(chunk.ts_start));
     let (hash, known) = (FileHash::default(), taking.known);
     let replay = Replay { disk, path, index, hash, last_ts, known };

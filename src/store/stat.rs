@@ -2,7 +2,7 @@
 
 use super::backup::Backup;
 use super::error::{Result, StoreError};
-use super::index::ChunkRow;
+use super::index::{ChunkRow, IndexError};
 
 /// Sizes of a backup, in octets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,14 +21,13 @@ pub struct Stat {
 /// Unix time does not count; -1 if everything does.
 pub fn stat(backup: &Backup, since: i64) -> Result<Stat> {
     let len_packed = backup.len_file()?;
-    let index = backup.index();
-    (|| {
+    let figures = backup.index().at_once(|index| {
         Ok(Stat {
             len_packed,
             len_plain: index.sum_of_lengths()?,
             len_live: index.sum_of_live_messages(since)?,
             last_chunk: index.last_chunk()?,
         })
-    })()
-    .map_err(StoreError::index(backup.path()))
+    });
+    figures.map_err(IndexError::from).flatten().map_err(StoreError::index(backup.path()))
 }

@@ -45,17 +45,39 @@ impl Trace {
         kill(Pid::from_raw(self.strace.id().cast_signed()), Signal::SIGINT).unwrap();
         self.strace.wait().unwrap();
         drop(self.said);
-        let text = fs::read_to_string(self.summary.path()).unwrap();
-        let rows = text.lines().filter_map(|line| {
-            // % time, seconds, usecs/call, calls, [errors,] name
-            let words: Vec<&str> = line.split_whitespace().collect();
-            let [_, _, _, calls, .., name] = words[..] else { return None };
-            Some((name.to_owned(), calls.parse().ok()?))
-        });
-        let counts: BTreeMap<String, u64> = rows.filter(|(name, _)| name != "total").collect();
-        assert!(!counts.is_empty(), "{text}");
+        let counts = read(&self.summary);
+        assert!(!counts.is_empty());
         counts
     }
+
+    /// Runs a tool, which must succeed; how often it made each call. `None` as of
+    /// [`Trace::attach`].
+    pub(crate) fn of_tool(command: &Command) -> Option<BTreeMap<String, u64>> {
+        let summary = NamedTempFile::new().unwrap();
+        let ended = Command::new("strace")
+            .args(["-f", "-c", "-o"])
+            .arg(summary.path())
+            .arg(command.get_program())
+            .args(command.get_args())
+            .stdin(Stdio::null())
+            .output()
+            .ok()?;
+        let counts = read(&summary);
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert!(counts.is_empty() || ended.status.success(), "{said}");
+        (!counts.is_empty()).then_some(counts)
+    }
+}
+
+fn read(summary: &NamedTempFile) -> BTreeMap<String, u64> {
+    let text = fs::read_to_string(summary.path()).unwrap();
+    let rows = text.lines().filter_map(|line| {
+        // % time, seconds, usecs/call, calls, [errors,] name
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [_, _, _, calls, .., name] = words[..] else { return None };
+        Some((name.to_owned(), calls.parse().ok()?))
+    });
+    rows.filter(|(name, _)| name != "total").collect()
 }
 
 /// Octets that passed through a process's system calls.

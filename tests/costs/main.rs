@@ -29,13 +29,17 @@ const ROUNDS: u64 = 10;
 /// A user whose mail is replicated in the words of `sync_client`.
 struct Rolling {
     client: Client,
-    user: &'static str,
+    user: String,
     last_uid: u32,
 }
 
 impl Rolling {
-    fn log_in(port: u16, user: &'static str) -> Rolling {
-        Rolling { client: Client::admin(([127, 0, 0, 1], port).into()), user, last_uid: 0 }
+    fn log_in(port: u16, user: &str) -> Rolling {
+        Rolling {
+            client: Client::admin(([127, 0, 0, 1], port).into()),
+            user: user.into(),
+            last_uid: 0,
+        }
     }
 
     /// Makes the server let go of the user's backup, which it keeps a while otherwise.
@@ -51,7 +55,7 @@ impl Rolling {
 
     /// One new message, made durable.
     fn deliver(&mut self) {
-        let user = self.user;
+        let user = self.user.clone();
         let text = format!("X-No: {}\r\n\r\n{}\r\n", self.last_uid, "Words. ".repeat(700));
         self.ask(format!("GET MAILBOXES (user.{user})\r\n"));
         let guid = guid(text.as_bytes());
@@ -65,7 +69,7 @@ impl Rolling {
 
     /// `count` messages with octets that hardly compress, as one portion.
     fn fill(&mut self, count: u64) {
-        let user = self.user;
+        let user = self.user.clone();
         self.ask(format!("GET USER {user}\r\n"));
         let mut records = Vec::new();
         for number in 0..count {
@@ -84,7 +88,7 @@ impl Rolling {
     }
 
     fn apply_mailbox(&mut self, messages: &[(String, usize)]) {
-        let user = self.user;
+        let user = self.user.clone();
         let records: Vec<String> = messages
             .iter()
             .map(|(guid, size)| {
@@ -176,9 +180,39 @@ fn system_calls_of_one_new_message_after_another() {
 
 /// Calls of a message and an empty session for another user, of which the server opens and closes
 /// both.
-const TURN_CALLS: u64 = 430;
+const TURN_CALLS: u64 = 370;
 /// Calls of a message for the user who had the one before.
 const NEXT_CALLS: u64 = 60;
+
+/// Calls that `list` makes for each backup that is in order.
+const LIST_CALLS: u64 = 19;
+
+#[test]
+fn system_calls_of_a_listing() {
+    let server = Server::new();
+    let running = server.start();
+    let count = |from: u64, to: u64| {
+        for number in from..to {
+            Rolling::log_in(running.port(), &format!("user{number}")).deliver();
+        }
+        let mut client = Client::admin(([127, 0, 0, 1], running.port()).into());
+        // The server lets go of a backup a moment after its session has ended.
+        for number in from..to {
+            client.ask(format!("GET USER user{number}\r\n"));
+            assert_eq!(client.ask("RESTART\r\n"), "OK Restarting\r\n");
+        }
+        client.ask("EXIT\r\n");
+        let mut list = server.command("list");
+        Trace::of_tool(list.args(["--jobs", "1"]))
+    };
+    let (Some(few), Some(many)) = (count(0, 5), count(5, 25)) else {
+        eprintln!("SKIPPED: strace cannot be used");
+        return;
+    };
+    let all = |counts: &BTreeMap<String, u64>| counts.values().sum::<u64>();
+    let calls = (all(&many) - all(&few)) / 20;
+    assert!(calls <= LIST_CALLS, "{calls} each: {many:?}");
+}
 
 #[test]
 fn syncs_of_a_new_user() {

@@ -12,7 +12,7 @@ use crate::cmd::select::Target;
 use crate::cmd::time::{LocalTime, now};
 use crate::cmd::{Exit, Stop, Streams};
 use crate::config::Settings;
-use crate::store::{Backup, StoreError, verify};
+use crate::store::{Glance, StoreError};
 use crate::wire::dlist::lossy;
 
 /// What one line says.
@@ -50,14 +50,13 @@ pub(super) fn run(
 
 fn read(options: &Options, target: &Target) -> Result<Row, Failure> {
     let read = || {
-        let backup = Backup::open(&target.path, options.wait())?;
+        let backup = Glance::open(&target.path, options.wait())?;
         let mut silence = io::sink();
         let mut report = VerifyReport::new(&mut silence, 0);
         if !options.no_verify {
-            verify::quick(&backup, &mut |event| report.event(event))?;
+            backup.check(&mut |event| report.event(event))?;
         }
-        let last = backup.index().last_chunk().map_err(StoreError::index(backup.path()))?;
-        let row = Row { len_file: backup.len_file()?, ts_end: last.map(|chunk| chunk.ts_end) };
+        let row = Row { len_file: backup.len_file()?, ts_end: backup.ts_end()? };
         Ok((row, report.finish().ok().flatten()))
     };
     match read() {

@@ -165,7 +165,12 @@ impl Index {
             && crc == row.sync_crc
             && !self.lacks_message(row.id)?;
         if is_whole {
+            // Not to be forgotten with what only reads.
+            let was_held = self.let_go()?;
             self.set_doubt(row.id, Doubt::Nothing)?;
+            if was_held {
+                self.hold()?;
+            }
         }
         Ok(is_whole)
     }

@@ -8,6 +8,7 @@
 mod apply;
 mod audit;
 mod by_chunk;
+mod direct;
 mod doubt;
 mod figures;
 mod moment;
@@ -32,6 +33,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, ToSql, 
 
 pub use apply::Position;
 pub use audit::{Cell, Rows, Table, TableSum, UnsentRow};
+pub(in crate::store) use direct::last_rows;
 pub use figures::Place;
 pub use own::{ActiveRow, AnnotationRow};
 pub use provenance::Wanted;
@@ -129,6 +131,8 @@ pub struct ChunkRow {
 /// An open index.
 pub struct Index {
     db: Connection,
+    /// A transaction is open only to read, see [`Index::hold`].
+    is_held: StdCell<bool>,
     /// Lines of the log are known to be missing, see [`Index::miss_lines`].
     misses_lines: StdCell<bool>,
 }
@@ -149,7 +153,7 @@ impl Index {
         let db = Connection::open_with_flags(path, flags)?;
         #[cfg(test)]
         let db = work::watched(db)?;
-        let index = Index { db, misses_lines: StdCell::new(false) };
+        let index = Index::over(db);
         let configured = index.configure(mode).map_err(SchemaError::from);
         let prepared = configured.and_then(|()| schema::prepare(&index.db, mode));
         match prepared {
@@ -164,13 +168,17 @@ impl Index {
         }
     }
 
+    fn over(db: Connection) -> Index {
+        Index { db, is_held: StdCell::new(false), misses_lines: StdCell::new(false) }
+    }
+
     /// An index of its own in memory, spilled to a temporary file when large.
     pub fn scratch() -> Result<Index> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_CREATE
             | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let db = Connection::open_with_flags("", flags)?;
-        let index = Index { db, misses_lines: StdCell::new(false) };
+        let index = Index::over(db);
         index.configure(Open::Create)?;
         index.work_on_disk(SCRATCH_CACHE_KIB)?;
         schema::prepare(&index.db, Open::Create).map_err(|what| IndexError::Unusable {
@@ -201,7 +209,9 @@ impl Index {
         )?;
         if mode != Open::Read {
             // GUIDs are random keys: a cache of 16 MiB makes large chunks 1.4 times as fast.
-            self.db.execute_batch("PRAGMA cache_size = -16384;")?;
+            // A new index has some thirty tables and indexes, of which each has a page: four times
+            // as large a file with pages of SQLite's usual size. Large ones are none the worse.
+            self.db.execute_batch("PRAGMA cache_size = -16384; PRAGMA page_size = 1024;")?;
         }
         Ok(())
     }
@@ -212,14 +222,35 @@ impl Index {
         &self,
         ask: impl FnOnce(&Index) -> T,
     ) -> rusqlite::Result<T> {
+        if !self.db.is_autocommit() {
+            return Ok(ask(self));
+        }
         self.db.execute_batch("BEGIN")?;
         let answer = ask(self);
         self.db.execute_batch("COMMIT")?;
         Ok(answer)
     }
 
+    /// From now on, until [`Index::begin`], all questions are asked at once: for whoever holds
+    /// the lock of the data file, so that nobody wants to write meanwhile.
+    pub(in crate::store) fn hold(&self) -> Result<()> {
+        self.db.execute_batch("BEGIN")?;
+        self.is_held.set(true);
+        Ok(())
+    }
+
+    /// Ends what [`Index::hold`] has begun; whether it had.
+    fn let_go(&self) -> Result<bool> {
+        let was_held = self.is_held.replace(false);
+        if was_held {
+            self.db.execute_batch("COMMIT")?;
+        }
+        Ok(was_held)
+    }
+
     /// Begins the transaction of a chunk. Others still see the index as it was.
     pub fn begin(&self) -> Result<()> {
+        self.let_go()?;
         Ok(self.db.execute_batch("BEGIN IMMEDIATE")?)
     }
 

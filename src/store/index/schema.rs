@@ -11,20 +11,25 @@ use super::Open;
 /// release.
 const VERSION: i64 = 3;
 /// Newest version that is understood.
-const VERSION_MAX: i64 = 4;
+pub(super) const VERSION_MAX: i64 = 4;
 
-/// The tables that every index must have, with the version that brought them.
+/// Definition of table `chunk`, as it is in every index.
+pub(super) const CHUNK_TABLE: &str = "CREATE TABLE chunk( id INTEGER PRIMARY KEY ASC, \
+    ts_start INTEGER, ts_end INTEGER, offset INTEGER unique, length INTEGER, file_sha1 TEXT, \
+    data_sha1 TEXT );";
+
+/// A reader can do without the others, which older versions did not have.
+pub(super) const NEEDED_TABLES: [&str; 4] = ["chunk", "message", "mailbox", "mailbox_message"];
+
+/// The tables that every index must have, with the indexes that are of use. Cyrus also makes a
+/// second index of each of four columns that are `UNIQUE`, and so have one: it goes on with
+/// whichever there are, and they are a sixth of its file.
 const TABLES: [(&str, &str); 7] = [
-    (
-        "chunk",
-        "CREATE TABLE chunk( id INTEGER PRIMARY KEY ASC, ts_start INTEGER, ts_end INTEGER, \
-         offset INTEGER unique, length INTEGER, file_sha1 TEXT, data_sha1 TEXT );",
-    ),
+    ("chunk", CHUNK_TABLE),
     (
         "message",
         "CREATE TABLE message( id INTEGER PRIMARY KEY ASC, guid CHAR UNIQUE NOT NULL, partition \
-         CHAR, chunk_id INTEGER REFERENCES chunk(id), offset INTEGER, size INTEGER );
-         CREATE INDEX IF NOT EXISTS idx_msg_guid ON message(guid);",
+         CHAR, chunk_id INTEGER REFERENCES chunk(id), offset INTEGER, size INTEGER );",
     ),
     (
         "mailbox",
@@ -33,8 +38,7 @@ const TABLES: [(&str, &str); 7] = [
          CHAR, last_uid INTEGER, highestmodseq INTEGER, recentuid INTEGER, recenttime INTEGER, \
          last_appenddate INTEGER, pop3_last_login INTEGER, pop3_show_after INTEGER, uidvalidity \
          INTEGER, partition CHAR, acl CHAR, options CHAR, sync_crc INTEGER, sync_crc_annot \
-         INTEGER, quotaroot CHAR, xconvmodseq INTEGER, annotations CHAR, deleted INTEGER );
-         CREATE INDEX IF NOT EXISTS idx_bmb_uid ON mailbox(uniqueid);",
+         INTEGER, quotaroot CHAR, xconvmodseq INTEGER, annotations CHAR, deleted INTEGER );",
     ),
     (
         "mailbox_message",
@@ -48,15 +52,13 @@ const TABLES: [(&str, &str); 7] = [
     (
         "subscription",
         "CREATE TABLE subscription( id INTEGER PRIMARY KEY ASC, last_chunk_id INTEGER NOT NULL \
-         REFERENCES chunk(id), mboxname CHAR UNIQUE NOT NULL, unsubscribed INTEGER );
-         CREATE INDEX IF NOT EXISTS idx_sub_mbx ON subscription(mboxname);",
+         REFERENCES chunk(id), mboxname CHAR UNIQUE NOT NULL, unsubscribed INTEGER );",
     ),
     (
         "seen",
         "CREATE TABLE seen( id INTEGER PRIMARY KEY ASC, last_chunk_id INTEGER NOT NULL \
          REFERENCES chunk(id), uniqueid CHAR UNIQUE NOT NULL, lastread INTEGER, lastuid INTEGER, \
-         lastchange INTEGER, seenuids CHAR );
-         CREATE INDEX IF NOT EXISTS idx_seen_unq ON seen(uniqueid);",
+         lastchange INTEGER, seenuids CHAR );",
     ),
     (
         "sieve",
@@ -94,10 +96,7 @@ pub(super) fn prepare(db: &Connection, mode: Open) -> Result<(), SchemaError> {
         (0, _) if missing.len() < TABLES.len() => Err(SchemaError::NoVersion),
         (0, Open::Read | Open::Write) => Err(SchemaError::Empty),
         (_, Open::Read) => match missing.first() {
-            // A reader can do without what older versions did not have.
-            Some((name, _)) if !["subscription", "seen", "sieve"].contains(name) => {
-                Err(SchemaError::NoTable(name))
-            }
+            Some((name, _)) if NEEDED_TABLES.contains(name) => Err(SchemaError::NoTable(name)),
             _ => Ok(()),
         },
         _ if missing.is_empty() && version >= VERSION && has_own_tables(&present) => Ok(()),

@@ -15,7 +15,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::schema::SchemaError;
 use super::{Index, Result};
-use crate::store::disk::Disk;
+use crate::store::disk::{Disk, Look};
 use crate::store::file_hash::Checkpoint;
 
 /// What is remembered between two appends.
@@ -35,20 +35,32 @@ pub struct State {
 impl State {
     /// Whether `file` has not been changed since its octets were hashed. Reads none of them.
     pub fn vouches_for(&self, file: &dyn Disk) -> std::io::Result<bool> {
-        Ok(self.modified.is_some()
-            && self.len_file == file.len_file()?
-            && self.inode == file.inode()?
-            && self.modified == file.modified()?)
+        Ok(self.modified.is_some() && self.fits(&file.look()?))
+    }
+
+    /// The same of a file that was looked at.
+    pub fn fits(&self, file: &Look) -> bool {
+        self.modified.is_some()
+            && (self.len_file, self.inode, self.modified) == (file.len, file.inode, file.modified)
+    }
+
+    /// Whether it can be what a writer has left.
+    pub(super) fn is_possible(&self) -> bool {
+        let hashed = self.checkpoint.hashed;
+        hashed.is_multiple_of(64) && hashed <= self.len_file
     }
 }
 
+/// How the definition of the table begins; `mtime` came later.
+pub(super) const TABLE: &str = "CREATE TABLE cyrbk_state( id INTEGER PRIMARY KEY CHECK (id = 1), \
+    len_file INTEGER NOT NULL, inode INTEGER NOT NULL, hashed INTEGER NOT NULL, \
+    h0 INTEGER NOT NULL, h1 INTEGER NOT NULL, h2 INTEGER NOT NULL, h3 INTEGER NOT NULL, \
+    h4 INTEGER NOT NULL";
+
 pub(super) fn create(db: &Connection) -> std::result::Result<(), SchemaError> {
-    db.execute_batch(
-        "CREATE TABLE IF NOT EXISTS cyrbk_state( id INTEGER PRIMARY KEY CHECK (id = 1), \
-         len_file INTEGER NOT NULL, inode INTEGER NOT NULL, hashed INTEGER NOT NULL, \
-         h0 INTEGER NOT NULL, h1 INTEGER NOT NULL, h2 INTEGER NOT NULL, h3 INTEGER NOT NULL, \
-         h4 INTEGER NOT NULL, mtime INTEGER );",
-    )?;
+    if !db.table_exists(None, "cyrbk_state")? {
+        db.execute_batch(&format!("{TABLE}, mtime INTEGER )"))?;
+    }
     if !db.column_exists(None, "cyrbk_state", "mtime")? {
         db.execute_batch("ALTER TABLE cyrbk_state ADD COLUMN mtime INTEGER")?;
     }
@@ -79,11 +91,7 @@ impl Index {
                 })
             })
             .optional()?;
-        let is_possible = |state: &State| {
-            let hashed = state.checkpoint.hashed;
-            hashed.is_multiple_of(64) && hashed <= state.len_file
-        };
-        Ok(row.filter(is_possible))
+        Ok(row.filter(State::is_possible))
     }
 
     /// Whether cyrbk made this index, or has written to it.

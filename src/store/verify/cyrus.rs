@@ -1,5 +1,8 @@
 //! What Cyrus's own verify checks, in its order, up to the first fault.
 
+use std::fs::File;
+use std::path::Path;
+
 use super::finding::{Check, Event, Fault, Finding, Sink, Step};
 use super::links::Links;
 use super::messages::Messages;
@@ -9,13 +12,13 @@ use crate::store::chunk::MemberError;
 use crate::store::disk::Disk;
 use crate::store::error::{Result, StoreError};
 use crate::store::file_hash::FileHash;
-use crate::store::index::{ChunkRow, IndexError};
+use crate::store::index::{ChunkRow, Index, IndexError};
 use crate::wire::apply::Apply;
 
 /// A last chunk of at most so many octets in the file is inflated in any case.
 const SMALL: u64 = 64 * 1024;
 /// To hash fewer octets than this is no more work than to note that they were hashed.
-const WORTH_NOTING: u64 = 1 << 20;
+pub(in crate::store) const WORTH_NOTING: u64 = 1 << 20;
 
 /// Checks the checksums of the last chunk. Returns whether nothing was wrong; an
 /// error means that it could not be found out.
@@ -34,15 +37,39 @@ pub fn quick(backup: &Backup, sink: &mut Sink<'_>) -> Result<bool> {
     let Some(chunk) = chunk else { return Ok(true) };
     // Before it is read: whoever writes to it meanwhile is noticed.
     let modified = backup.file().modified().map_err(StoreError::io(backup.path()))?;
-    let mut run = Run::start(backup, sink)?;
-    if is_trusted && chunk.offset < run.len_file {
-        return Ok(run.trusted(&chunk));
-    }
-    let sound = run.checksums_only(&chunk)?;
-    if sound && run.len_file >= WORTH_NOTING {
+    let last = LastChunk { chunk: &chunk, len_file: backup.len_file()?, is_trusted };
+    let sound = last_chunk(backup.path(), backup.file(), &last, sink)?;
+    if sound && !last.is_hashed() && last.len_file >= WORTH_NOTING {
         backup.trust(modified);
     }
     Ok(sound)
+}
+
+/// The last chunk of a backup, for [`last_chunk`].
+pub(in crate::store) struct LastChunk<'c> {
+    pub(in crate::store) chunk: &'c ChunkRow,
+    /// Octets of the data file.
+    pub(in crate::store) len_file: u64,
+    /// The file has not been changed since all of it was hashed.
+    pub(in crate::store) is_trusted: bool,
+}
+
+impl LastChunk<'_> {
+    /// What lies in front of it need not be hashed.
+    fn is_hashed(&self) -> bool {
+        self.is_trusted && self.chunk.offset < self.len_file
+    }
+}
+
+/// [`quick`] for a backup whose index was read by somebody else.
+pub(in crate::store) fn last_chunk(
+    path: &Path,
+    file: &File,
+    last: &LastChunk<'_>,
+    sink: &mut Sink<'_>,
+) -> Result<bool> {
+    let mut run = Run { path, file, len_file: last.len_file, hash: FileHash::default(), sink };
+    if last.is_hashed() { Ok(run.trusted(last.chunk)) } else { run.checksums_only(last.chunk) }
 }
 
 /// Checks everything that Cyrus does. Returns as [`quick`] does.
@@ -54,7 +81,8 @@ pub fn full(backup: &Backup, sink: &mut Sink<'_>) -> Result<bool> {
 pub fn full_with(backup: &Backup, jobs: usize, sink: &mut Sink<'_>) -> Result<bool> {
     let fault = || StoreError::index(backup.path());
     backup.index().sort_by_chunk().map_err(fault())?;
-    let mut run = Run::start(backup, sink)?;
+    let (path, file, len_file) = (backup.path(), backup.file(), backup.len_file()?);
+    let mut run = Run { path, file, len_file, hash: FileHash::default(), sink };
     // Row order, unless the index is forged: then still one pass over the file.
     let mut rows = backup.index().chunks_by_offset();
     loop {
@@ -63,14 +91,15 @@ pub fn full_with(backup: &Backup, jobs: usize, sink: &mut Sink<'_>) -> Result<bo
         if page.is_empty() {
             return Ok(true);
         }
-        if !run.chunks(&page, jobs)? {
+        if !run.chunks(&page, jobs, backup)? {
             return Ok(false);
         }
     }
 }
 
 struct Run<'a, 's> {
-    backup: &'a Backup,
+    path: &'a Path,
+    file: &'a File,
     len_file: u64,
     hash: FileHash,
     sink: &'a mut Sink<'s>,
@@ -98,17 +127,13 @@ impl Expected<'_> {
     }
 }
 
-impl<'a, 's> Run<'a, 's> {
-    fn start(backup: &'a Backup, sink: &'a mut Sink<'s>) -> Result<Run<'a, 's>> {
-        Ok(Run { backup, len_file: backup.len_file()?, hash: FileHash::default(), sink })
-    }
-
+impl<'a> Run<'a, '_> {
     fn checksums_only(&mut self, chunk: &ChunkRow) -> Result<bool> {
         self.begin(chunk, Check::Checksums);
         if let Some(fault) = self.file_checksum(chunk)? {
             return Ok(self.end(chunk, [fault]));
         }
-        let content = pass::text(self.backup.file(), chunk.offset);
+        let content = pass::text(self.file, chunk.offset);
         let fault = self.data_checksums(chunk, &content);
         Ok(self.end(chunk, fault.or_else(|| unreadable(chunk, content))))
     }
@@ -122,21 +147,21 @@ impl<'a, 's> Run<'a, 's> {
             (self.sink)(Event::Step(Step::DataChecksum));
             return self.end(chunk, []);
         }
-        let content = pass::text(self.backup.file(), chunk.offset);
+        let content = pass::text(self.file, chunk.offset);
         let fault = self.data_checksums(chunk, &content);
         self.end(chunk, fault.or_else(|| unreadable(chunk, content)))
     }
 
     /// Checks chunks up to the first fault; returns whether there was none.
-    fn chunks(&mut self, chunks: &[ChunkRow], jobs: usize) -> Result<bool> {
+    fn chunks(&mut self, chunks: &[ChunkRow], jobs: usize, backup: &Backup) -> Result<bool> {
         let offsets: Vec<u64> = chunks.iter().map(|chunk| chunk.offset).collect();
-        let (backup, mut expected, mut sound) = (self.backup, None, true);
+        let (mut expected, mut sound) = (None, true);
         let known = pass::known(backup, chunks)?;
         let source = pass::Source { file: backup.file(), known: &known };
         pass::chunks(source, &offsets, jobs, &mut |i, piece| {
             let chunk = &chunks[i];
             if expected.is_none() {
-                expected = self.begin_chunk(chunk)?;
+                expected = self.begin_chunk(chunk, backup.index())?;
             }
             sound = match (&mut expected, piece) {
                 (None, _) => false,
@@ -156,16 +181,19 @@ impl<'a, 's> Run<'a, 's> {
     }
 
     /// `None` if the chunk need not be looked at any more.
-    fn begin_chunk(&mut self, chunk: &ChunkRow) -> Result<Option<Expected<'a>>> {
+    fn begin_chunk<'i>(
+        &mut self,
+        chunk: &ChunkRow,
+        index: &'i Index,
+    ) -> Result<Option<Expected<'i>>> {
         self.begin(chunk, Check::Checksums);
         if let Some(fault) = self.file_checksum(chunk)? {
             self.end(chunk, [fault]);
             return Ok(None);
         }
-        let index = self.backup.index();
         let messages = Messages::of_chunk(index, chunk.id);
         let links = Links::of_chunk(index, chunk.id);
-        let links = links.map_err(StoreError::index(self.backup.path()))?;
+        let links = links.map_err(StoreError::index(self.path))?;
         Ok(Some(Expected { messages, links }))
     }
 
@@ -175,7 +203,8 @@ impl<'a, 's> Run<'a, 's> {
         mut content: Content,
         expected: Expected<'_>,
     ) -> Result<bool> {
-        let fault = || StoreError::index(self.backup.path());
+        let path = self.path;
+        let fault = || StoreError::index(path);
         let lines = std::mem::replace(&mut content.lines, Ok(()));
         let figures = self.data_checksums(chunk, &content);
         if !self.end(chunk, figures.or_else(|| unreadable(chunk, content))) {
@@ -214,9 +243,7 @@ impl<'a, 's> Run<'a, 's> {
     fn file_checksum(&mut self, chunk: &ChunkRow) -> Result<Option<Fault>> {
         (self.sink)(Event::Step(Step::FileChecksum));
         let end = chunk.offset.min(self.len_file);
-        self.hash
-            .update_from(self.backup.file(), end)
-            .map_err(StoreError::io(self.backup.path()))?;
+        self.hash.update_from(self.file, end).map_err(StoreError::io(self.path))?;
         let (disk, index) = (self.hash.hex(), chunk.file_sha1.clone());
         Ok((disk != index).then_some(Fault::FileChecksum { disk, index }))
     }

@@ -34,6 +34,7 @@ mod site;
 mod structure;
 
 pub use beside::leftovers;
+pub(super) use cyrus::{LastChunk, WORTH_NOTING, last_chunk};
 pub use cyrus::{full, full_with, quick};
 pub use deep::{Deep, deep};
 pub use finding::{

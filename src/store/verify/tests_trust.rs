@@ -11,7 +11,7 @@ use super::*;
 use crate::lock::Wait;
 use crate::store::backup::index_path;
 use crate::store::staging::Staging;
-use crate::store::{Backup, Line, Writer};
+use crate::store::{Backup, Glance, Line, Writer};
 use crate::wire::apply::Apply;
 use crate::wire::dlist::parse_item;
 use crate::wire::{Body, Guid};
@@ -65,7 +65,12 @@ impl Store {
 
     /// What is wrong, if anything.
     fn quick(&self) -> Option<String> {
-        faults(quick, &self.open())
+        let seen = Glance::open(&self.path, Wait::No).unwrap();
+        let glanced = first_fault(|sink| seen.check(sink));
+        drop(seen);
+        let found = faults(quick, &self.open());
+        assert_eq!(glanced, found);
+        found
     }
 
     /// Whether the next one need not hash the file.
@@ -93,8 +98,14 @@ fn faults(
     check: fn(&Backup, &mut Sink<'_>) -> crate::store::error::Result<bool>,
     backup: &Backup,
 ) -> Option<String> {
+    first_fault(|sink| check(backup, sink))
+}
+
+fn first_fault(
+    check: impl FnOnce(&mut Sink<'_>) -> crate::store::error::Result<bool>,
+) -> Option<String> {
     let mut first = None;
-    let sound = check(backup, &mut |event| {
+    let sound = check(&mut |event| {
         if let Event::Finding(finding) = event {
             first.get_or_insert(format!("{:?}", finding.fault));
         }
