@@ -21,7 +21,7 @@ const PORTION: u64 = 1_000;
 impl Rolling {
     /// Very many messages, so small that what is kept for each of them counts.
     fn fill_with_small_ones(&mut self, numbers: std::ops::Range<u64>) {
-        let user = self.user;
+        let user = self.user.clone();
         for first in numbers.clone().step_by(PORTION as usize) {
             self.ask(format!("GET USER {user}\r\n"));
             let (mut line, mut records) = (b"APPLY MESSAGE (".to_vec(), Vec::new());
