@@ -229,7 +229,6 @@ fn messages() -> Vec<String> {
         format!("({})", file(&one, BODY.len() - 1, BODY)),
         format!("({})", file(&guid(b""), 0, "")),
         format!("({})", file(&guid(b"a\0b"), 3, "a\0b")),
-        format!("(%{{\"a b\" {one} {}}}\r\n{BODY})", BODY.len()),
     ]
     .map(|value| format!("GET USER tom\r\nAPPLY MESSAGE {value}\r\n"))
     .into_iter()
