@@ -1,8 +1,8 @@
 //! Lines into an open chunk: their octets into the member, their rows into the index.
 //!
-//! What is large is divided. Messages that a client sends in one line become several lines, so
-//! that one of them can be read without those in front of it; and pieces of a line are compressed
-//! apart from each other, on several processors.
+//! What is large is divided. Messages that a client sends in one line become several lines, those
+//! that are like each other together, so that one of them can be read without most of the others;
+//! and pieces of a line are compressed apart from each other, on several processors.
 
 use std::io::{self, Write as _};
 use std::ops::Range;
@@ -13,6 +13,7 @@ use super::super::data_file::DataFile;
 use super::super::error::{Result, StoreError};
 use super::super::helpers;
 use super::super::index::{Index, Position, RestartPoint};
+use super::super::similar;
 use super::super::staging::Staging;
 use super::Line;
 use crate::wire::Body;
@@ -37,11 +38,11 @@ pub(super) struct Entry<'a> {
     pub(super) ts: i64,
 }
 
+/// A message, and what is said of it.
+type Message<'a> = (&'a FileHeader, &'a Body);
+
 /// Messages that become one line.
-struct Part<'a> {
-    files: &'a [FileHeader],
-    bodies: &'a [Body],
-}
+struct Part<'a>(&'a [Message<'a>]);
 
 impl Entry<'_> {
     /// Enters a line, or several that mean the same.
@@ -61,18 +62,18 @@ impl Entry<'_> {
 
     /// Enters messages in lines of a length at which reading can begin.
     fn messages(&mut self, files: &[FileHeader], bodies: &[Body], staging: &Staging) -> Result<()> {
-        let lengths = bodies.iter().map(Body::len);
-        let parts: Vec<Part<'_>> = divided(lengths)
-            .into_iter()
-            .map(|part| Part { files: &files[part.clone()], bodies: &bodies[part] })
-            .collect();
+        let messages =
+            sorted(files.iter().zip(bodies), staging).map_err(StoreError::io(self.path))?;
+        let lengths = messages.iter().map(|(_, body)| body.len());
+        let parts: Vec<_> = divided(lengths).into_iter().map(|at| Part(&messages[at])).collect();
         for run in parts.chunk_by(|one, other| one.fits_memory() && other.fits_memory()) {
             match run {
-                [part] if !part.fits_memory() => {
-                    let (text, body_at) = part.printed();
-                    let apply = Apply::Message(part.files.to_vec());
-                    let (text, body_at, bodies) = (&text[..], &body_at[..], part.bodies);
-                    let line = Line { text, body_at, bodies, apply: &apply };
+                [Part([(file, body)])] if body.len() > STRETCH_MAX => {
+                    let (text, body_at) = run[0].printed();
+                    let apply = Apply::Message(vec![FileHeader::clone(file)]);
+                    let (text, body_at) = (&text[..], &body_at[..]);
+                    let line =
+                        Line { text, body_at, bodies: std::slice::from_ref(body), apply: &apply };
                     let offset = self.stream(&line, staging)?;
                     self.index_line(offset, &apply)?;
                 }
@@ -102,7 +103,7 @@ impl Entry<'_> {
                 }
                 self.add(&segment)?;
                 if segment.piece().is_last() {
-                    self.index_line(offset, &Apply::Message(part.files.to_vec()))?;
+                    self.index_line(offset, &Apply::Message(part.files().cloned().collect()))?;
                 }
                 Ok(())
             },
@@ -186,13 +187,21 @@ impl Entry<'_> {
 
 impl Part<'_> {
     fn fits_memory(&self) -> bool {
-        octets_of(self.bodies) <= STRETCH_MAX
+        self.octets() <= STRETCH_MAX
+    }
+
+    fn files(&self) -> impl Iterator<Item = &FileHeader> {
+        self.0.iter().map(|(file, _)| *file)
+    }
+
+    fn octets(&self) -> u64 {
+        self.0.iter().map(|(_, body)| body.len()).fold(0, u64::saturating_add)
     }
 
     /// Canonical text, and where in it the bodies belong.
     fn printed(&self) -> (Vec<u8>, Vec<usize>) {
         let mut printer = Printer::new(Literals::NonSync, b"MESSAGE (".to_vec());
-        for (i, file) in self.files.iter().enumerate() {
+        for (i, file) in self.files().enumerate() {
             printer.separator(i).file(file);
         }
         printer.raw(b")");
@@ -202,11 +211,11 @@ impl Part<'_> {
     /// The whole line.
     fn plain(&self, ts: i64, staging: &Staging) -> io::Result<Vec<u8>> {
         let (text, body_at) = self.printed();
-        let len = text.len() + octets_of(self.bodies) as usize + 64;
+        let len = text.len() + self.octets() as usize + 64;
         let mut plain = Vec::with_capacity(len);
         plain.extend_from_slice(&stamp(ts));
         let mut from = 0;
-        for (&at, body) in body_at.iter().zip(self.bodies) {
+        for (&at, (_, body)) in body_at.iter().zip(self.0) {
             plain.extend_from_slice(&text[from..at]);
             staging.read(body, |piece| plain.write_all(piece))?;
             from = at;
@@ -224,6 +233,31 @@ fn stamp(ts: i64) -> Vec<u8> {
 
 fn octets_of(bodies: &[Body]) -> u64 {
     bodies.iter().map(Body::len).fold(0, u64::saturating_add)
+}
+
+/// Messages that are like each other side by side, those that are large by themselves at the end.
+fn sorted<'a>(
+    messages: impl Iterator<Item = Message<'a>>,
+    staging: &Staging,
+) -> io::Result<Vec<Message<'a>>> {
+    let mut keyed = Vec::new();
+    for (file, body) in messages {
+        let key = match body {
+            Body::Memory(octets) => similar::key(&octets[..octets.len().min(similar::HEAD)]),
+            Body::Staged { offset, len } => {
+                let len = (*len).min(similar::HEAD as u64);
+                let mut head = Vec::with_capacity(len as usize);
+                let body = Body::Staged { offset: *offset, len };
+                staging.read(&body, |piece| head.write_all(piece))?;
+                similar::key(&head)
+            }
+        };
+        keyed.push((body.len() >= LARGE, key, (file, body)));
+    }
+    keyed.sort_by(|(large, key, _), (other_large, other, _)| {
+        (large, key).cmp(&(other_large, other))
+    });
+    Ok(keyed.into_iter().map(|(_, _, message)| message).collect())
 }
 
 /// Divides messages of these lengths: a part ends as soon as it is long enough, and on both sides
@@ -252,6 +286,35 @@ fn divided(lengths: impl Iterator<Item = u64>) -> Vec<Range<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::Guid;
+
+    #[test]
+    fn messages_of_one_sender_lie_side_by_side() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut staging = Staging::new(dir.path().to_owned());
+        let guid = Guid::from([0; 20]);
+        let file = |size| FileHeader { partition: b"p".to_vec(), guid, size };
+        let (mut files, mut bodies, mut offset) = (Vec::new(), Vec::new(), 0);
+        for (number, (from, len)) in
+            [("tom", 9), ("ann", LARGE), ("ann", 9), ("tom", 9), ("ann", 9)].into_iter().enumerate()
+        {
+            let text = format!("From: {from}\r\n\r\n{}", "x".repeat(len as usize)).into_bytes();
+            files.push(file(number as u64));
+            bodies.push(match number % 2 {
+                0 => Body::Memory(text),
+                _ => {
+                    let len = text.len() as u64;
+                    staging.add(&text).unwrap();
+                    offset += len;
+                    Body::Staged { offset: offset - len, len }
+                }
+            });
+        }
+        let messages = sorted(files.iter().zip(&bodies), &staging).unwrap();
+        let order: Vec<u64> = messages.iter().map(|(file, _)| file.size).collect();
+        assert_eq!(order, [2, 4, 0, 3, 1]);
+        assert!(messages.iter().all(|(file, body)| **body == bodies[file.size as usize]));
+    }
 
     #[test]
     fn parts_end_where_they_are_long_enough() {
