@@ -463,3 +463,64 @@ fn nothing_is_taken_out_of_a_long_line() {
     let backup = Backup::open(&site.path, Wait::No).unwrap();
     assert!(backup.index().mailbox_with_uniqueid(b"f").unwrap().is_none());
 }
+
+/// Messages of one line that becomes several: small ones, none, large ones, one twice; in memory
+/// and staged.
+#[test]
+fn a_divided_line_is_indexed_as_it_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data");
+    let mut staging = Staging::new(dir.path().join("staging"));
+    let (mut bodies, mut guids, mut staged) = (Vec::new(), Vec::new(), 0);
+    let mut text = b"MESSAGE (".to_vec();
+    let mut body_at = Vec::new();
+    for number in 0..40u64 {
+        let len =
+            [0, 9, 40_000, 300_000, 5 << 20][if number == 7 { 4 } else { number as usize % 4 }];
+        let from =
+            format!("From: a{}\r\n\r\n{}", number % 3, if number == 20 { 10 } else { number });
+        let mut octets = if len == 0 { Vec::new() } else { from.into_bytes() };
+        octets.resize(len.max(octets.len()), b'x');
+        let guid = guid_of(&octets);
+        if number > 0 {
+            text.push(b' ');
+        }
+        text.extend_from_slice(format!("%{{d {guid} {}}}\r\n", octets.len()).as_bytes());
+        body_at.push(text.len());
+        guids.push(guid);
+        bodies.push(match number % 2 {
+            0 => Body::Memory(octets),
+            _ => {
+                let len = octets.len() as u64;
+                staging.add(&octets).unwrap();
+                staged += len;
+                Body::Staged { offset: staged - len, len }
+            }
+        });
+    }
+    text.push(b')');
+    let (name, value) = parse_item(&text).unwrap();
+    let apply = Apply::read(&name, &value).unwrap();
+    let line = Line { text: &text, body_at: &body_at, bodies: &bodies, apply: &apply };
+    fs::write(&path, b"").unwrap();
+    let mut writer = Writer::open(&path, NOW).unwrap();
+    writer.append(NOW, &line, &staging).unwrap();
+    writer.finish(NOW).unwrap();
+    drop(writer);
+    let rows = || {
+        let backup = Backup::open(&path, Wait::No).unwrap();
+        let row = |guid| backup.index().message(guid).unwrap().unwrap();
+        guids.iter().map(|guid| format!("{:?}", row(guid))).collect::<Vec<_>>()
+    };
+    let live = rows();
+    fs::remove_file(index_path(&path)).unwrap();
+    drop(Writer::open(&path, NOW).unwrap());
+    assert_eq!(rows(), live);
+    let backup = Backup::open(&path, Wait::No).unwrap();
+    for guid in &guids {
+        let mut octets = Vec::new();
+        let message = StoredMessage::read(&backup, guid, &dir.path().join("s")).unwrap();
+        message.write_to(&mut octets).unwrap();
+        assert_eq!(guid_of(&octets), *guid);
+    }
+}
