@@ -66,7 +66,7 @@ fn replay(backup: &Backup) -> Result<Index> {
     let chunks = backup.index().chunks().map_err(fault())?;
     let scratch = Index::scratch().map_err(fault())?;
     scratch.begin().map_err(fault())?;
-    for chunk in &chunks {
+    for (i, chunk) in chunks.iter().enumerate() {
         let id =
             scratch.start_chunk(chunk.ts_start, chunk.offset, &chunk.file_sha1).map_err(fault())?;
         let enter = |line: &LogLine| {
@@ -85,7 +85,9 @@ fn replay(backup: &Backup) -> Result<Index> {
             next = reader.offset_plain();
         };
         if !is_whole {
-            let (file, len) = (backup.file(), backup.len_file()?);
+            let behind = chunks.get(i + 1).map(|chunk| chunk.offset);
+            let end = behind.filter(|&end| end > chunk.offset).unwrap_or(u64::MAX);
+            let (file, len) = (backup.file(), backup.len_file()?.min(end));
             let salvage = Salvage::of_member(file, chunk.offset, len, &[]);
             let salvage = salvage.map_err(StoreError::io(backup.path()))?;
             let mut lines = SavedLines::new(file, &salvage);

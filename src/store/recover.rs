@@ -299,11 +299,15 @@ impl Scan<'_, '_> {
         let mut replay = Replay { disk, path, index: &scratch, hash, last_ts: 0, known };
         scratch.begin().map_err(fault())?;
         let chunks = index.chunks().map_err(fault())?;
+        let mut offsets: Vec<u64> = chunks.iter().map(|chunk| chunk.offset).collect();
+        offsets.sort_unstable();
         for chunk in chunks.iter().filter(|chunk| chunk.offset < end) {
+            let next = offsets.partition_point(|&offset| offset <= chunk.offset);
+            let limit = offsets.get(next).map_or(end, |&next| next.min(end));
             if let Member::Broken(what) = replay.member(chunk.offset, end)? {
                 tracing::error!(file = %path.display(), offset = chunk.offset, %what,
                     "damaged chunk");
-                let salvage = replay.salvage(chunk.offset, end)?;
+                let salvage = replay.salvage(chunk.offset, limit)?;
                 replay.saved(chunk.offset, &salvage)?;
             }
         }

@@ -121,7 +121,7 @@ impl Entry<'_> {
             let is_last = (number + 1) * STRETCH_MAX as usize >= line.text.len();
             let stamp: &[u8] = if number == 0 { &stamp } else { b"" };
             let end: &[u8] = if is_last { b"\r\n" } else { b"" };
-            Piece::all_of([stamp, text, end].concat()).map(Ok)
+            Piece::all_of_part([stamp, text, end].concat(), !is_last).map(Ok)
         });
         helpers::in_order(pieces, Packer::default, Packer::pack, |segment| {
             let segment = segment.map_err(StoreError::io(path))?;

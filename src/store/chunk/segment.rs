@@ -12,7 +12,7 @@ use flate2::{Compress, FlushCompress, Status};
 
 use super::writer::LEVEL;
 
-/// Stands behind a piece of a stretch that goes on: an empty fixed block and an empty stored one.
+/// Stands behind a piece within a line, or a stretch: an empty fixed block and an empty stored one.
 /// They say nothing, but who looks for a line behind damage knows by them that none begins here.
 pub const WITHIN_LINE: [u8; 6] = [2, 0, 0, 0, 0xff, 0xff];
 
@@ -27,16 +27,23 @@ const WINDOW: usize = 32 * 1024;
 pub struct Piece {
     stretch: Arc<Vec<u8>>,
     range: Range<usize>,
+    /// The stretch ends within a line.
+    is_line_cut: bool,
 }
 
 impl Piece {
     /// Cuts a stretch into pieces, in their order. There is at least one.
     pub fn all_of(stretch: Vec<u8>) -> impl Iterator<Item = Piece> {
+        Piece::all_of_part(stretch, false)
+    }
+
+    /// The same of one that may end within a line.
+    pub fn all_of_part(stretch: Vec<u8>, is_line_cut: bool) -> impl Iterator<Item = Piece> {
         let stretch = Arc::new(stretch);
         let len = stretch.len();
         (0..len.div_ceil(PIECE).max(1)).map(move |number| {
             let range = number * PIECE..((number + 1) * PIECE).min(len);
-            Piece { stretch: Arc::clone(&stretch), range }
+            Piece { stretch: Arc::clone(&stretch), range, is_line_cut }
         })
     }
 
@@ -116,7 +123,7 @@ impl Packer {
             let filled = compress.total_out() as usize;
             if compress.total_in() as usize == plain.len() && filled < packed.len() {
                 packed.truncate(filled);
-                if !piece.is_last() {
+                if !piece.is_last() || piece.is_line_cut {
                     packed.extend_from_slice(&WITHIN_LINE);
                 }
                 return Ok(Segment { piece, packed });

@@ -45,8 +45,9 @@ pub(super) struct End {
     pub(super) sha1: String,
 }
 
-/// Reads the chunk at `offset`. `known` are the restart points that the index has.
-pub(super) fn read(file: &File, offset: u64, known: &[RestartPoint]) -> Chunk {
+/// Reads the chunk at `offset`, in front of `until`. `known` are the restart points that the index
+/// has.
+pub(super) fn read(file: &File, offset: u64, until: u64, known: &[RestartPoint]) -> Chunk {
     let (mut lines, mut held) = (Vec::new(), 0);
     let read = each(file, offset, |line| {
         held += line.line.text().len();
@@ -57,13 +58,13 @@ pub(super) fn read(file: &File, offset: u64, known: &[RestartPoint]) -> Chunk {
         fits
     });
     match read.transpose() {
-        Some(Err(error)) if !is_of_disk(&error) => match salvage(file, offset, known) {
+        Some(Err(error)) if !is_of_disk(&error) => match salvage(file, offset, until, known) {
             Ok(Some((damage, salvage))) => Chunk::Damaged(damage, salvage),
             Ok(None) => Chunk::Held(lines, Err(error)),
             Err(error) => Chunk::Held(lines, Err(error)),
         },
         Some(end) => Chunk::Held(lines, end),
-        None => match salvage(file, offset, known) {
+        None => match salvage(file, offset, until, known) {
             Ok(Some((damage, salvage))) => Chunk::Damaged(damage, salvage),
             Ok(None) => Chunk::TooLong,
             Err(error) => Chunk::Held(lines, Err(error)),
@@ -79,6 +80,7 @@ fn is_of_disk(error: &LogError) -> bool {
 fn salvage(
     file: &File,
     offset: u64,
+    until: u64,
     known: &[RestartPoint],
 ) -> Result<Option<(MemberError, Salvage)>, LogError> {
     let io = |source| LogError::Member(MemberError::Io { at: offset, source });
@@ -86,7 +88,7 @@ fn salvage(
         Ok(_) => Ok(None),
         Err(error @ MemberError::Io { .. }) => Err(error.into()),
         Err(damage) => {
-            let len = file.len_file().map_err(io)?;
+            let len = file.len_file().map_err(io)?.min(until);
             let salvage = Salvage::of_member(file, offset, len, known).map_err(io)?;
             Ok(Some((damage, salvage)))
         }

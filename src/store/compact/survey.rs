@@ -43,15 +43,21 @@ impl Survey {
         let mut reading =
             Reading { file, path, survey, next_line: 1, offset_plain: 0, is_sure: true };
         let mut end = 0;
+        let mut rows = index.chunks_by_offset().peekable();
+        let rows = std::iter::from_fn(|| {
+            let row = rows.next()?;
+            let next = rows.peek().and_then(|next| next.as_ref().ok()).map(|next| next.offset);
+            Some(row.map(|row| (next.filter(|&next| next > row.offset), row)))
+        });
         helpers::in_order(
-            index.chunks_by_offset().map(|row| {
-                let row = row.map_err(fault())?;
+            rows.map(|row| {
+                let (next, row) = row.map_err(fault())?;
                 let known = index.restart_points(row.id).map_err(fault())?;
-                Ok((row, known))
+                Ok((row, next.unwrap_or(u64::MAX), known))
             }),
             || (),
-            |(), (row, known)| {
-                let chunk = ahead::read(file, row.offset, &known);
+            |(), (row, until, known)| {
+                let chunk = ahead::read(file, row.offset, until, &known);
                 (row, chunk)
             },
             |(row, chunk)| {

@@ -24,8 +24,8 @@ impl Passing for Mending<'_> {
     }
 
     /// A member that others follow stays as it is, and so does one that was whole once. The last
-    /// one is ended behind its last complete line, or taken away if it holds none: what is behind
-    /// damage in it was never promised.
+    /// one is ended behind its last complete line, or taken away if it holds none: nobody knows
+    /// that what is behind damage in it was ever promised.
     fn broken(
         &mut self,
         replay: &mut Replay<'_>,
@@ -35,9 +35,11 @@ impl Passing for Mending<'_> {
         let (disk, path) = (replay.disk, replay.path);
         let io = |source: io::Error| StoreError::io(path)(source);
         let len = disk.len_file().map_err(io)?;
-        let salvage = replay.salvage(at, len)?;
-        match salvage.next {
-            None if self.durable < len => {
+        // What was synced ends there, whatever a session has left behind it.
+        let end = if at < self.durable { self.durable.min(len) } else { len };
+        let salvage = replay.salvage(at, end)?;
+        match salvage.next.or((end < len).then_some(end)) {
+            None if at >= self.durable => {
                 let kept = torn::last_complete_line(disk, at, len).map_err(io)?;
                 self.mend(replay, at, len, kept, &what)?;
                 (self.told)(match what {

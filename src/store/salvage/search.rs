@@ -122,7 +122,7 @@ impl<'a> Search<'a> {
         }
         let len = WITHIN_LINE.len() as u64;
         let mut around = [0; 2 * WITHIN_LINE.len()];
-        let got = read(self.disk, &mut around, at - len, self.len)?;
+        let got = read(self.disk, &mut around, at.saturating_sub(len), self.len)?;
         let is_within_line = around[..got].windows(WITHIN_LINE.len()).any(|w| w == WITHIN_LINE);
         Ok(!is_within_line && !may_be_stored(self.disk, from, at)?)
     }

@@ -278,6 +278,21 @@ fn marks_without_end_are_given_up() {
     assert!(salvage.lines() >= 4);
 }
 
+/// The file is shorter than what is looked at in front of a mark.
+#[test]
+fn a_mark_at_the_beginning_of_the_file() {
+    let mut tail = GzEncoder::new(Vec::new(), Compression::new(6));
+    for line in lines(2) {
+        tail.write_all(&line).unwrap();
+    }
+    tail.flush().unwrap();
+    let mut octets = vec![7, 0, 0, 0xff, 0xff];
+    octets.extend_from_slice(&tail.get_ref()[MEMBER_HEADER.len()..]);
+    let file = file(&octets);
+    let salvage = Salvage::of_member(&file, 0, octets.len() as u64, &[]).unwrap();
+    assert_eq!(read(&file, &salvage).len(), 4);
+}
+
 /// How the octets of a member are damaged.
 #[derive(Clone, Debug)]
 enum Damage {

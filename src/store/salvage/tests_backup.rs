@@ -91,6 +91,11 @@ fn mailbox(writer: &mut Writer, uid: u32) {
 impl Site {
     /// One chunk of many messages, and one behind it.
     fn new() -> Site {
+        Site::with_chunks(&[])
+    }
+
+    /// Further chunks end behind these messages.
+    fn with_chunks(ends: &[u32]) -> Site {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("data");
         fs::write(&path, b"").unwrap();
@@ -100,6 +105,9 @@ impl Site {
             let text = format!("MESSAGE (%{{d {} {}}}\r\n)", guid_of(&octets), octets.len());
             append(&mut writer, &text, Some(octets));
             mailbox(&mut writer, uid);
+            if ends.contains(&uid) {
+                writer.finish(NOW).unwrap();
+            }
         }
         writer.finish(NOW).unwrap();
         append(&mut writer, "SUB %(USERID tom MBOXNAME user.tom)", None);
@@ -352,5 +360,167 @@ fn a_rebuild_and_the_check_agree() {
         site.compact();
         let kinds = site.findings().0;
         assert!(!kinds.contains(&"unreadable") && !kinds.contains(&"gap"), "{at}: {kinds:?}");
+    }
+}
+
+/// What was synced stays, though what a session has left behind it has no line that could be read.
+#[test]
+fn what_was_synced_is_not_cut_along_with_a_torn_member() {
+    for has_line in [false, true] {
+        let site = Site::new();
+        site.damage(2);
+        let before = site.readable();
+        let backup = Backup::open(&site.path, Wait::No).unwrap();
+        let second = backup.index().chunks().unwrap()[1].offset as usize;
+        drop(backup);
+        let synced = fs::read(&site.path).unwrap();
+        let mut writer = Writer::open(&site.path, NOW).unwrap();
+        append(&mut writer, "SUB %(USERID tom MBOXNAME user.torn)", None);
+        drop(writer);
+        let mut octets = fs::read(&site.path).unwrap();
+        assert!(octets.len() > synced.len());
+        if !has_line {
+            octets.truncate(synced.len() + 20);
+        }
+        // The member in between is lost from its beginning on.
+        octets[second..second + 12].fill(0x55);
+        fs::write(&site.path, &octets).unwrap();
+
+        site.reindex();
+        let after = fs::read(&site.path).unwrap();
+        assert_eq!(after[..synced.len()], octets[..synced.len()]);
+        let readable = site.readable();
+        assert!(before.iter().all(|uid| readable.contains(uid)), "{has_line}: {readable:?}");
+        let names = Backup::open(&site.path, Wait::No).unwrap().index().subscriptions().unwrap();
+        assert_eq!(names.contains(&b"user.torn".to_vec()), has_line);
+        // The same once more, and by what was made of it.
+        site.reindex();
+        assert_eq!(fs::read(&site.path).unwrap(), after);
+        assert_eq!(site.readable(), readable);
+    }
+}
+
+/// The end of a chunk and the beginning of the next one: neither is taken for part of the other.
+#[test]
+fn damage_across_two_chunks_is_told_once() {
+    let site = Site::with_chunks(&[40]);
+    let backup = Backup::open(&site.path, Wait::No).unwrap();
+    let second = backup.index().chunks().unwrap()[1].offset as usize;
+    drop(backup);
+    let mut octets = fs::read(&site.path).unwrap();
+    let hit = &mut octets[second - 2_000..second + 2_000];
+    hit.iter_mut().enumerate().for_each(|(i, octet)| *octet = (i * 37) as u8);
+    fs::write(&site.path, &octets).unwrap();
+    let before = site.readable();
+    assert!(before.len() + 2 * LOST >= MESSAGES as usize, "{before:?}");
+    let backup = Backup::open(&site.path, Wait::No).unwrap();
+    let mut gaps = 0;
+    verify::deep(&backup, &Deep { jobs: 1, owner: None }, &mut |event| {
+        if let Event::Finding(finding) = event
+            && let Fault::Gap { gap, .. } = &finding.fault
+        {
+            gaps += 1;
+            let is_first = finding.chunk_id == Some(1);
+            let (from, to) = (gap.from as usize, gap.to as usize);
+            assert!(if is_first { to <= second } else { from >= second }, "{finding:?}");
+        }
+    })
+    .unwrap();
+    drop(backup);
+    assert!(gaps >= 2);
+    site.compact();
+    assert_eq!(site.readable(), before);
+    assert_eq!(site.findings().0, ["leftover"]);
+}
+
+/// What a very long line says is no line, wherever it was divided.
+#[test]
+fn nothing_is_taken_out_of_a_long_line() {
+    let forged = "1 APPLY MAILBOX %(UNIQUEID f MBOXNAME user.tom.forged LAST_UID 0 HIGHESTMODSEQ 1 \
+                  RECENTUID 0 RECENTTIME 0 LAST_APPENDDATE 0 POP3_LAST_LOGIN 0 UIDVALIDITY 1 \
+                  PARTITION d ACL \"\" OPTIONS P SYNC_CRC 0 SYNC_CRC_ANNOT 0 RECORD ())\r\n";
+    let site = Site::with_chunks(&[]);
+    let first = fs::read(&site.path).unwrap().len();
+    let mut content = Vec::new();
+    for number in 0..150 {
+        content.extend_from_slice(&noise(number));
+    }
+    let head =
+        format!("SIEVE %(USERID tom FILENAME s LAST_UPDATE 1 CONTENT {{{}+}}\r\n", content.len());
+    let at = (4 << 20) - head.len();
+    let twice = forged.repeat(2);
+    content[at..at + twice.len()].copy_from_slice(twice.as_bytes());
+    let text = format!("{head}{})", String::from_utf8(content).unwrap());
+    let mut writer = Writer::open(&site.path, NOW).unwrap();
+    append(&mut writer, &text, None);
+    append(&mut writer, "SUB %(USERID tom MBOXNAME user.tom)", None);
+    writer.finish(NOW).unwrap();
+    drop(writer);
+    let mut octets = fs::read(&site.path).unwrap();
+    octets[first + 100_000..first + 100_100].fill(0x55);
+    fs::write(&site.path, octets).unwrap();
+    assert_eq!(site.reindex(), 1);
+    let backup = Backup::open(&site.path, Wait::No).unwrap();
+    assert!(backup.index().mailbox_with_uniqueid(b"f").unwrap().is_none());
+}
+
+/// Messages of one line that becomes several: small ones, none, large ones, one twice; in memory
+/// and staged.
+#[test]
+fn a_divided_line_is_indexed_as_it_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data");
+    let mut staging = Staging::new(dir.path().join("staging"));
+    let (mut bodies, mut guids, mut staged) = (Vec::new(), Vec::new(), 0);
+    let mut text = b"MESSAGE (".to_vec();
+    let mut body_at = Vec::new();
+    for number in 0..40u64 {
+        let len =
+            [0, 9, 40_000, 300_000, 5 << 20][if number == 7 { 4 } else { number as usize % 4 }];
+        let from =
+            format!("From: a{}\r\n\r\n{}", number % 3, if number == 20 { 10 } else { number });
+        let mut octets = if len == 0 { Vec::new() } else { from.into_bytes() };
+        octets.resize(len.max(octets.len()), b'x');
+        let guid = guid_of(&octets);
+        if number > 0 {
+            text.push(b' ');
+        }
+        text.extend_from_slice(format!("%{{d {guid} {}}}\r\n", octets.len()).as_bytes());
+        body_at.push(text.len());
+        guids.push(guid);
+        bodies.push(match number % 2 {
+            0 => Body::Memory(octets),
+            _ => {
+                let len = octets.len() as u64;
+                staging.add(&octets).unwrap();
+                staged += len;
+                Body::Staged { offset: staged - len, len }
+            }
+        });
+    }
+    text.push(b')');
+    let (name, value) = parse_item(&text).unwrap();
+    let apply = Apply::read(&name, &value).unwrap();
+    let line = Line { text: &text, body_at: &body_at, bodies: &bodies, apply: &apply };
+    fs::write(&path, b"").unwrap();
+    let mut writer = Writer::open(&path, NOW).unwrap();
+    writer.append(NOW, &line, &staging).unwrap();
+    writer.finish(NOW).unwrap();
+    drop(writer);
+    let rows = || {
+        let backup = Backup::open(&path, Wait::No).unwrap();
+        let row = |guid| backup.index().message(guid).unwrap().unwrap();
+        guids.iter().map(|guid| format!("{:?}", row(guid))).collect::<Vec<_>>()
+    };
+    let live = rows();
+    fs::remove_file(index_path(&path)).unwrap();
+    drop(Writer::open(&path, NOW).unwrap());
+    assert_eq!(rows(), live);
+    let backup = Backup::open(&path, Wait::No).unwrap();
+    for guid in &guids {
+        let mut octets = Vec::new();
+        let message = StoredMessage::read(&backup, guid, &dir.path().join("s")).unwrap();
+        message.write_to(&mut octets).unwrap();
+        assert_eq!(guid_of(&octets), *guid);
     }
 }

@@ -103,7 +103,7 @@ pub(super) fn chunks<E>(
     }
     for (i, &offset) in offsets.iter().enumerate() {
         let mut result = Ok(true);
-        let content = chunk(source, offset, &mut |lines| {
+        let content = chunk(source, (offset, end_of(offsets, i)), &mut |lines| {
             result = take(i, Piece::Lines(lines));
             matches!(result, Ok(true))
         });
@@ -122,14 +122,14 @@ fn in_parallel<E>(
     jobs: usize,
     take: &mut Take<'_, E>,
 ) -> Result<(), E> {
-    let (task, tasks) = unbounded::<(u64, Sender<Piece>)>();
+    let (task, tasks) = unbounded::<((u64, u64), Sender<Piece>)>();
     std::thread::scope(|scope| {
         for _ in 0..jobs.min(offsets.len()) {
             let tasks = tasks.clone();
             scope.spawn(move || {
-                for (offset, told) in tasks {
+                for (bounds, told) in tasks {
                     let tell = &mut |lines| told.send(Piece::Lines(lines)).is_ok();
-                    if let Some(content) = chunk(source, offset, tell) {
+                    if let Some(content) = chunk(source, bounds, tell) {
                         // Nobody may be listening any more.
                         let _ = told.send(Piece::End(content));
                     }
@@ -138,14 +138,14 @@ fn in_parallel<E>(
         }
         drop(tasks);
         let mut ahead: VecDeque<Receiver<Piece>> = VecDeque::new();
-        let mut waiting = offsets.iter();
+        let mut waiting = offsets.iter().enumerate();
         for i in 0..offsets.len() {
             while ahead.len() < jobs + 1
-                && let Some(&offset) = waiting.next()
+                && let Some((next, &offset)) = waiting.next()
             {
                 let (sender, receiver) = bounded(WAITING);
                 // The readers live as long as this end does.
-                let _ = task.send((offset, sender));
+                let _ = task.send(((offset, end_of(offsets, next)), sender));
                 ahead.push_back(receiver);
             }
             let Some(pieces) = ahead.pop_front() else { break };
@@ -169,11 +169,17 @@ pub(super) fn text(file: &dyn Disk, offset: u64) -> Content {
     }
 }
 
-/// Inflates a chunk once. `tell` says whether to go on; `None` if not.
-fn chunk(source: Source<'_>, offset: u64, tell: &mut Tell<'_>) -> Option<Content> {
+/// Where the chunk that is the `i`-th of `offsets` ends at the latest.
+fn end_of(offsets: &[u64], i: usize) -> u64 {
+    offsets.get(i + 1).copied().filter(|&next| next > offsets[i]).unwrap_or(u64::MAX)
+}
+
+/// Inflates the chunk at `offset`, in front of `end`, once. `tell` says whether to go on; `None`
+/// if not.
+fn chunk(source: Source<'_>, (offset, end): (u64, u64), tell: &mut Tell<'_>) -> Option<Content> {
     let mut reader = match LogReader::open_hashing(source.file, offset) {
         Ok(reader) => reader,
-        Err(error) => return saved(source, offset, Content::unopened(error), tell),
+        Err(error) => return saved(source, (offset, end), Content::unopened(error), tell),
     };
     let mut held = Held::new(source, offset);
     let mut bodies = Bodies::default();
@@ -181,11 +187,14 @@ fn chunk(source: Source<'_>, offset: u64, tell: &mut Tell<'_>) -> Option<Content
         held.tell(lines, tell)
     });
     let Some(failure) = read else {
-        return if held.is_broken { saved(source, offset, rest(reader), tell) } else { None };
+        return match held.is_broken {
+            true => saved(source, (offset, end), rest(reader), tell),
+            false => None,
+        };
     };
     let content = finish(reader, failure);
     if content.member.is_err() && !held.is_sound {
-        return saved(source, offset, content, tell);
+        return saved(source, (offset, end), content, tell);
     }
     held.all(tell).then_some(content)
 }
@@ -198,14 +207,14 @@ fn rest(reader: LogReader<'_>) -> Content {
 /// Tells the lines of a damaged chunk.
 fn saved(
     source: Source<'_>,
-    offset: u64,
+    (offset, end): (u64, u64),
     content: Content,
     tell: &mut Tell<'_>,
 ) -> Option<Content> {
     let salvage = source
         .file
         .len_file()
-        .and_then(|len| Salvage::of_member(source.file, offset, len, source.known));
+        .and_then(|len| Salvage::of_member(source.file, offset, len.min(end), source.known));
     let Ok(salvage) = salvage else { return Some(content) };
     let mut reader = SavedLines::new(source.file, &salvage);
     // Those that are not sure, by their offsets.
