@@ -481,3 +481,33 @@ fn numbers_of_chunks_around_a_page() {
         assert!(is_sound(&site), "{count}");
     }
 }
+
+/// Nothing is remembered of a log that cannot be read to its end, and its damage is told each time.
+#[test]
+fn damage_is_told_although_nothing_is_gained() {
+    let site = Site::new();
+    let end = site.write(&[
+        (0, Op::Message(vec![1, 2])),
+        (0, Op::Mailbox(0, 0, 5, vec![(1, 1, false), (2, 2, false)])),
+        (0, Op::EndChunk),
+        (9, Op::Mailbox(1, 1, 5, vec![])),
+        (0, Op::EndChunk),
+        (9, Op::Unmailbox(1)),
+        (0, Op::EndChunk),
+    ]);
+    let mut octets = fs::read(&site.path).unwrap();
+    let backup = Backup::open(&site.path, Wait::No).unwrap();
+    let second = backup.index().chunks().unwrap()[1].offset as usize;
+    drop(backup);
+    // The checksum of the first chunk.
+    octets[second - 8] ^= 1;
+    fs::write(&site.path, &octets).unwrap();
+    let mut policy = site.policy(Some(end - 1));
+    policy.force = false;
+    for _ in 0..2 {
+        let (events, outcome) = site.compact(&policy);
+        assert_eq!(outcome, Outcome::Skipped);
+        assert!(events.iter().any(|event| event.starts_with("Damage(")), "{events:?}");
+    }
+    assert_eq!(fs::read(&site.path).unwrap(), octets);
+}
