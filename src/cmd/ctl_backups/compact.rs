@@ -22,7 +22,7 @@ pub(super) fn run(
 ) -> Result<Exit, Stop> {
     for_each(options, settings, streams, |target, streams| {
         let now = now();
-        let mut report = Report { options, streams, written: Ok(()) };
+        let mut report = Report { options, streams, written: Ok(()), damages: Vec::new() };
         let result = compact::run(
             &target.path,
             &policy(options, settings, now),
@@ -30,9 +30,14 @@ pub(super) fn run(
             options.wait(),
             &mut |event| report.event(event),
         );
-        report.written?;
-        tell_syslog(&target.path, &result);
-        let (mut status, outcome) = status(&result);
+        let Report { written, damages, .. } = report;
+        written?;
+        tell_syslog(&target.path, &result, &damages);
+        let (mut status, outcome) = match (&result, damages.len()) {
+            // To Cyrus that is a failure anyway.
+            (Ok(compact::Outcome::Skipped), count @ 1..) if options.own_words => not_worth(count),
+            _ => status(&result),
+        };
         if let (true, Ok(compact::Outcome::Done { figures, .. })) = (options.for_people, &result) {
             gained(&mut status, figures);
         }
@@ -45,11 +50,9 @@ pub(super) fn run(
 }
 
 /// Cyrus makes the new index before it knows whether the work is worth while.
-fn tell_syslog(path: &Path, result: &Result<compact::Outcome, CompactError>) {
-    let damages = match result {
-        Ok(compact::Outcome::Done { damages, .. }) => damages.as_slice(),
-        Ok(compact::Outcome::Skipped) => &[],
-        _ => return,
+fn tell_syslog(path: &Path, result: &Result<compact::Outcome, CompactError>, damages: &[Damage]) {
+    let (Ok(compact::Outcome::Done { .. }) | Ok(compact::Outcome::Skipped)) = result else {
+        return;
     };
     let mut index = index_path(path).into_os_string();
     index.push(".new");
@@ -141,9 +144,18 @@ fn planned(figures: &Figures) -> String {
 
 fn damaged(damages: &[Damage], previous: Option<&std::path::Path>) -> String {
     let place = previous.map_or("?".into(), |path| path.display().to_string());
-    let count = damages.len();
-    let places = if count == 1 { "place" } else { "places" };
-    format!("failed (compacted, but {count} {places} cannot be read: the original is {place})")
+    let places = places(damages.len());
+    format!("failed (compacted, but {places} cannot be read: the original is {place})")
+}
+
+/// There is damage, and too little to gain.
+fn not_worth(count: usize) -> (String, Outcome) {
+    let places = places(count);
+    (format!("failed (not compacted: {places} cannot be read)"), Outcome::Failed)
+}
+
+fn places(count: usize) -> String {
+    if count == 1 { "1 place".into() } else { format!("{count} places") }
 }
 
 /// Prints what a compaction tells.
@@ -151,11 +163,16 @@ struct Report<'r, 's> {
     options: &'r Options,
     streams: &'r mut Streams<'s>,
     written: io::Result<()>,
+    /// Those that were told.
+    damages: Vec<Damage>,
 }
 
 impl Report<'_, '_> {
     /// Takes an event. Once writing has failed nothing more is written.
     fn event(&mut self, event: Event<'_>) {
+        if let Event::Damage(damage) = &event {
+            self.damages.push(Damage::clone(damage));
+        }
         if self.written.is_ok() {
             self.written = self.write(event);
         }

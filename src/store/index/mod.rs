@@ -227,8 +227,13 @@ impl Index {
         }
         self.db.execute_batch("BEGIN")?;
         let answer = ask(self);
-        self.db.execute_batch("COMMIT")?;
+        self.end_reading()?;
         Ok(answer)
+    }
+
+    /// After an error of the disk SQLite has ended the transaction by itself.
+    fn end_reading(&self) -> rusqlite::Result<()> {
+        if self.db.is_autocommit() { Ok(()) } else { self.db.execute_batch("COMMIT") }
     }
 
     /// From now on, until [`Index::begin`], all questions are asked at once: for whoever holds
@@ -243,7 +248,7 @@ impl Index {
     fn let_go(&self) -> Result<bool> {
         let was_held = self.is_held.replace(false);
         if was_held {
-            self.db.execute_batch("COMMIT")?;
+            self.end_reading()?;
         }
         Ok(was_held)
     }
@@ -261,6 +266,8 @@ impl Index {
 
     /// Forgets everything since [`Index::begin`].
     pub fn rollback(&self) -> Result<()> {
+        // That of [`Index::hold`] would be ended too.
+        self.is_held.set(false);
         Ok(self.db.execute_batch("ROLLBACK")?)
     }
 
@@ -393,4 +400,32 @@ fn octets(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Vec<u8>>> {
         ValueRef::Text(text) | ValueRef::Blob(text) => Some(text.to_vec()),
         _ => None,
     })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// As SQLite does by itself after an error of the disk, and a writer after any.
+    #[test]
+    fn reading_may_have_ended_before_it_is_ended() {
+        let index = Index::scratch().unwrap();
+        let ends: [fn(&Index); 2] = [
+            |index| index.db.execute_batch("ROLLBACK").unwrap(),
+            |index| index.rollback().unwrap(),
+        ];
+        for end in ends {
+            index.hold().unwrap();
+            end(&index);
+            index.begin().unwrap();
+            index.start_chunk(1, index.chunks().unwrap().len() as u64, "").unwrap();
+            index.commit().unwrap();
+        }
+        let answer = index.at_once(|index| {
+            index.db.execute_batch("ROLLBACK").unwrap();
+            index.chunks().map(|chunks| chunks.len())
+        });
+        assert_eq!(answer.unwrap().unwrap(), 2);
+    }
 }

@@ -1,6 +1,6 @@
 //! The index of a backup against one that was built from its log.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::finding::{Difference, Fault, Filed, Finding, Subject};
 use super::pass::{self, Piece};
@@ -179,12 +179,12 @@ impl Run<'_> {
         }
         let offsets: Vec<u64> = by_offset.keys().copied().collect();
         let mut known = Vec::new();
-        for one in &wanted {
-            let points = self.index.restart_points(one.chunk_id);
+        let chunk_ids: BTreeSet<i64> = wanted.iter().map(|one| one.chunk_id).collect();
+        for id in chunk_ids {
+            let points = self.index.restart_points(id);
             known.extend(points.map_err(StoreError::index(self.backup.path()))?);
         }
         known.sort_by_key(|point| point.offset_file);
-        known.dedup();
         let source = pass::Source { file: self.backup.file(), known: &known };
         pass::chunks(source, &offsets, jobs, &mut |i, piece| {
             if let (Piece::Lines(lines), Some(due)) = (piece, by_offset.get_mut(&offsets[i])) {

@@ -67,37 +67,20 @@ impl<'i> Links<'i> {
     }
 }
 
-/// A set of row ids: a bit for each, for those of a chunk lie close together.
+/// A set of row ids: a bit for each, for those of a chunk lie close together. They may be
+/// anything where the index is damaged, and take no more memory then than there are of them.
 #[derive(Default)]
-struct Bits {
-    /// Of the first word.
-    base: i64,
-    words: Vec<u64>,
-}
+struct Bits(HashMap<i64, u64>);
 
 const BITS: i64 = u64::BITS as i64;
 
 impl Bits {
     fn set(&mut self, id: i64) {
-        let word = id.div_euclid(BITS);
-        if self.words.is_empty() {
-            self.base = word;
-        }
-        if word < self.base {
-            let missing = (self.base - word) as usize;
-            self.words.splice(0..0, std::iter::repeat_n(0, missing));
-            self.base = word;
-        }
-        let at = (word - self.base) as usize;
-        if at >= self.words.len() {
-            self.words.resize(at + 1, 0);
-        }
-        self.words[at] |= 1 << id.rem_euclid(BITS);
+        *self.0.entry(id.div_euclid(BITS)).or_default() |= 1 << id.rem_euclid(BITS);
     }
 
     fn has(&self, id: i64) -> bool {
-        let word = usize::try_from(id.div_euclid(BITS) - self.base).ok();
-        let word = word.and_then(|at| self.words.get(at));
+        let word = self.0.get(&id.div_euclid(BITS));
         word.is_some_and(|word| word >> id.rem_euclid(BITS) & 1 == 1)
     }
 }
@@ -140,6 +123,11 @@ mod tests {
             for other in 0..2000 {
                 assert_eq!(bits.has(other), numbers[..=i].contains(&other), "{number} {other}");
             }
+        }
+        for number in [i64::MAX, i64::MIN, -1] {
+            assert!(!bits.has(number));
+            bits.set(number);
+            assert!(bits.has(number) && bits.has(500));
         }
     }
 }

@@ -456,3 +456,58 @@ fn damage_costs_what_cannot_be_read_and_keeps_the_original() {
     let seen = site.seen(None);
     assert_eq!((seen.uids(), seen.message_count()), (vec![1], 1));
 }
+
+/// Chunks are looked at page by page.
+#[test]
+fn numbers_of_chunks_around_a_page() {
+    for count in [255, 256, 257] {
+        let site = Site::new();
+        let mut writer = Writer::open(&site.path, START).unwrap();
+        for number in 1..=count {
+            site.op(&mut writer, START, &Op::Message(vec![number]));
+            site.op(&mut writer, START, &Op::Mailbox(0, 0, number, vec![(number, number, false)]));
+            writer.sync(START).unwrap();
+        }
+        let gone = vec![(1, 1, true), (count, count, true)];
+        site.op(&mut writer, START + 9, &Op::Mailbox(0, 0, count, gone));
+        writer.finish(START + 9).unwrap();
+        drop(writer);
+        let before = site.seen(Some(START + 9));
+        let (_, outcome) = site.compact(&site.policy(Some(START + 9)));
+        let Outcome::Done { figures, damages, .. } = outcome else { panic!("{outcome:?}") };
+        assert!(damages.is_empty(), "{damages:?}");
+        assert_eq!(figures.chunks, count as usize + 1, "{figures:?}");
+        assert_eq!(site.seen(Some(START + 9)), before);
+        assert!(is_sound(&site), "{count}");
+    }
+}
+
+/// Nothing is remembered of a log that cannot be read to its end, and its damage is told each time.
+#[test]
+fn damage_is_told_although_nothing_is_gained() {
+    let site = Site::new();
+    let end = site.write(&[
+        (0, Op::Message(vec![1, 2])),
+        (0, Op::Mailbox(0, 0, 5, vec![(1, 1, false), (2, 2, false)])),
+        (0, Op::EndChunk),
+        (9, Op::Mailbox(1, 1, 5, vec![])),
+        (0, Op::EndChunk),
+        (9, Op::Unmailbox(1)),
+        (0, Op::EndChunk),
+    ]);
+    let mut octets = fs::read(&site.path).unwrap();
+    let backup = Backup::open(&site.path, Wait::No).unwrap();
+    let second = backup.index().chunks().unwrap()[1].offset as usize;
+    drop(backup);
+    // The checksum of the first chunk.
+    octets[second - 8] ^= 1;
+    fs::write(&site.path, &octets).unwrap();
+    let mut policy = site.policy(Some(end - 1));
+    policy.force = false;
+    for _ in 0..2 {
+        let (events, outcome) = site.compact(&policy);
+        assert_eq!(outcome, Outcome::Skipped);
+        assert!(events.iter().any(|event| event.starts_with("Damage(")), "{events:?}");
+    }
+    assert_eq!(fs::read(&site.path).unwrap(), octets);
+}
