@@ -17,6 +17,9 @@
 //! is in the file, and is taken in at the next open.
 
 mod entry;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
