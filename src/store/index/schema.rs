@@ -13,11 +13,6 @@ const VERSION: i64 = 3;
 /// Newest version that is understood.
 pub(super) const VERSION_MAX: i64 = 4;
 
-/// Definition of table `chunk`, as it is in every index.
-pub(super) const CHUNK_TABLE: &str = "CREATE TABLE chunk( id INTEGER PRIMARY KEY ASC, \
-    ts_start INTEGER, ts_end INTEGER, offset INTEGER unique, length INTEGER, file_sha1 TEXT, \
-    data_sha1 TEXT );";
-
 /// A reader can do without the others, which older versions did not have.
 pub(super) const NEEDED_TABLES: [&str; 4] = ["chunk", "message", "mailbox", "mailbox_message"];
 
@@ -25,7 +20,11 @@ pub(super) const NEEDED_TABLES: [&str; 4] = ["chunk", "message", "mailbox", "mai
 /// second index of each of four columns that are `UNIQUE`, and so have one: it goes on with
 /// whichever there are, and they are a sixth of its file.
 const TABLES: [(&str, &str); 7] = [
-    ("chunk", CHUNK_TABLE),
+    (
+        "chunk",
+        "CREATE TABLE chunk( id INTEGER PRIMARY KEY ASC, ts_start INTEGER, ts_end INTEGER, \
+         offset INTEGER unique, length INTEGER, file_sha1 TEXT, data_sha1 TEXT );",
+    ),
     (
         "message",
         "CREATE TABLE message( id INTEGER PRIMARY KEY ASC, guid CHAR UNIQUE NOT NULL, partition \

@@ -45,22 +45,19 @@ impl State {
     }
 
     /// Whether it can be what a writer has left.
-    pub(super) fn is_possible(&self) -> bool {
+    fn is_possible(&self) -> bool {
         let hashed = self.checkpoint.hashed;
         hashed.is_multiple_of(64) && hashed <= self.len_file
     }
 }
 
-/// How the definition of the table begins; `mtime` came later.
-pub(super) const TABLE: &str = "CREATE TABLE cyrbk_state( id INTEGER PRIMARY KEY CHECK (id = 1), \
-    len_file INTEGER NOT NULL, inode INTEGER NOT NULL, hashed INTEGER NOT NULL, \
-    h0 INTEGER NOT NULL, h1 INTEGER NOT NULL, h2 INTEGER NOT NULL, h3 INTEGER NOT NULL, \
-    h4 INTEGER NOT NULL";
-
 pub(super) fn create(db: &Connection) -> std::result::Result<(), SchemaError> {
-    if !db.table_exists(None, "cyrbk_state")? {
-        db.execute_batch(&format!("{TABLE}, mtime INTEGER )"))?;
-    }
+    db.execute_batch(
+        "CREATE TABLE IF NOT EXISTS cyrbk_state( id INTEGER PRIMARY KEY CHECK (id = 1), \
+         len_file INTEGER NOT NULL, inode INTEGER NOT NULL, hashed INTEGER NOT NULL, \
+         h0 INTEGER NOT NULL, h1 INTEGER NOT NULL, h2 INTEGER NOT NULL, h3 INTEGER NOT NULL, \
+         h4 INTEGER NOT NULL, mtime INTEGER );",
+    )?;
     if !db.column_exists(None, "cyrbk_state", "mtime")? {
         db.execute_batch("ALTER TABLE cyrbk_state ADD COLUMN mtime INTEGER")?;
     }
