@@ -21,8 +21,6 @@ pub(super) struct StatArgs {
     config: ConfigArg,
     #[command(flatten)]
     select: SelectArgs,
-    #[command(flatten)]
-    jobs: JobsArg,
     /// Do not check the last chunk first
     #[arg(long)]
     no_verify: bool,
@@ -41,8 +39,6 @@ pub(super) struct ReindexArgs {
     config: ConfigArg,
     #[command(flatten)]
     select: SelectArgs,
-    #[command(flatten)]
-    jobs: JobsArg,
     /// Tell where each chunk begins
     #[arg(short, long, conflicts_with = "json")]
     verbose: bool,
@@ -150,7 +146,6 @@ pub(super) struct ReconstructArgs {
 impl From<StatArgs> for Options {
     fn from(args: StatArgs) -> Options {
         let mut options = args.select.options(Command::Stat, args.config);
-        options.jobs = args.jobs.jobs;
         options.no_verify = args.no_verify;
         options
     }
@@ -159,7 +154,6 @@ impl From<StatArgs> for Options {
 impl From<ReindexArgs> for Options {
     fn from(args: ReindexArgs) -> Options {
         let mut options = args.select.options(Command::Reindex, args.config);
-        options.jobs = args.jobs.jobs;
         options.verbosity = args.verbose.into();
         options
     }

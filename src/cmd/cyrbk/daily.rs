@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::select::{ConfigArg, JobsArg, SelectArgs};
+use super::select::{ConfigArg, SelectArgs};
 use crate::cmd::Mode;
 use crate::cmd::ctl_backups::{Command, Level, Options};
 
@@ -19,8 +19,6 @@ pub(super) struct ListArgs {
     config: ConfigArg,
     #[command(flatten)]
     select: SelectArgs,
-    #[command(flatten)]
-    jobs: JobsArg,
     /// Only backups without an update for so many hours
     #[arg(long, value_name = "HOURS")]
     stale: Option<i64>,
@@ -46,8 +44,6 @@ pub(super) struct VerifyArgs {
     config: ConfigArg,
     #[command(flatten)]
     select: SelectArgs,
-    #[command(flatten)]
-    jobs: JobsArg,
     /// Only what can be said without reading the data
     #[arg(long, group = "level")]
     quick: bool,
@@ -73,8 +69,6 @@ pub(super) struct CompactArgs {
     config: ConfigArg,
     #[command(flatten)]
     select: SelectArgs,
-    #[command(flatten)]
-    jobs: JobsArg,
     /// Also where nothing is to be gained
     #[arg(long)]
     force: bool,
@@ -92,7 +86,6 @@ impl From<ListArgs> for Options {
         if options.operands.is_empty() && options.mode.is_none() {
             options.mode = Some(Mode::All);
         }
-        options.jobs = args.jobs.jobs;
         options.stale_hours = args.stale;
         options.no_verify = args.no_verify;
         options
@@ -102,7 +95,6 @@ impl From<ListArgs> for Options {
 impl From<VerifyArgs> for Options {
     fn from(args: VerifyArgs) -> Options {
         let mut options = args.select.options(Command::Verify, args.config);
-        options.jobs = args.jobs.jobs;
         options.verbosity = args.verbose.into();
         options.level = match (args.quick, args.cyrus) {
             (true, _) => Level::Quick,
@@ -116,7 +108,6 @@ impl From<VerifyArgs> for Options {
 impl From<CompactArgs> for Options {
     fn from(args: CompactArgs) -> Options {
         let mut options = args.select.options(Command::Compact, args.config);
-        options.jobs = args.jobs.jobs;
         options.force = args.force;
         options.dry_run = args.dry_run;
         options.verbosity = args.verbose.into();

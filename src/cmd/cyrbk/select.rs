@@ -47,6 +47,8 @@ pub(super) struct SelectArgs {
     /// JSON instead of text
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    jobs: JobsArg,
 }
 
 /// How many backups at a time.
@@ -94,6 +96,7 @@ impl SelectArgs {
             wait: self.wait,
             stop_on_error: self.stop_on_error,
             json: self.json,
+            jobs: self.jobs.jobs,
             ..Options::new(command)
         }
     }
