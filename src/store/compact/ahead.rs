@@ -57,18 +57,14 @@ pub(super) fn read(file: &File, offset: u64, until: u64, known: &[RestartPoint])
         }
         fits
     });
-    match read.transpose() {
-        Some(Err(error)) if !is_of_disk(&error) => match salvage(file, offset, until, known) {
-            Ok(Some((damage, salvage))) => Chunk::Damaged(damage, salvage),
-            Ok(None) => Chunk::Held(lines, Err(error)),
-            Err(error) => Chunk::Held(lines, Err(error)),
-        },
-        Some(end) => Chunk::Held(lines, end),
-        None => match salvage(file, offset, until, known) {
-            Ok(Some((damage, salvage))) => Chunk::Damaged(damage, salvage),
-            Ok(None) => Chunk::TooLong,
-            Err(error) => Chunk::Held(lines, Err(error)),
-        },
+    let end = read.transpose();
+    let is_settled = end.as_ref().is_some_and(|end| end.as_ref().err().is_none_or(is_of_disk));
+    let salvaged = if is_settled { Ok(None) } else { salvage(file, offset, until, known) };
+    match (salvaged, end) {
+        (Ok(Some((damage, salvage))), _) => Chunk::Damaged(damage, salvage),
+        (Ok(None), Some(end)) => Chunk::Held(lines, end),
+        (Ok(None), None) => Chunk::TooLong,
+        (Err(error), _) => Chunk::Held(lines, Err(error)),
     }
 }
 
