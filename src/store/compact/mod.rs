@@ -25,6 +25,7 @@ mod line;
 mod neighbours;
 mod output;
 mod plan;
+mod reader;
 mod replace;
 mod sizes;
 mod spool;

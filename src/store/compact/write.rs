@@ -10,6 +10,7 @@ use super::line::{self, Stays};
 use super::neighbours::{Neighbour, Neighbours};
 use super::output::Output;
 use super::plan::{self, Plan};
+use super::reader::Reader;
 use super::replace::{self, fail_point};
 use super::sizes::Sizes;
 use super::survey::Survey;
@@ -22,9 +23,8 @@ use crate::store::error::StoreError;
 use crate::store::file_hash::FileHash;
 use crate::store::helpers;
 use crate::store::index::{Index, IndexError, Kept, Open, Position, RestartPoint, Wanted};
-use crate::store::log::{BodySink, LogError, LogLine, LogReader, NoBodies};
+use crate::store::log::{LogError, LogLine, LogReader, NoBodies};
 use crate::store::replay::{self, Lines, Scanned};
-use crate::store::salvage::SavedLines;
 use crate::wire::Body;
 use crate::wire::apply::Apply;
 use crate::wire::dlist::parse_item;
@@ -117,21 +117,6 @@ struct Act<'a> {
     sizes: Sizes,
     window: Window,
     target: Target<'a>,
-}
-
-/// Reads a chunk that is written anew.
-enum Reader<'f> {
-    Whole(Box<LogReader<'f>>),
-    Saved(Box<SavedLines<'f>>),
-}
-
-impl Reader<'_> {
-    fn next_line(&mut self, sink: &mut dyn BodySink) -> Result<Option<LogLine>, LogError> {
-        match self {
-            Reader::Whole(reader) => reader.next_line(sink),
-            Reader::Saved(reader) => reader.next_line(sink),
-        }
-    }
 }
 
 impl<'a> Act<'a> {
@@ -275,7 +260,8 @@ impl<'a> Act<'a> {
         sink: &mut Sink<'_>,
     ) -> Result<(), CompactError> {
         let source = &near.chunk.source;
-        let mut reader = self.lines(&near.chunk)?;
+        let Source { file, survey, .. } = self.source;
+        let mut reader = Reader::open(file, survey, &near.chunk).map_err(self.log())?;
         for first in source.lines.clone().step_by(LINES_AT_A_TIME) {
             let lines = first..source.lines.end.min(first + LINES_AT_A_TIME as i64);
             let wanted = self.source.survey.scratch.wanted(lines.start, lines.end);
@@ -384,15 +370,6 @@ impl<'a> Act<'a> {
 
     fn reader(&self, chunk: &Kept) -> Result<LogReader<'a>, CompactError> {
         Ok(LogReader::open(self.source.file, chunk.source.offset).map_err(self.log())?)
-    }
-
-    /// The lines that the survey has read, of a chunk that may be damaged.
-    fn lines(&self, chunk: &Kept) -> Result<Reader<'a>, CompactError> {
-        let Source { file, survey, .. } = self.source;
-        Ok(match survey.salvages.get(&chunk.source.id) {
-            Some(salvage) => Reader::Saved(Box::new(SavedLines::new(file, salvage))),
-            None => Reader::Whole(Box::new(self.reader(chunk)?)),
-        })
     }
 
     fn fault(&self) -> impl FnOnce(IndexError) -> StoreError + use<'a> {
