@@ -30,6 +30,7 @@ mod sizes;
 mod spool;
 mod survey;
 mod target;
+mod window;
 mod write;
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 pub(in crate::store) mod history;
+mod windows;
 
 use std::fs;
 
