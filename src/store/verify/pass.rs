@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use sha1::{Digest, Sha1};
 
 use crate::store::backup::Backup;
-use crate::store::chunk::MemberError;
+use crate::store::chunk::{MemberError, MemberReader};
 use crate::store::disk::Disk;
 use crate::store::error::{self, StoreError};
 use crate::store::index::{ChunkRow, RestartPoint};
@@ -161,11 +161,11 @@ fn in_parallel<E>(
     })
 }
 
-/// Inflates a chunk once, only to see whether its text is there.
-pub(super) fn text(file: &dyn Disk, offset: u64) -> Content {
-    match LogReader::open_hashing(file, offset) {
-        Ok(reader) => finish(reader, None),
-        Err(error) => Content::unopened(error),
+/// Inflates a chunk of a file of so many octets once, only to see whether its text is there.
+pub(super) fn text(file: &dyn Disk, offset: u64, len_file: u64) -> Content {
+    match MemberReader::open_until(file, offset, len_file) {
+        Ok(member) => finish(LogReader::over(member).hashing(), None),
+        Err(error) => Content::unopened(error.into()),
     }
 }
 
