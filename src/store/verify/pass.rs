@@ -410,6 +410,23 @@ mod tests {
     }
 
     #[test]
+    fn a_text_is_the_same_however_small_the_buffers_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, offsets) = file(dir.path());
+        let len = file.metadata().unwrap().len();
+        for (i, &offset) in offsets.iter().enumerate() {
+            let (whole, end) = (text(&file, offset, len), end_of(&offsets, i).min(len));
+            let tight = text(&file, offset, end);
+            assert!(whole.member.is_ok() && tight.member.is_ok(), "{i}");
+            assert_eq!((tight.data_sha1, tight.end), (whole.data_sha1, end));
+            for cut in (offset..end).rev().take(40) {
+                let torn = text(&file, offset, cut);
+                assert!(matches!(torn.member, Err(MemberError::Torn { at }) if at == cut), "{cut}");
+            }
+        }
+    }
+
+    #[test]
     fn whoever_has_heard_enough_is_told_no_more() {
         let dir = tempfile::tempdir().unwrap();
         let (file, offsets) = file(dir.path());
