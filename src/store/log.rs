@@ -15,6 +15,9 @@ use crate::wire::frame::{Event, Framer, Limits, Poison};
 
 /// Octets inflated at a time.
 const BUFFER: usize = 64 * 1024;
+/// So many times as much is made room for as is read at a time: to have the large buffer for each
+/// of many small chunks costs more than to inflate these.
+const PACKED: usize = 8;
 
 /// Takes the message bodies of a line as they are read.
 pub trait BodySink {
@@ -158,10 +161,11 @@ impl<'f> LogReader<'f> {
     }
 
     pub(super) fn over(member: MemberReader<'f>) -> LogReader<'f> {
+        let len_buffer = BUFFER.min(PACKED * (1 + member.len_buffer()));
         LogReader {
             member,
             framer: Framer::new(Limits::LOG),
-            buffer: vec![0; BUFFER].into_boxed_slice(),
+            buffer: vec![0; len_buffer].into_boxed_slice(),
             used: 0,
             filled: 0,
             ended: false,
@@ -185,8 +189,11 @@ impl<'f> LogReader<'f> {
 
     /// The same, for a caller that wants to know [`LogReader::plain_sha1`] too.
     pub fn open_hashing(file: &'f dyn Disk, offset_file: u64) -> Result<LogReader<'f>, LogError> {
-        let reader = LogReader::open(file, offset_file)?;
-        Ok(LogReader { plain_sha1: Some(Sha1::new()), ..reader })
+        Ok(LogReader::open(file, offset_file)?.hashing())
+    }
+
+    pub(super) fn hashing(self) -> LogReader<'f> {
+        LogReader { plain_sha1: Some(Sha1::new()), ..self }
     }
 
     /// Inflates the rest of the member without looking at its lines; to be called

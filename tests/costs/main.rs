@@ -185,7 +185,7 @@ const TURN_CALLS: u64 = 370;
 const NEXT_CALLS: u64 = 60;
 
 /// Calls that `list` makes for each backup that is in order.
-const LIST_CALLS: u64 = 46;
+const LIST_CALLS: u64 = 44;
 
 #[test]
 fn system_calls_of_a_listing() {
