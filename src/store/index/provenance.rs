@@ -14,7 +14,7 @@ use super::read::{RecordRow, record_row};
 use super::truth::TRUE_RECORDS;
 use super::{Index, Result, Text, octets};
 use crate::wire::Guid;
-use crate::wire::apply::{Expunge, Mailbox};
+use crate::wire::apply::Expunge;
 
 /// What must stay of a run of lines.
 #[derive(Debug, Default)]
@@ -60,19 +60,13 @@ impl Index {
         Ok(self.db.last_insert_rowid())
     }
 
-    /// Remembers which records of a line are of expunged messages: the first of them
-    /// says since when.
-    pub fn add_expunged_items(&self, line: i64, ts: i64, mailbox: &Mailbox<'_>) -> Result<()> {
-        for record in mailbox.records().filter_map(std::result::Result::ok) {
-            if record.expunged {
-                self.db
-                    .prepare_cached(
-                        "INSERT INTO expunge_item SELECT ?1, id, ?2, ?3 FROM mailbox
-                         WHERE uniqueid = ?4",
-                    )?
-                    .execute(params![line, record.uid, ts, Text(&mailbox.uniqueid)])?;
-            }
-        }
+    /// Remembers that a record of a line is of an expunged message: the first one says since when.
+    pub fn add_expunged_item(&self, line: i64, ts: i64, uniqueid: &[u8], uid: u32) -> Result<()> {
+        self.db
+            .prepare_cached(
+                "INSERT INTO expunge_item SELECT ?1, id, ?2, ?3 FROM mailbox WHERE uniqueid = ?4",
+            )?
+            .execute(params![line, uid, ts, Text(uniqueid)])?;
         Ok(())
     }
 
