@@ -217,6 +217,13 @@ mod tests {
     }
 
     #[test]
+    fn work_goes_on_beside_what_waits() {
+        let (told, heard) = bounded(0);
+        let (waited, done) = beside(|| heard.recv(), || told.send(7).is_ok());
+        assert_eq!((waited, done), (Ok(7), true));
+    }
+
+    #[test]
     fn no_more_items_are_held_than_threads_need() {
         let drawn = AtomicUsize::new(0);
         let mut taken = 0;

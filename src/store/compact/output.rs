@@ -47,14 +47,19 @@ impl Output {
 impl Write for Output {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
         self.hash.update(octets);
-        self.pending.extend_from_slice(octets);
-        if self.pending.len() >= PENDING_MAX {
+        if self.pending.len() + octets.len() > PENDING_MAX {
             self.flush()?;
+        }
+        match octets.len() < PENDING_MAX {
+            true => self.pending.extend_from_slice(octets),
+            false => self.file.write_all(octets)?,
         }
         Ok(octets.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.write_all(&std::mem::take(&mut self.pending))
+        self.file.write_all(&self.pending)?;
+        self.pending.clear();
+        Ok(())
     }
 }
