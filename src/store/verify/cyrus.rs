@@ -79,15 +79,19 @@ pub fn full(backup: &Backup, sink: &mut Sink<'_>) -> Result<bool> {
 
 /// The same; chunks are read by `jobs` threads.
 pub fn full_with(backup: &Backup, jobs: usize, sink: &mut Sink<'_>) -> Result<bool> {
-    let fault = || StoreError::index(backup.path());
-    backup.index().sort_by_chunk().map_err(fault())?;
+    backup.index().sort_by_chunk().map_err(StoreError::index(backup.path()))?;
+    let sound = backup.index().at_once(|_| every_chunk(backup, jobs, sink));
+    sound.map_err(|error| StoreError::index(backup.path())(error.into()))?
+}
+
+fn every_chunk(backup: &Backup, jobs: usize, sink: &mut Sink<'_>) -> Result<bool> {
     let (path, file, len_file) = (backup.path(), backup.file(), backup.len_file()?);
     let mut run = Run { path, file, len_file, hash: FileHash::default(), sink };
     // Row order, unless the index is forged: then still one pass over the file.
     let mut rows = backup.index().chunks_by_offset();
     loop {
         let page = rows.by_ref().take(pass::PAGE).collect::<std::result::Result<Vec<_>, _>>();
-        let page = page.map_err(fault())?;
+        let page = page.map_err(StoreError::index(path))?;
         if page.is_empty() {
             return Ok(true);
         }

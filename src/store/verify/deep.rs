@@ -33,8 +33,14 @@ pub struct Deep<'d> {
 /// Checks everything. Returns whether nothing was wrong; an error means that it could
 /// not be found out.
 pub fn deep(backup: &Backup, how: &Deep<'_>, sink: &mut Sink<'_>) -> Result<bool> {
+    let index = backup.index();
+    index.work_on_disk(CACHE_KIB).map_err(StoreError::index(backup.path()))?;
+    let sound = index.at_once(|_| everything(backup, how, sink));
+    sound.map_err(|error| StoreError::index(backup.path())(error.into()))?
+}
+
+fn everything(backup: &Backup, how: &Deep<'_>, sink: &mut Sink<'_>) -> Result<bool> {
     let fault = || StoreError::index(backup.path());
-    backup.index().work_on_disk(CACHE_KIB).map_err(fault())?;
     let scratch = Index::scratch().map_err(fault())?;
     scratch.begin().map_err(fault())?;
     let mut run = Run {
