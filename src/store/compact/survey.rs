@@ -292,20 +292,14 @@ impl Reading<'_> {
         files: &[FileHeader],
         bodies: &[Guid],
     ) -> Result<()> {
-        let fault = || StoreError::index(self.path);
-        let mut sound = Vec::new();
-        let mut damaged = Vec::new();
-        for (i, file) in files.iter().enumerate() {
-            if bodies.get(i) != Some(&file.guid) {
-                damaged.push(file.guid);
-            } else if self.survey.scratch.message(&file.guid).map_err(fault())?.is_none() {
-                sound.push(file.clone());
-            }
-        }
         let at = Position { chunk_id: id, ts: line.ts, offset: line.offset };
-        self.survey.scratch.apply(at, &Apply::Message(sound)).map_err(fault())?;
-        for guid in damaged {
-            self.damage(source, format!("message {guid} is damaged"));
+        for (i, file) in files.iter().enumerate() {
+            if bodies.get(i) == Some(&file.guid) {
+                let added = self.survey.scratch.add_first_copy(at, file);
+                added.map_err(StoreError::index(self.path))?;
+            } else {
+                self.damage(source, format!("message {} is damaged", file.guid));
+            }
         }
         Ok(())
     }

@@ -12,9 +12,10 @@ use rusqlite::{OptionalExtension, params};
 
 use super::read::{RecordRow, record_row};
 use super::truth::TRUE_RECORDS;
-use super::{Index, Result, Text, octets};
+use super::{Index, Position, Result, Text, octets};
 use crate::wire::Guid;
 use crate::wire::apply::Expunge;
+use crate::wire::dlist::FileHeader;
 
 /// What must stay of a run of lines.
 #[derive(Debug, Default)]
@@ -58,6 +59,23 @@ impl Index {
     pub fn add_line(&self, ts: i64) -> Result<i64> {
         self.db.prepare_cached("INSERT INTO chunk (ts_start) VALUES (?1)")?.execute(params![ts])?;
         Ok(self.db.last_insert_rowid())
+    }
+
+    /// Enters a message, unless a copy of it was entered before.
+    pub fn add_first_copy(&self, at: Position, file: &FileHeader) -> Result<()> {
+        self.db
+            .prepare_cached(
+                "INSERT INTO message (guid, partition, chunk_id, offset, size)
+                 VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (guid) DO NOTHING",
+            )?
+            .execute(params![
+                file.guid.to_string(),
+                Text(&file.partition),
+                at.chunk_id,
+                at.offset as i64,
+                file.size as i64,
+            ])?;
+        Ok(())
     }
 
     /// Remembers that a record of a line is of an expunged message: the first one says since when.
