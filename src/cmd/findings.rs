@@ -199,6 +199,7 @@ pub(super) fn json(finding: &Finding, target: &Target) -> Json {
 pub(super) fn remedy_of_error(error: &StoreError, target: &Target) -> Option<String> {
     let operand = operand(target);
     match error {
+        StoreError::Index { source, .. } if source.is_full() => None,
         StoreError::NoIndex(_) | StoreError::Index { .. } => {
             Some(format!("cyrbk reindex {operand}"))
         }

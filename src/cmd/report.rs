@@ -1,7 +1,11 @@
 //! The words for errors and for what verify finds: Cyrus's, except where those say
 //! nothing (`Unknown code ____ 255`).
 
+use std::ffi::OsString;
 use std::io::{self, Write};
+use std::path::PathBuf;
+
+use rustix::fs::{Access, access};
 
 use super::{findings, tool_log};
 use crate::store::verify::{self, Check, Event, Fault, Finding, Step};
@@ -15,14 +19,37 @@ pub(super) fn store_error(error: &StoreError) -> String {
         StoreError::Missing(_) | StoreError::DataMissing(_) => "Mailbox does not exist".into(),
         StoreError::Locked(_) => "Mailbox is locked".into(),
         StoreError::NoIndex(_) => "Mailbox has an invalid format".into(),
+        StoreError::Index { source, .. } if source.is_full() => no_room(),
         StoreError::Index { .. } => "Internal Error".into(),
         StoreError::Io { source, .. } if source.kind() == io::ErrorKind::AlreadyExists => {
             "Mailbox already exists".into()
+        }
+        StoreError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+            format!("System I/O error: {error}")
         }
         StoreError::Io { .. } => "System I/O error".into(),
         StoreError::Log { source, .. } => source.to_string(),
         StoreError::Inconsistent { .. } | StoreError::Poisoned(_) => error.to_string(),
     }
+}
+
+/// What to do where SQLite has no room for its temporary files.
+fn no_room() -> String {
+    let directory = temporary_directory();
+    format!(
+        "no room for temporary files in {}: SQLITE_TMPDIR names another directory",
+        directory.display()
+    )
+}
+
+/// Where SQLite puts temporary files (<https://sqlite.org/tempfiles.html>, 5): the first of these
+/// directories that can be written to.
+fn temporary_directory() -> PathBuf {
+    let variables = ["SQLITE_TMPDIR", "TMPDIR"].into_iter().filter_map(std::env::var_os);
+    let usual = ["/var/tmp", "/usr/tmp", "/tmp"].map(OsString::from);
+    let is_usable =
+        |path: &PathBuf| path.is_dir() && access(path, Access::WRITE_OK | Access::EXEC_OK).is_ok();
+    variables.chain(usual).map(PathBuf::from).find(is_usable).unwrap_or_else(|| ".".into())
 }
 
 /// `<label>: <text>`
@@ -182,5 +209,28 @@ fn step_name(step: Step) -> &'static str {
         Step::FileChecksum => "file checksum...",
         Step::DataLength => "data length",
         Step::DataChecksum => "data checksum...",
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::store::index::IndexError;
+
+    #[test]
+    fn a_full_disk_is_told_with_its_place() {
+        let full = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
+        let source = IndexError::from(rusqlite::Error::SqliteFailure(full, None));
+        let error = StoreError::Index { path: "/b/tom".into(), source };
+        let directory = temporary_directory();
+        let expected = format!(
+            "no room for temporary files in {}: SQLITE_TMPDIR names another directory",
+            directory.display()
+        );
+        assert_eq!(store_error(&error), expected);
+        let source = io::ErrorKind::StorageFull.into();
+        let error = StoreError::Io { path: "/b/tom.index".into(), source };
+        assert_eq!(store_error(&error), "System I/O error: /b/tom.index: no storage space");
     }
 }

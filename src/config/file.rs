@@ -446,5 +446,7 @@ mod tests {
             "can't open configuration file /nonexistent/imapd.conf: No such file or directory";
         assert_eq!(error.to_string(), text);
         assert_eq!(error.exit_code(), 78);
+        let error = ImapdConf::read(Path::new("/"), None).unwrap_err();
+        assert_eq!(error.to_string(), "can't open configuration file /: Is a directory");
     }
 }

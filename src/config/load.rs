@@ -248,6 +248,11 @@ mod tests {
                  (file F: use an octal number such as 077)",
             ),
             (
+                "umask: 999\n",
+                "invalid value '999' for umask in line 2 \
+                 (file F: use an octal number such as 077)",
+            ),
+            (
                 "defaultpartition: a-b\n",
                 "defaultpartition option contains non-alnum character \
                  (file F: line 2, use letters and digits only)",

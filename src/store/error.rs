@@ -88,6 +88,17 @@ impl StoreError {
         move |source| StoreError::Index { path, source }
     }
 
+    /// Of the work on an index that is being made at `new`: what is full is its own disk, and not
+    /// that of temporary files, as with those that are read.
+    pub(super) fn of_making(self, new: impl Into<PathBuf>) -> StoreError {
+        match self {
+            StoreError::Index { source, .. } if source.is_full() => {
+                StoreError::io(new)(io::ErrorKind::StorageFull.into())
+            }
+            error => error,
+        }
+    }
+
     /// Names the data file of an error in its data.
     pub fn log(path: impl Into<PathBuf>) -> impl FnOnce(LogError) -> StoreError {
         let path = path.into();

@@ -10,6 +10,7 @@ use super::backup::Backup;
 use super::error::StoreError;
 use super::index::RestartPoint;
 use super::log::{BodySink, LogError, LogReader};
+use super::staging::naming;
 use crate::wire::Guid;
 use crate::wire::dlist::FileHeader;
 
@@ -158,9 +159,9 @@ impl<'p> Spool<'p> {
         let Some(taken) = &mut self.take else { return Ok(()) };
         taken.hash.update(octets);
         if taken.octets.stream_position()? as usize + octets.len() > MEMORY_MAX {
-            std::fs::create_dir_all(self.directory)?;
+            std::fs::create_dir_all(self.directory).map_err(naming(self.directory))?;
         }
-        taken.octets.write_all(octets)
+        taken.octets.write_all(octets).map_err(naming(self.directory))
     }
 
     fn finish(self) -> io::Result<Option<(SpooledTempFile, Guid)>> {

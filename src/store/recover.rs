@@ -54,15 +54,7 @@ pub(super) struct Taking<'t> {
 /// Brings data file and index of `path` into step, whatever state they are in.
 /// The lock is held through `disk`.
 pub(super) fn open(disk: Box<dyn Disk>, path: &Path, now: i64) -> Result<Ready> {
-    open_telling(disk, path, &mut Taking { now, durable: 0, known: &[], told: &mut |_| {} })
-}
-
-/// The same, for a caller who wants to know what there was, or knows something.
-pub(super) fn open_telling(
-    disk: Box<dyn Disk>,
-    path: &Path,
-    taking: &mut Taking<'_>,
-) -> Result<Ready> {
+    let taking = &mut Taking { now, durable: 0, known: &[], told: &mut |_| {} };
     complete_interrupted(path, &*disk)?;
     let fitted =
         open_index(path).and_then(|index| Ok((take_in(&*disk, path, &index, taking)?, index)));
@@ -79,6 +71,20 @@ pub(super) fn open_telling(
     };
     drop_unfinished_compaction(path);
     Ok(ready)
+}
+
+/// Builds an index of all that is there, at `new`, where there is none.
+pub(super) fn build_index(
+    disk: &dyn Disk,
+    path: &Path,
+    new: &Path,
+    taking: &mut Taking<'_>,
+) -> Result<()> {
+    let index = Index::open(new, Open::Create).map_err(StoreError::index(path))?;
+    match take_in(disk, path, &index, taking)? {
+        Fit::Fits(_) => Ok(()),
+        Fit::Misfit(what) => Err(StoreError::Inconsistent { path: path.to_owned(), what }),
+    }
 }
 
 /// Enters what the index does not know, for a reader: `index` is one that cyrbk wrote.

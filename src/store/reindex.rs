@@ -1,10 +1,11 @@
 //! Building the index of a backup again from its data.
 //!
-//! The old index is put aside, then the data are taken in exactly as at an open
-//! that finds no index: everything readable is indexed, damage is passed over, a
-//! torn tail is mended. Only when that is committed does the old index go. Killed
-//! at any instant, it leaves the old index under its name aside, and a backup whose
-//! index is missing or incomplete: the next run, or the next session, starts over.
+//! The new index is built beside the old one, as `<data>.index.new`, and the data are taken in
+//! exactly as at an open that finds no index: everything readable is indexed, damage is passed
+//! over, a torn tail is mended. Only when that is committed does the new index take the place of
+//! the old one. Killed at any instant, it leaves the one or the other in its place; whoever opens
+//! the backup next removes an unfinished `.index.new`, or gives a finished one its place
+//! ([`complete_interrupted`]).
 
 use std::fs::{self, File};
 use std::io;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use super::aside;
 use super::backup::{index_path, with_suffix};
+use super::compact::{adopt_index, complete_interrupted};
 use super::data_file::{self, sync_directory_of};
 use super::disk::Disk;
 use super::error::{Result, StoreError};
@@ -32,8 +34,7 @@ pub struct Reindexed {
 
 /// Rebuilds the index of the backup at `path`, under its lock. What the file
 /// consists of goes to `sink`, as it is found. The old index stays as `<index>.<now>` if
-/// `keep_previous`, or if damage was found: it may know more. On an error it is
-/// put back.
+/// `keep_previous`, or if damage was found: it may know more. On an error it stays in its place.
 ///
 /// Errors: [`StoreError::Missing`], [`StoreError::Locked`] (only with [`Wait::No`]),
 /// and what reading or writing brings.
@@ -45,32 +46,34 @@ pub fn run(
     sink: &mut dyn FnMut(Stretch),
 ) -> Result<Reindexed> {
     let file = data_file::open(path, false, wait).map_err(StoreError::lock(path))?;
+    complete_interrupted(path, &file)?;
     let (durable, known) = old_knowledge(&file, path);
-    let old = Aside::put(path, now).map_err(StoreError::io(index_path(path)))?;
     let mut damaged = 0;
     let mut told = |stretch| {
         damaged += u64::from(matches!(stretch, Stretch::Damaged { .. }));
         sink(stretch);
     };
-    if let Err(error) = build(file, path, Taking { now, durable, known: &known, told: &mut told }) {
-        return match old.put_back() {
-            Ok(()) => Err(error),
-            Err(source) => Err(StoreError::Io { path: old.index, source }),
-        };
+    let new = with_suffix(path, ".index.new");
+    let mut taking = Taking { now, durable, known: &known, told: &mut told };
+    if let Err(error) = recover::build_index(&file, path, &new, &mut taking) {
+        // Nothing depends on it; the next open tries again.
+        let _ = remove(&new).and_then(|()| remove(&with_suffix(&new, "-journal")));
+        return Err(error.of_making(new));
     }
-    let kept = if keep_previous || damaged > 0 {
-        old.kept
-    } else {
-        old.remove().map_err(StoreError::io(index_path(path)))?;
-        None
-    };
-    sync_directory_of(path).map_err(StoreError::io(path))?;
-    Ok(Reindexed { damaged, kept })
+    let kept = put_in_place(path, &new, (keep_previous || damaged > 0).then_some(now));
+    Ok(Reindexed { damaged, kept: kept.map_err(StoreError::io(index_path(path)))? })
 }
 
-/// The lock goes with `file`, which is closed on return.
-fn build(file: File, path: &Path, mut taking: Taking<'_>) -> Result<()> {
-    recover::open_telling(Box::new(file), path, &mut taking).map(drop)
+/// Puts the new index in the place of the old one, which stays beside with `keep`, a time;
+/// returns where.
+fn put_in_place(path: &Path, new: &Path, keep: Option<i64>) -> io::Result<Option<PathBuf>> {
+    let kept = match keep.map(|now| aside::put_index_aside(path, now)).transpose() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+        kept => kept?,
+    };
+    adopt_index(path, new)?;
+    sync_directory_of(path)?;
+    Ok(kept)
 }
 
 /// Octets of the file that the old index knows to survive a power cut, and its restart points.
@@ -81,56 +84,6 @@ fn old_knowledge(file: &File, path: &Path) -> (u64, Vec<RestartPoint>) {
     match (known, Disk::inode(file)) {
         (Ok((Some(state), points)), Ok(inode)) if state.inode == inode => (state.len_file, points),
         _ => (0, Vec::new()),
-    }
-}
-
-/// The old index under another name, if there was one.
-struct Aside {
-    index: PathBuf,
-    kept: Option<PathBuf>,
-}
-
-impl Aside {
-    fn put(path: &Path, now: i64) -> io::Result<Aside> {
-        let index = index_path(path);
-        let kept = match aside::put_index_aside(path, now) {
-            Ok(kept) => Some(kept),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-            Err(e) => return Err(e),
-        };
-        if kept.is_none() {
-            // It must not be applied to the new index.
-            remove(&journal(&index))?;
-        }
-        Ok(Aside { index, kept })
-    }
-
-    fn put_back(&self) -> io::Result<()> {
-        remove(&self.index)?;
-        remove(&journal(&self.index))?;
-        if let Some(kept) = &self.kept {
-            rename(&journal(kept), &journal(&self.index))?;
-            rename(kept, &self.index)?;
-        }
-        sync_directory_of(&self.index)
-    }
-
-    fn remove(self) -> io::Result<()> {
-        let Some(kept) = self.kept else { return Ok(()) };
-        remove(&kept)?;
-        remove(&journal(&kept))
-    }
-}
-
-fn journal(index: &Path) -> PathBuf {
-    with_suffix(index, "-journal")
-}
-
-/// What is not there need not be renamed.
-fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    match fs::rename(from, to) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-        _ => Ok(()),
     }
 }
 
@@ -252,15 +205,70 @@ mod tests {
         assert!(is_sound(&path));
     }
 
+    /// Killed anywhere, it leaves the old index in its place, and nothing that the next one does
+    /// not remove.
     #[test]
-    fn after_a_failure_the_old_index_is_back() {
+    fn killed_at_any_place_it_leaves_nothing_behind() {
         let (dir, path) = fixture();
-        let index = dir.path().join("data.index");
-        let before = fs::read(&index).unwrap();
-        let old = Aside::put(&path, NOW).unwrap();
-        fs::write(&index, "half an index").unwrap();
-        old.put_back().unwrap();
-        assert_eq!(fs::read(&index).unwrap(), before);
+        reindex(&path, false).0.unwrap();
+        let before = fs::read(index_path(&path)).unwrap();
+        for place in 0.. {
+            let mut left = place;
+            let killed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                run(&path, Wait::No, false, NOW, &mut |_| {
+                    assert!(left > 0, "killed");
+                    left -= 1;
+                })
+            }));
+            if killed.is_ok() {
+                assert!(place > 5);
+                break;
+            }
+            assert!(names(dir.path()).contains(&"data.index.new".into()));
+            assert!(fs::read(index_path(&path)).unwrap() == before);
+            match place % 3 {
+                0 => assert!(reindex(&path, false).0.is_ok()),
+                1 => drop(Backup::open_shared(&path, Wait::No).unwrap()),
+                _ => {}
+            }
+            assert!(place % 3 == 2 || names(dir.path()) == ["data", "data.index"]);
+        }
+        assert_eq!(names(dir.path()), ["data", "data.index"]);
+        assert!(is_sound(&path));
+    }
+
+    /// Killed between its renames: the new index is complete, the old one in its place, aside,
+    /// or gone.
+    #[test]
+    fn a_finished_index_gets_its_place() {
+        let (dir, path) = fixture();
+        reindex(&path, false).0.unwrap();
+        let (index, new) = (index_path(&path), with_suffix(&path, ".index.new"));
+        let finished = fs::read(&index).unwrap();
+        for old in [Some("that of somebody else, with a journal"), None] {
+            fs::write(&new, &finished).unwrap();
+            match old {
+                Some(old) => fs::write(&index, old).unwrap(),
+                None => fs::remove_file(&index).unwrap(),
+            }
+            fs::write(with_suffix(&index, "-journal"), "not of the new one").unwrap();
+            drop(Backup::open_shared(&path, Wait::No).unwrap());
+            assert!(fs::read(&index).unwrap() == finished);
+            assert_eq!(names(dir.path()), ["data", "data.index"]);
+            assert!(is_sound(&path));
+        }
+    }
+
+    #[test]
+    fn after_a_failure_the_old_index_is_still_there() {
+        let (dir, path) = fixture();
+        let before = fs::read(index_path(&path)).unwrap();
+        // The new one cannot be made.
+        fs::create_dir(with_suffix(&path, ".index.new-journal")).unwrap();
+        let result = reindex(&path, false).0;
+        assert!(matches!(result, Err(StoreError::Index { .. })), "{result:?}");
+        fs::remove_dir(with_suffix(&path, ".index.new-journal")).unwrap();
+        assert_eq!(fs::read(index_path(&path)).unwrap(), before);
         assert_eq!(names(dir.path()), ["data", "data.index"]);
     }
 

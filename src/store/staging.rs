@@ -3,9 +3,17 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::wire::Body;
+
+/// Names the staging directory in an error: whoever has to make room there sees no other name.
+pub(super) fn naming(directory: &Path) -> impl Fn(io::Error) -> io::Error {
+    move |error| {
+        let text = format!("backup_staging_path {}: {error}", directory.display());
+        io::Error::new(error.kind(), text)
+    }
+}
 
 /// The staging area of one session: an unlinked file in the staging directory,
 /// made when first needed, gone with the session however that ends.
@@ -26,8 +34,12 @@ impl Staging {
         Staging { directory: PathBuf::new(), file: Some(file) }
     }
 
-    /// Adds octets at the end.
+    /// Adds octets at the end. An error names the directory.
     pub fn add(&mut self, octets: &[u8]) -> io::Result<()> {
+        self.try_add(octets).map_err(naming(&self.directory))
+    }
+
+    fn try_add(&mut self, octets: &[u8]) -> io::Result<()> {
         if self.file.is_none() {
             std::fs::create_dir_all(&self.directory)?;
             self.file = Some(tempfile::tempfile_in(&self.directory)?);

@@ -39,6 +39,7 @@ mod test_divided;
 mod test_doors;
 mod test_export;
 mod test_groups;
+mod test_grown;
 mod test_large;
 mod test_limits;
 mod test_locks;

@@ -1,18 +1,17 @@
-//! One line of the log without the items that go.
+//! Lines of the log without the items that go.
 
 use std::collections::HashSet;
 
 use super::plan::Restated;
 use super::spool::Message;
 use crate::store::chunk::RESTART_EVERY;
+use crate::wire::Guid;
 use crate::wire::dlist::{KvList, Literals, Printer, Value};
 
 /// What stays of a line.
 pub(super) enum Stays<'a> {
     /// All of it, except that it may say another name.
     All(Option<&'a Restated>),
-    /// These messages, in this order.
-    Messages(&'a [Message]),
     /// The records with these UIDs, and the state of the mailbox, which may have changed.
     Records(&'a HashSet<u32>, Option<&'a Restated>),
 }
@@ -31,21 +30,26 @@ pub(super) fn divided(messages: &[Message]) -> impl Iterator<Item = &[Message]> 
     })
 }
 
-/// Canonical text of `name value` as far as it stays, and the offsets in it at which
-/// message bodies belong.
-pub(super) fn print(name: &[u8], value: &Value<'_>, stays: &Stays<'_>) -> (Vec<u8>, Vec<usize>) {
+/// Canonical text of a line with these messages, and the offsets in it at which their bodies
+/// belong. What `LOCAL_MESSAGE` said means the same.
+pub(super) fn print_messages(messages: &[Message]) -> (Vec<u8>, Vec<usize>) {
     let mut printer = Printer::new(Literals::NonSync, Vec::new());
+    printer.raw(b"MESSAGE (");
+    for (i, message) in messages.iter().enumerate() {
+        printer.separator(i).file(&message.file);
+    }
+    printer.raw(b")");
+    printer.into_parts()
+}
+
+/// Canonical text of `name value` as far as it stays, and the messages that it has records of.
+pub(super) fn print(name: &[u8], value: &Value<'_>, stays: &Stays<'_>) -> (Vec<u8>, Vec<Guid>) {
+    let mut printer = Printer::new(Literals::NonSync, Vec::new());
+    let mut records_of = Vec::new();
     match (stays, value) {
-        (Stays::Messages(messages), _) => {
-            printer.raw(name).raw(b" (");
-            for (i, message) in messages.iter().enumerate() {
-                printer.separator(i).file(&message.file);
-            }
-            printer.raw(b")");
-        }
         (Stays::Records(uids, restated), Value::KvList(fields)) => {
             printer.raw(name).raw(b" ");
-            mailbox(&mut printer, fields, uids, *restated);
+            records_of = mailbox(&mut printer, fields, uids, *restated);
         }
         (Stays::All(Some(now)), Value::Atom(_)) => {
             printer.raw(name).raw(b" ").string(&now.mboxname);
@@ -54,15 +58,17 @@ pub(super) fn print(name: &[u8], value: &Value<'_>, stays: &Stays<'_>) -> (Vec<u
             printer.item(name, value);
         }
     }
-    printer.into_parts()
+    (printer.into_parts().0, records_of)
 }
 
+/// Returns the messages that the records are of.
 fn mailbox(
     printer: &mut Printer,
     fields: &KvList<'_>,
     uids: &HashSet<u32>,
     restated: Option<&Restated>,
-) {
+) -> Vec<Guid> {
+    let mut records_of = Vec::new();
     printer.raw(b"%(");
     for (i, (key, value)) in fields.pairs().enumerate() {
         printer.separator(i);
@@ -86,28 +92,35 @@ fn mailbox(
             }
         }
         printer.raw(b"RECORD (");
-        let records = value.as_list();
-        let kept = records.items().filter(|record| uid(record).is_some_and(|u| uids.contains(&u)));
-        for (i, record) in kept.enumerate() {
-            printer.separator(i).value(&record);
+        let mut count = 0;
+        for record in value.as_list().items() {
+            let Some((uid, guid)) = identity(&record) else { continue };
+            if uids.contains(&uid) {
+                printer.separator(count).value(&record);
+                records_of.extend(guid);
+                count += 1;
+            }
         }
         printer.raw(b")");
     }
     printer.raw(b")");
+    records_of
 }
 
-/// As `Record` reads it: the low 32 bits.
-fn uid(record: &Value<'_>) -> Option<u32> {
+/// UID and message of a record. The UID is as `Record` reads it: the low 32 bits.
+fn identity(record: &Value<'_>) -> Option<(u32, Option<Guid>)> {
     let Value::KvList(fields) = record else { return None };
-    fields.fields().number("UID").map(|number| number as u32)
+    let fields = fields.fields();
+    let guid = fields.get("GUID").and_then(Value::as_guid);
+    Some((fields.number("UID")? as u32, guid))
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::wire::Body;
     use crate::wire::dlist::{FileHeader, parse_item};
-    use crate::wire::{Body, Guid};
 
     fn printed(line: &str, stays: &Stays<'_>) -> String {
         let (name, value) = parse_item(line.as_bytes()).unwrap();
@@ -157,9 +170,7 @@ mod tests {
 
     #[test]
     fn messages_are_printed_with_places_for_their_bodies() {
-        let (name, value) = parse_item(b"MESSAGE ()").unwrap();
-        let messages = [message(1), message(2)];
-        let (text, bodies) = print(&name, &value, &Stays::Messages(&messages));
+        let (text, bodies) = print_messages(&[message(1), message(2)]);
         let guid = "07".repeat(20);
         let head = format!("MESSAGE (%{{p {guid} 1}}\r\n");
         let both = format!("{head} %{{p {guid} 2}}\r\n");

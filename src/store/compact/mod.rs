@@ -31,6 +31,7 @@ mod sizes;
 mod spool;
 mod survey;
 mod target;
+mod window;
 mod write;
 
 #[cfg(test)]
@@ -40,12 +41,14 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::append::Writer;
-use super::backup::index_path;
+use super::backup::{Backup, index_path};
 use super::data_file;
 use super::error::StoreError;
+use super::index::Index;
+use super::recover;
 use crate::lock::Wait;
 use plan::{Plan, Terms};
-pub(super) use replace::complete_interrupted;
+pub(super) use replace::{adopt_index, complete_interrupted};
 pub use sizes::Sizes;
 use survey::Survey;
 
@@ -168,12 +171,15 @@ pub fn run(
     wait: Wait,
     sink: &mut Sink<'_>,
 ) -> Result<Outcome, CompactError> {
-    let backup = open(path, now, wait)?;
+    let backup = match policy.dry_run {
+        true => Locked::ToRead(open_to_read(path, wait)?),
+        false => Locked::ToWrite(Box::new(open(path, now, wait)?)),
+    };
     let index = backup.index();
     let fault = || StoreError::index(path);
     let io = |error| StoreError::io(path)(error);
     index.work_on_disk(OLD_CACHE_KIB).map_err(fault())?;
-    if !policy.force {
+    if !policy.force && index.has_needed().map_err(fault())? {
         let mut gain = policy.sizes.gain();
         let told = index.live_chunks(policy.since, |length, is_live| gain.add(length, is_live));
         told.map_err(fault())?;
@@ -193,8 +199,12 @@ pub fn run(
     }
     survey.damages.iter().for_each(|damage| sink(Event::Damage(damage)));
     if !is_worth_it {
-        if survey.damages.is_empty() {
-            plan::remember(&survey.scratch, index).map_err(fault())?;
+        if survey.damages.is_empty()
+            && let Locked::ToWrite(_) = backup
+            && let Err(error) = plan::remember(&survey.scratch, index)
+        {
+            // Only a hint: without it the log is read again next time.
+            tracing::warn!(file = %path.display(), %error, "cannot note which chunks are needed");
         }
         return Ok(Outcome::Skipped);
     }
@@ -230,17 +240,55 @@ fn write_faithfully(
         let differs = |index: &_| compare::check(&survey.scratch, index).map(Result::err);
         new.settle(source.path, differs)
     };
-    let mut new = write::write(&source, policy, now, sink)?;
+    let mut write = |source: &write::Source<'_>| {
+        write::write(source, policy, now, sink).map_err(|error| match error {
+            CompactError::Store(error) => error.of_making(index_path(source.path)).into(),
+            error => error,
+        })
+    };
+    let mut new = write(&source)?;
     let mut difference = settle(&new)?;
     if difference.is_some() && !source.plan.restated.is_empty() {
         drop(new);
         let plan = &Plan::of(survey, terms).map_err(fault())?;
-        new = write::write(&write::Source { plan, ..source }, policy, now, sink)?;
+        new = write(&write::Source { plan, ..source })?;
         difference = settle(&new)?;
     }
     match difference {
         None => Ok(new),
         Some(what) => Err(CompactError::Unfaithful { path: source.path.to_owned(), what }),
+    }
+}
+
+/// A backup under its lock.
+enum Locked {
+    ToWrite(Box<Writer>),
+    ToRead(Backup),
+}
+
+impl Locked {
+    fn index(&self) -> &Index {
+        match self {
+            Locked::ToWrite(writer) => writer.index(),
+            Locked::ToRead(backup) => backup.index(),
+        }
+    }
+}
+
+/// Opens the backup for a dry run, which changes no more than other readers do: an index that is
+/// to be built anew stays as it is.
+fn open_to_read(path: &Path, wait: Wait) -> Result<Backup, StoreError> {
+    let unusable = || StoreError::Inconsistent {
+        path: path.to_owned(),
+        what: "the index does not fit the data, reindex or compact builds it again".into(),
+    };
+    let backup = match Backup::open_shared(path, wait) {
+        Err(StoreError::Index { source, .. }) if source.is_damage() => return Err(unusable()),
+        opened => opened?,
+    };
+    match recover::is_behind(backup.file(), path, backup.index())? {
+        true => Err(unusable()),
+        false => Ok(backup),
     }
 }
 

@@ -1,7 +1,8 @@
 //! Puts the new pair in the place of the old one.
 //!
 //! 1. `<data>.new` and `<data>.index.new` are written and synced, then their names.
-//!    Until the next step the old pair counts; what is left after a crash is removed.
+//!    Until the next step the old pair counts; what is left after a crash is removed. So
+//!    neither waits for the other to be synced, and the new index has no journal.
 //! 2. `<data>.new` is renamed to `<data>`. After a crash here the data file is new and
 //!    the index is not: `<data>.index.new` belongs to it.
 //! 3. `<data>.index.new` is renamed to `<data>.index`, and the directory synced.
@@ -148,8 +149,9 @@ fn keep_previous(path: &Path, now: i64) -> Result<PathBuf> {
     }
 }
 
-/// A journal of the old index must not be played into the new one.
-fn adopt_index(path: &Path, new: &Path) -> io::Result<()> {
+/// Renames `new` to the index of the data file `path`. A journal of the old one must not be
+/// played into it.
+pub(in crate::store) fn adopt_index(path: &Path, new: &Path) -> io::Result<()> {
     let index = index_path(path);
     match fs::remove_file(with_suffix(&index, "-journal")) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
@@ -157,16 +159,16 @@ fn adopt_index(path: &Path, new: &Path) -> io::Result<()> {
     }
 }
 
-/// Completes a compaction that was cut short after its first rename, and removes
-/// what one left that was cut short before. To be called under the lock of `disk`,
-/// the data file at `path`, before its index is opened.
+/// Completes a compaction that was cut short after its first rename, or a reindex in front of its
+/// last one, and removes what was left by those that were cut short before. To be called under
+/// the lock of `disk`, the data file at `path`, before its index is opened.
 pub(in crate::store) fn complete_interrupted(path: &Path, disk: &dyn Disk) -> Result<()> {
     let new = with_suffix(path, ".index.new");
     if !fs::exists(&new).map_err(StoreError::io(&new))? {
         return Ok(());
     }
     if belongs_to(&new, disk).map_err(StoreError::io(path))? {
-        tracing::warn!(file = %path.display(), "completing an interrupted compaction");
+        tracing::warn!(file = %path.display(), "an index that was just made takes its place");
         adopt_index(path, &new)
             .and_then(|()| sync_directory_of(path))
             .map_err(StoreError::io(&new))?;

@@ -12,13 +12,16 @@ use crate::store::staging::Staging;
 use crate::wire::dlist::FileHeader;
 use crate::wire::{Body, Guid};
 
-/// Octets of messages of one line that are held in memory.
+/// Octets of messages that are held in memory.
 const MEMORY_MAX: usize = 4 << 20;
 
-/// Holds the messages of a line that stay, until the line is written.
+/// Holds the messages that stay of some lines, until they are written.
 pub(super) struct Spool {
+    /// Messages of the line that is being read that were not met yet.
     wanted: HashSet<Guid>,
     messages: Vec<Message>,
+    /// Octets of these.
+    octets: u64,
     in_memory: usize,
     pub(super) staging: Staging,
     staged: u64,
@@ -55,6 +58,7 @@ impl Spool {
         Spool {
             wanted: HashSet::new(),
             messages: Vec::new(),
+            octets: 0,
             in_memory: 0,
             staging: Staging::new(directory),
             staged: 0,
@@ -66,7 +70,9 @@ impl Spool {
     /// The messages that stay of the next line.
     pub(super) fn start_line(&mut self, wanted: Option<&HashSet<Guid>>) -> io::Result<()> {
         self.wanted = wanted.cloned().unwrap_or_default();
-        self.messages.clear();
+        if !self.messages.is_empty() {
+            return Ok(());
+        }
         self.in_memory = 0;
         if self.staged > 0 {
             self.staged = 0;
@@ -75,12 +81,29 @@ impl Spool {
         Ok(())
     }
 
-    /// The messages of the line that stay: similar ones side by side, otherwise in their order.
+    /// Whether the line had all messages that should stay of it.
+    pub(super) fn has_all(&self) -> bool {
+        self.wanted.is_empty()
+    }
+
+    /// The messages so far, in the order of the lines.
+    pub(super) fn messages(&self) -> &[Message] {
+        &self.messages
+    }
+
+    /// Octets of these.
+    pub(super) fn octets(&self) -> u64 {
+        self.octets
+    }
+
+    /// Takes out the messages: similar ones side by side, otherwise in their order. They can be
+    /// read until the next line.
     pub(super) fn take(&mut self) -> io::Result<Vec<Message>> {
         if let Some(error) = self.error.take() {
             return Err(error);
         }
         self.messages.sort_by(|one, other| one.key.cmp(&other.key));
+        self.octets = 0;
         Ok(std::mem::take(&mut self.messages))
     }
 
@@ -128,6 +151,7 @@ impl BodySink for Spool {
         let found = Guid::from(<[u8; 20]>::from(current.sha1.finalize()));
         if found == current.file.guid && self.wanted.remove(&found) {
             let key = similar::key(&current.head);
+            self.octets += current.body.len();
             self.messages.push(Message { file: current.file, body: current.body, key });
         }
     }
@@ -138,24 +162,62 @@ impl BodySink for Spool {
 mod tests {
     use super::*;
 
+    fn guid(text: &str) -> Guid {
+        Guid::from(<[u8; 20]>::from(Sha1::digest(text)))
+    }
+
+    fn read(spool: &mut Spool, text: &str) {
+        let size = text.len() as u64;
+        spool.start(&FileHeader { partition: b"p".to_vec(), guid: guid(text), size });
+        text.as_bytes().chunks(3).for_each(|piece| spool.data(piece));
+        spool.end();
+    }
+
     #[test]
     fn similar_messages_that_stay_come_side_by_side() {
         let texts =
             ["From: b\r\n\r\n1", "From: a\r\n\r\n2", "From: c\r\n\r\n3", "From: B\r\n\r\n4"];
-        let guid = |text: &str| Guid::from(<[u8; 20]>::from(Sha1::digest(text)));
-        let wanted = [0, 1, 3].map(|i| guid(texts[i])).into();
         let mut spool = Spool::new(PathBuf::new());
-        spool.start_line(Some(&wanted)).unwrap();
+        spool.start_line(Some(&[0, 1].map(|i| guid(texts[i])).into())).unwrap();
+        read(&mut spool, texts[0]);
+        assert!(!spool.has_all());
         // The last one is a second copy.
-        for text in texts.into_iter().chain([texts[0]]) {
-            let size = text.len() as u64;
-            spool.start(&FileHeader { partition: b"p".to_vec(), guid: guid(text), size });
-            text.as_bytes().chunks(3).for_each(|piece| spool.data(piece));
-            spool.end();
-        }
+        [1, 2, 0].into_iter().for_each(|i| read(&mut spool, texts[i]));
+        assert!(spool.has_all());
+        // Of another line.
+        spool.start_line(Some(&[guid(texts[3])].into())).unwrap();
+        read(&mut spool, texts[3]);
+        assert_eq!(spool.octets(), 3 * texts[0].len() as u64);
         let messages = spool.take().unwrap();
         let bodies: Vec<Body> = messages.into_iter().map(|message| message.body).collect();
         let expected = [1, 0, 3].map(|i| Body::Memory(texts[i].into()));
         assert_eq!(bodies, expected);
+        assert_eq!((spool.octets(), spool.messages().len()), (0, 0));
+    }
+
+    /// What is staged of one line outlives the beginning of the next.
+    #[test]
+    fn what_does_not_fit_into_memory_waits_on_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let large = "x".repeat(MEMORY_MAX);
+        let mut spool = Spool::new(dir.path().to_owned());
+        for _ in 0..2 {
+            for text in ["first", &large, "last"] {
+                spool.start_line(Some(&[guid(text)].into())).unwrap();
+                read(&mut spool, text);
+                assert!(spool.has_all());
+            }
+            let messages = spool.take().unwrap();
+            assert_eq!(messages[1].body, Body::Staged { offset: 0, len: large.len() as u64 });
+            let mut text = Vec::new();
+            for message in &messages {
+                let take = |octets: &[u8]| {
+                    text.extend_from_slice(octets);
+                    Ok(())
+                };
+                spool.staging.read(&message.body, take).unwrap();
+            }
+            assert_eq!(text, format!("first{large}last").into_bytes());
+        }
     }
 }

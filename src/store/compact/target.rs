@@ -21,6 +21,9 @@ use crate::wire::Body;
 /// Larger lines are compressed on their way from the staging file, in little memory.
 const STRETCH_MAX: u64 = 4 << 20;
 
+/// How a line ends.
+const END: &[u8] = b"\r\n";
+
 /// What is on its way to the new data file, in order.
 pub(super) enum Task {
     Start { ts: i64 },
@@ -291,13 +294,23 @@ impl<'a> Target<'a> {
 }
 
 impl Line<'_> {
+    /// Octets of the whole line.
+    pub(super) fn len(&self) -> u64 {
+        let octets = self.stamp().len() + self.text.len() + END.len();
+        self.bodies.iter().map(|body| body.len()).fold(octets as u64, u64::saturating_add)
+    }
+
+    fn stamp(&self) -> String {
+        format!("{} APPLY ", self.ts)
+    }
+
     /// The whole line, piece by piece.
     fn write(
         &self,
         staging: &Staging,
         mut take: impl FnMut(&[u8]) -> io::Result<()>,
     ) -> io::Result<()> {
-        take(format!("{} APPLY ", self.ts).as_bytes())?;
+        take(self.stamp().as_bytes())?;
         let mut from = 0;
         for (&at, body) in self.body_at.iter().zip(self.bodies) {
             take(&self.text[from..at])?;
@@ -305,6 +318,6 @@ impl Line<'_> {
             from = at;
         }
         take(&self.text[from..])?;
-        take(b"\r\n")
+        take(END)
     }
 }

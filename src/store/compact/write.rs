@@ -12,12 +12,13 @@ use super::output::Output;
 use super::plan::{self, Plan};
 use super::replace::{self, fail_point};
 use super::sizes::Sizes;
-use super::spool::Spool;
 use super::survey::Survey;
 use super::target::{self, Copied, Line, Pipe, Target};
+use super::window::{Content, Other, Window};
 use super::{CACHE_KIB, CompactError, Event, Policy, Sink};
 use crate::lock::{self, Kind, Wait};
-use crate::store::chunk::{MemberError, MemberTotals};
+use crate::store::backup::index_path;
+use crate::store::chunk::{CHUNK_HEADER, MemberError, MemberTotals};
 use crate::store::error::StoreError;
 use crate::store::file_hash::FileHash;
 use crate::store::helpers;
@@ -27,7 +28,7 @@ use crate::store::replay::{self, Line as ReadLine, Lines, Scanned};
 use crate::store::salvage::SavedLines;
 use crate::wire::Body;
 use crate::wire::apply::Apply;
-use crate::wire::dlist::{Value, parse_item};
+use crate::wire::dlist::parse_item;
 use crate::wire::own::{Compacted, Own};
 
 /// Lines of which it is known at a time what stays of them.
@@ -81,7 +82,8 @@ impl NewPair {
                 let difference = differs(&self.index).map_err(StoreError::index(path))?;
                 fail_point()?;
                 if difference.is_none() {
-                    self.index.commit().map_err(StoreError::index(path))?;
+                    let committed = self.index.commit().map_err(StoreError::index(path));
+                    committed.map_err(|error| error.of_making(index_path(path)))?;
                 }
                 Ok(difference)
             },
@@ -112,7 +114,7 @@ pub(super) fn write(
     let mut act = Act {
         source: *source,
         sizes: policy.sizes,
-        spool: Spool::new(policy.staging.clone()),
+        window: Window::new(policy.staging.clone()),
         target: Target::new(source.path, file, index),
     };
     act.chunks(sink)?;
@@ -138,7 +140,7 @@ fn create(path: &Path) -> Result<File, StoreError> {
 struct Act<'a> {
     source: Source<'a>,
     sizes: Sizes,
-    spool: Spool,
+    window: Window,
     target: Target<'a>,
 }
 
@@ -206,7 +208,7 @@ impl<'a> Act<'a> {
         sink: &mut Sink<'_>,
     ) -> Result<(), CompactError> {
         match scanned {
-            Some(scanned) if self.target.len_open().is_none() => {
+            Some(scanned) if self.len_open().is_none() => {
                 let scanned = scanned.map_err(LogError::from).map_err(self.log())?;
                 self.copy(&near.chunk, scanned)?;
                 Ok(fail_point()?)
@@ -320,26 +322,26 @@ impl<'a> Act<'a> {
             let wanted = wanted.map_err(self.fault())?;
             for number in lines {
                 self.rewrite_line(number, &mut reader, &wanted, pipe)?;
-                self.target.hold(wanted.held.get(&number).copied())?;
-                if let Some(len) = self.target.len_open()
+                if let Some(len) = self.len_open()
                     && self.sizes.splits_here(source.length, len)
                 {
                     sink(Event::Splitting(source.id));
-                    self.target.end_chunk(pipe)?;
+                    self.end_chunk(pipe)?;
                 }
             }
         }
         fail_point()?;
-        let Some(len) = self.target.len_open() else { return Ok(()) };
+        let Some(len) = self.len_open() else { return Ok(()) };
         match near.next {
             Some((id, next)) if self.sizes.combines(len, Some(next)) => {
                 sink(Event::Combining(source.id, id));
                 Ok(())
             }
-            _ => Ok(self.target.end_chunk(pipe)?),
+            _ => self.end_chunk(pipe),
         }
     }
 
+    /// Reads a line, and holds what stays of it.
     fn rewrite_line(
         &mut self,
         number: i64,
@@ -347,51 +349,68 @@ impl<'a> Act<'a> {
         wanted: &Wanted,
         pipe: &mut Pipe<'_>,
     ) -> Result<(), CompactError> {
-        self.spool.start_line(wanted.messages.get(&number)).map_err(self.io())?;
-        let line = reader.next_line(&mut self.spool).map_err(self.log())?;
+        let messages = wanted.messages.get(&number);
+        if messages.is_some_and(|messages| self.window.ends_before(messages)) {
+            self.write_window(pipe)?;
+        }
+        self.window.spool.start_line(messages).map_err(self.io())?;
+        let line = reader.next_line(&mut self.window.spool).map_err(self.log())?;
         let Some(line) = line else {
             return Err(self.unfaithful(format!("line {number} has gone")));
         };
         if !wanted.lines.contains(&number) {
             return Ok(());
         }
-        let none = HashSet::new();
-        let (name, value) = line.item().map_err(self.log())?;
-        let messages = self.spool.take().map_err(self.io())?;
-        let due = wanted.messages.get(&number).map_or(0, HashSet::len);
-        if messages.len() != due {
+        if !self.window.spool.has_all() {
             return Err(self.unfaithful(format!("messages of line {number} have gone")));
         }
+        let none = HashSet::new();
+        let (name, value) = line.item().map_err(self.log())?;
         let restated = self.source.plan.restated.get(&number);
-        match name.strip_prefix(b"LOCAL_").unwrap_or(&name) {
-            b"MESSAGE" => line::divided(&messages).try_for_each(|part| {
-                self.print(&line, (&name, &value), &Stays::Messages(part), pipe)
-            }),
-            b"MAILBOX" => {
-                let stays = Stays::Records(wanted.uids.get(&number).unwrap_or(&none), restated);
-                self.print(&line, (&name, &value), &stays, pipe)
+        let stays = match name.strip_prefix(b"LOCAL_").unwrap_or(&name) {
+            b"MESSAGE" => {
+                self.window.add_messages(line.ts);
+                return Ok(());
             }
-            _ => self.print(&line, (&name, &value), &Stays::All(restated), pipe),
-        }
+            b"MAILBOX" => Stays::Records(wanted.uids.get(&number).unwrap_or(&none), restated),
+            _ => Stays::All(restated),
+        };
+        let (text, records_of) = line::print(&name, &value, &stays);
+        let held = wanted.held.get(&number).copied();
+        self.window.add(Other { ts: line.ts, text, held }, records_of);
+        if self.window.is_full() { self.write_window(pipe) } else { Ok(()) }
     }
 
-    fn print(
-        &mut self,
-        line: &LogLine,
-        (name, value): (&[u8], &Value<'_>),
-        stays: &Stays<'_>,
-        pipe: &mut Pipe<'_>,
-    ) -> Result<(), CompactError> {
-        let (text, body_at) = line::print(name, value, stays);
-        let bodies: Vec<&Body> = match stays {
-            Stays::Messages(messages) => messages.iter().map(|message| &message.body).collect(),
-            Stays::All(_) | Stays::Records(..) => Vec::new(),
-        };
-        self.add(&Line { ts: line.ts, text: &text, body_at: &body_at, bodies: &bodies }, pipe)
+    /// Writes the lines that are held.
+    fn write_window(&mut self, pipe: &mut Pipe<'_>) -> Result<(), CompactError> {
+        let Content { ts, messages, others } = self.window.take().map_err(self.io())?;
+        for part in line::divided(&messages) {
+            let (text, body_at) = line::print_messages(part);
+            let bodies: Vec<&Body> = part.iter().map(|message| &message.body).collect();
+            self.add(&Line { ts, text: &text, body_at: &body_at, bodies: &bodies }, pipe)?;
+        }
+        for Other { ts, text, held } in others {
+            self.add(&Line { ts, text: &text, body_at: &[], bodies: &[] }, pipe)?;
+            self.target.hold(held)?;
+        }
+        Ok(())
+    }
+
+    fn end_chunk(&mut self, pipe: &mut Pipe<'_>) -> Result<(), CompactError> {
+        self.write_window(pipe)?;
+        Ok(self.target.end_chunk(pipe)?)
+    }
+
+    /// Inflated octets of the chunk that is being written, with the lines that are held.
+    fn len_open(&self) -> Option<u64> {
+        match (self.target.len_open(), self.window.len()) {
+            (None, 0) => None,
+            (open, held) => Some(open.unwrap_or(CHUNK_HEADER.len() as u64) + held),
+        }
     }
 
     fn add(&mut self, line: &Line<'_>, pipe: &mut Pipe<'_>) -> Result<(), CompactError> {
-        let position = self.target.line(line, &self.spool.staging, pipe)?;
+        let position = self.target.line(line, &self.window.spool.staging, pipe)?;
         self.apply(position, line.text)
     }
 

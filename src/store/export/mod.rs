@@ -26,6 +26,7 @@ use super::error::{Result, StoreError};
 use super::index::{ChunkRow, RestartPoint};
 use super::log::{BodySink, LogError, LogReader};
 use super::message::MessageError;
+use super::staging::naming;
 use crate::wire::Guid;
 use crate::wire::dlist::FileHeader;
 pub use item::{Item, Selection, gather};
@@ -297,9 +298,9 @@ impl LineSpool {
     fn keep(&mut self, octets: &[u8]) -> io::Result<()> {
         self.len += octets.len() as u64;
         if self.len > MEMORY_MAX as u64 && !self.octets.is_rolled() {
-            std::fs::create_dir_all(&self.directory)?;
+            std::fs::create_dir_all(&self.directory).map_err(naming(&self.directory))?;
         }
-        self.octets.write_all(octets)
+        self.octets.write_all(octets).map_err(naming(&self.directory))
     }
 }
 

@@ -74,6 +74,14 @@ pub enum IndexError {
 }
 
 impl IndexError {
+    /// Whether there was no room: for temporary files, unless the index was written to.
+    pub fn is_full(&self) -> bool {
+        match self {
+            IndexError::Sqlite(error) => error.sqlite_error_code() == Some(ErrorCode::DiskFull),
+            _ => false,
+        }
+    }
+
     /// Whether the index is broken, and not just busy, out of reach or on a full
     /// disk: then building it again from the data helps.
     pub fn is_damage(&self) -> bool {

@@ -38,8 +38,9 @@ impl Index {
     ///
     /// A message stored by then, that lives or was expunged after the moment, was there;
     /// with what flags is not known, so it gets those of later. It may have come by a copy
-    /// after the moment: rather too much than too little. Returns how many records and
-    /// mailboxes were added.
+    /// after the moment: rather too much than too little. A compaction may have put
+    /// it in front of lines that are older than it, so its own times have a say as well.
+    /// Returns how many records and mailboxes were added.
     pub fn add_what_outlived(&self, later: &Index, moment: i64) -> Result<u64> {
         let Some(chunk) = self.last_chunk()? else { return Ok(0) };
         let at = Position { chunk_id: chunk.id, ts: moment, offset: 0 };
@@ -77,7 +78,8 @@ impl Index {
     ) -> Result<Vec<Record>> {
         let mut records = Vec::new();
         for row in later.true_records(theirs.id)? {
-            let was_there = row.expunged.is_none_or(|expunged| expunged > moment);
+            let was_there = row.expunged.is_none_or(|expunged| expunged > moment)
+                && !came_after(&row, ours.map_or(0, |ours| ours.last_uid), moment);
             let is_known = match ours {
                 Some(ours) => self.true_record(ours.id, row.uid)?.is_some(),
                 None => false,
@@ -138,6 +140,12 @@ impl Index {
         }
         Ok(added)
     }
+}
+
+/// Whether a message came into its mailbox, which had UIDs up to `last_uid` then, after `moment`.
+/// An INTERNALDATE behind LAST_UPDATED is somebody's fancy and tells nothing.
+fn came_after(row: &RecordRow, last_uid: u32, moment: i64) -> bool {
+    row.uid > last_uid && row.internaldate > moment && row.internaldate <= row.last_updated
 }
 
 fn living(row: RecordRow) -> Option<Record> {

@@ -19,6 +19,11 @@ pub(super) fn create(db: &Connection) -> std::result::Result<(), SchemaError> {
 }
 
 impl Index {
+    /// Whether the index has this table. One that cyrbk has not written to has none of its own.
+    pub fn has_needed(&self) -> Result<bool> {
+        Ok(self.db.table_exists(None, "cyrbk_needed")?)
+    }
+
     /// A chunk is needed as long as something is there that was deleted or expunged at these
     /// times, Unix time.
     pub fn need_chunk(&self, chunk_id: i64, times: &[i64]) -> Result<()> {

@@ -175,6 +175,55 @@ fn what_a_compaction_has_left_is_shown_and_what_it_took_is_said() {
     assert_eq!(gone.report().history, history);
 }
 
+/// A compaction has put messages that came one after the other side by side, and dropped the lines
+/// that said when they came, for they were marked as seen later.
+#[test]
+fn messages_that_were_put_side_by_side_are_there_since_they_came() {
+    let site = Site::new();
+    let came = |uid: u32| START + 10 * i64::from(uid);
+    let mut writer = Writer::open(&site.path, START).unwrap();
+    let mut tell = |now: i64, uids: std::ops::RangeInclusive<u32>| {
+        let last_uid = *uids.end();
+        let record = |uid: u32| {
+            format!(
+                "%(UID {uid} MODSEQ {now} LAST_UPDATED {now} FLAGS () INTERNALDATE {} SIZE 9 GUID \
+                 {})",
+                came(uid),
+                history::guid(uid)
+            )
+        };
+        let records: Vec<String> = uids.map(record).collect();
+        let line = format!(
+            "MAILBOX %(UNIQUEID u0 MBOXNAME user.a LAST_UID {last_uid} HIGHESTMODSEQ {now} \
+             RECENTUID 0 RECENTTIME 0 LAST_APPENDDATE 0 POP3_LAST_LOGIN 0 UIDVALIDITY 1 PARTITION \
+             p ACL \"\" OPTIONS P RECORD ({}))",
+            records.join(" ")
+        );
+        site.op(&mut writer, now, &Op::Message(vec![last_uid]));
+        site.append(&mut writer, now, &line, &[], &[]);
+        writer.finish(now).unwrap();
+    };
+    (1..=3).for_each(|uid| tell(came(uid), uid..=uid));
+    // The third one came in front of this line, the fourth with it.
+    tell(came(4), 1..=4);
+    drop(writer);
+    let sizes = compact::Sizes { min: 1 << 20, max: 0, work_threshold: 1 };
+    let policy = Policy { sizes, ..site.policy(None) };
+    compact::run(&site.path, &policy, came(9), Wait::No, &mut |_| ()).unwrap();
+    let backup = Backup::open(&site.path, Wait::No).unwrap();
+    let lines: std::collections::BTreeSet<u64> =
+        backup.index().messages().unwrap().iter().map(|message| message.offset).collect();
+    drop(backup);
+    assert_eq!(lines.len(), 1);
+    for uid in 1..=4 {
+        for at in [came(uid), came(uid) + 9] {
+            let view = view(&site.path, at);
+            assert!(!view.report().is_exact());
+            assert_eq!(uids(&view, b"u0"), (1..=uid).collect::<Vec<u32>>(), "{at}");
+        }
+    }
+}
+
 #[test]
 fn damage_costs_what_follows_it_in_its_chunk() {
     let dir = tempfile::tempdir().unwrap();

@@ -74,7 +74,7 @@ pub(super) struct Lease {
     login: Login,
     /// `APPLY FORCE` was sent: the client will not ask for FULLMAILBOX.
     is_forced: bool,
-    /// The user that the latest GET USER was about, and how often in a row.
+    /// What was asked last, and how often in a row, see [`Lease::told_max`].
     asked: (Vec<u8>, usize),
     /// Those that were open at the latest RESTART; nothing knows them until they are opened.
     lingering: Vec<Held>,

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 pub(in crate::store) mod history;
+mod windows;
 
 use std::fs;
 
@@ -380,6 +381,75 @@ fn a_dry_run_changes_nothing() {
     assert!(matches!(outcome, Outcome::Planned(figures) if figures.dropped == 1), "{outcome:?}");
     assert_eq!(fs::read(&site.path).unwrap(), octets);
     assert_eq!(site.files().len(), 2);
+    // Nor does one that finds nothing to gain, which a real one makes a note of.
+    let index = with_suffix(&site.path, ".index");
+    let before = fs::read(&index).unwrap();
+    policy.since = Some(START);
+    policy.force = false;
+    assert_eq!(site.compact(&policy).1, Outcome::Skipped);
+    assert!(fs::read(&index).unwrap() == before);
+    policy.dry_run = false;
+    assert_eq!(site.compact(&policy).1, Outcome::Skipped);
+    assert!(fs::read(&index).unwrap() != before);
+}
+
+#[test]
+fn a_dry_run_builds_no_index() {
+    let site = Site::new();
+    let end = site.write(&simple_history());
+    let index = with_suffix(&site.path, ".index");
+    let mut policy = site.policy(Some(end));
+    policy.dry_run = true;
+    let sound = fs::read(&index).unwrap();
+    let of_other_data = {
+        let other = Site::new();
+        other.write(&[simple_history(), simple_history()].concat());
+        fs::read(with_suffix(&other.path, ".index")).unwrap()
+    };
+    for broken in [b"no index at all, however long one looks at it".to_vec(), of_other_data] {
+        fs::write(&index, &broken).unwrap();
+        let error = run(&site.path, &policy, 0, Wait::No, &mut |_| {}).unwrap_err();
+        assert!(error.to_string().contains("reindex"), "{error}");
+        assert!(fs::read(&index).unwrap() == broken);
+        assert_eq!(site.files().len(), 2);
+    }
+    fs::write(&index, &sound).unwrap();
+    assert!(matches!(site.compact(&policy).1, Outcome::Planned(_)));
+    assert!(fs::read(&index).unwrap() == sound);
+}
+
+/// An index that only Cyrus has written to has no tables for hints.
+#[test]
+fn a_dry_run_does_not_take_over_what_cyrus_has_written() {
+    let site = Site::new();
+    let source = "tests/fixtures/backups/main/one/c/carol_cesxQB";
+    let index = with_suffix(&site.path, ".index");
+    fs::copy(source, &site.path).unwrap();
+    fs::copy(format!("{source}.index"), &index).unwrap();
+    let before = fs::read(&index).unwrap();
+    let mut policy = site.policy(Some(1 << 32));
+    policy.dry_run = true;
+    for force in [true, false] {
+        policy.force = force;
+        assert!(matches!(site.compact(&policy).1, Outcome::Planned(_)));
+        assert!(fs::read(&index).unwrap() == before);
+    }
+}
+
+#[test]
+fn what_cannot_be_noted_is_no_failure() {
+    let site = Site::new();
+    site.write(&simple_history());
+    let db = rusqlite::Connection::open(with_suffix(&site.path, ".index")).unwrap();
+    db.execute_batch(
+        "CREATE TRIGGER full BEFORE INSERT ON cyrbk_needed
+         BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END",
+    )
+    .unwrap();
+    drop(db);
+    let mut policy = site.policy(Some(START));
+    policy.force = false;
+    assert_eq!(site.compact(&policy).1, Outcome::Skipped);
 }
 
 #[test]

@@ -195,16 +195,6 @@ impl Lease {
         self.append_text(at, &anchor)
     }
 
-    /// Hides a mailbox from clients until it was sent whole. Needs no anchor: what a compaction
-    /// forgets of this costs nothing.
-    pub(super) fn mark_incomplete(&mut self, at: usize, uniqueid: &[u8]) -> Result<(), Refusal> {
-        let own = Own::Incomplete(uniqueid.to_vec());
-        if read(&self.open[at], |index| index.says_already(&own))? {
-            return Ok(());
-        }
-        self.append_text(at, &own.line())
-    }
-
     /// No script runs any more; of `only` that one, if it did.
     fn unactivate(&mut self, at: usize, userid: &[u8], only: Option<&[u8]>) -> Result<(), Refusal> {
         let active = read(&self.open[at], |index| index.active_script())?;

@@ -11,6 +11,8 @@ use crate::wire::mboxname::SHARED;
 
 /// A message above this many octets is not given back in a session.
 const FETCH_MAX: u64 = 64 << 20;
+/// How often a client asks the same before it gives up.
+const ASKED_MAX: usize = 3;
 
 impl Lease {
     pub(super) fn get(&mut self, text: &[u8]) -> Reply {
@@ -65,12 +67,11 @@ impl Lease {
 
     fn get_user(&mut self, userid: &[u8], answers: &mut Answers) -> Result<(), Refusal> {
         let at = self.open_current(userid)?;
-        self.count_repetition(at)?;
+        let told_max = self.told_max(self.open[at].key.clone());
         let held = &self.open[at];
-        for row in read(held, |index| index.mailboxes())? {
-            if row.deleted.is_none() {
-                mailbox(held, &row, answers)?;
-            }
+        let rows = read(held, |index| index.mailboxes())?;
+        for row in rows.iter().filter(|row| row.deleted.is_none()).take(told_max) {
+            mailbox(held, row, answers)?;
         }
         for fields in read(held, |index| index.quotas())? {
             answers.quota(&fields);
@@ -78,47 +79,44 @@ impl Lease {
         meta(held, answers)
     }
 
+    /// How many mailboxes the answer to this question is to tell.
+    ///
     /// A client that cannot bring about what it wants asks for the same again (GET USER, and from
     /// 3.12 GET MAILBOXES), gives up the third time, and so for ever: with `-O` if it has purged
-    /// more than the backup knows of, before 3.12 if two mailboxes have changed names. So with
-    /// `-O` the second time, else the third time in a row, it is told of the first mailbox only,
-    /// then of the second only: what it is not told of it sends whole. Gives the one to be told.
-    fn only_one_to_be_told(&mut self, question: Vec<u8>) -> Option<usize> {
+    /// more than the backup knows of, before 3.12 if two mailboxes have changed names. So the
+    /// third time in a row it is told of the first mailbox only; with `-O` the second time, and of
+    /// none the third time. What it is not told of it sends whole.
+    ///
+    /// Nothing is noted of that. Others ask three times too, and a mailbox that were kept from
+    /// them until it was sent, and is not sent because its master has deleted it, would live on
+    /// here.
+    fn told_max(&mut self, question: Vec<u8>) -> usize {
         let count = if self.asked.0 == question { self.asked.1 + 1 } else { 1 };
-        self.asked = (question, count);
-        count.checked_sub(if self.is_forced { 2 } else { 3 })
-    }
-
-    fn count_repetition(&mut self, at: usize) -> Result<(), Refusal> {
-        let key = self.open[at].key.clone();
-        let Some(only) = self.only_one_to_be_told(key) else { return Ok(()) };
-        let rows = read(&self.open[at], |index| index.mailboxes())?;
-        let live: Vec<_> = rows.into_iter().filter(|row| row.deleted.is_none()).collect();
-        for (number, row) in live.iter().enumerate() {
-            if number != only {
-                self.mark_incomplete(at, &row.uniqueid)?;
-            }
+        self.asked = (question, count % ASKED_MAX);
+        match (count, self.is_forced) {
+            (2, true) | (ASKED_MAX, false) => 1,
+            (ASKED_MAX, true) => 0,
+            _ => usize::MAX,
         }
-        Ok(())
     }
 
     fn get_mailboxes(&mut self, names: &[Vec<u8>], answers: &mut Answers) -> Result<(), Refusal> {
         self.end_group();
         // No userid holds a NUL, with which this begins.
-        let only = self.only_one_to_be_told([&[0], &*names.join(&0)].concat());
-        let mut number = 0;
+        let told_max = self.told_max([&[0], &*names.join(&0)].concat());
+        let mut told = 0;
         for name in names {
             let key = self.site.names.backup_key(name);
             let at = self.open(&key)?;
             if !self.current.contains(&key) {
                 self.current.push(key);
             }
-            if let Some(row) = read(&self.open[at], |index| index.mailbox_named(name))? {
-                if only.is_some_and(|only| only != number) {
-                    self.mark_incomplete(at, &row.uniqueid)?;
-                }
-                number += 1;
-                mailbox(&self.open[at], &row, answers)?;
+            let held = &self.open[at];
+            if let Some(row) = read(held, |index| index.mailbox_named(name))?
+                && told < told_max
+            {
+                told += 1;
+                mailbox(held, &row, answers)?;
             }
         }
         Ok(())
