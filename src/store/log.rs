@@ -10,6 +10,7 @@ use sha1::{Digest, Sha1};
 use super::chunk::{MemberError, MemberReader, hex};
 use super::disk::Disk;
 use super::index::RestartPoint;
+use crate::wire::Guid;
 use crate::wire::dlist::{FileHeader, SyntaxError, Value, number, parse_item};
 use crate::wire::frame::{Event, Framer, Limits, Poison};
 
@@ -36,6 +37,28 @@ impl BodySink for NoBodies {
     fn start(&mut self, _: &FileHeader) {}
     fn data(&mut self, _: &[u8]) {}
     fn end(&mut self) {}
+}
+
+/// A sink that hashes bodies.
+#[derive(Default)]
+pub(super) struct Hashed {
+    sha1: Sha1,
+    /// SHA-1s of the bodies that are complete.
+    pub(super) found: Vec<Guid>,
+}
+
+impl BodySink for Hashed {
+    fn start(&mut self, _: &FileHeader) {
+        self.sha1 = Sha1::new();
+    }
+
+    fn data(&mut self, octets: &[u8]) {
+        self.sha1.update(octets);
+    }
+
+    fn end(&mut self) {
+        self.found.push(Guid::from(<[u8; 20]>::from(self.sha1.finalize_reset())));
+    }
 }
 
 /// Why a line cannot be read. Offsets without other note are inflated octets
