@@ -88,7 +88,13 @@ impl Index {
         }
         let mut comparison = self.compare(known)?;
         let has_exceptions = self.has_exceptions(id)?;
-        let mut target = Target { id, known_uid: last_uid, has_exceptions, lacks_message: false };
+        let mut target = Target {
+            id,
+            known_uid: last_uid,
+            last_uid: mailbox.last_uid,
+            has_exceptions,
+            lacks_message: false,
+        };
         for record in mailbox.records() {
             let record = record.map_err(unreadable)?;
             let is_new = record.uid > target.known_uid;
@@ -108,8 +114,9 @@ impl Index {
         record: &Record,
     ) -> Result<()> {
         let has_exceptions = self.has_exceptions(mailbox_id)?;
-        let known_uid = u32::MAX;
-        let mut target = Target { id: mailbox_id, known_uid, has_exceptions, lacks_message: false };
+        let (known_uid, last_uid) = (u32::MAX, u32::MAX);
+        let (id, lacks_message) = (mailbox_id, false);
+        let mut target = Target { id, known_uid, last_uid, has_exceptions, lacks_message };
         self.record(at, &mut target, record)
     }
 
@@ -145,7 +152,9 @@ impl Index {
             && record.uid <= mailbox.known_uid
             && self.is_contested(mailbox.id, message_id, record.uid)?;
         let is_exception = mailbox.has_exceptions && self.is_exception(mailbox.id, record.uid)?;
-        if is_exception || moves || sticks || is_contested {
+        // The next line will take it for new.
+        let is_beyond = record.uid > mailbox.last_uid;
+        if is_exception || moves || sticks || is_contested || is_beyond {
             mailbox.has_exceptions = true;
             self.set_exception(at, mailbox.id, record)?;
         }
@@ -307,6 +316,8 @@ struct Target {
     /// UIDs above this are new: LAST_UID in front of the line, or what the line has
     /// brought since.
     known_uid: u32,
+    /// LAST_UID of the line.
+    last_uid: u32,
     has_exceptions: bool,
     /// A message that lives in it never came.
     lacks_message: bool,

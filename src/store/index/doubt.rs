@@ -132,9 +132,11 @@ impl Index {
             let went_back = line.last_uid < before.last_uid
                 || line.highestmodseq < before.highestmodseq
                 || line.uidvalidity < before.uidvalidity;
-            // Older clients send parts of a mailbox without a checksum.
-            let differs =
-                doubt == Doubt::Nothing && has_checksum(line) && !fits(line, with.expected);
+            // Older clients send parts of a mailbox without a checksum. Behind such a part there
+            // is none to go on from.
+            let is_expected =
+                is_known(before.sync_crc, before.sync_crc_annot) && fits(line, with.expected);
+            let differs = doubt == Doubt::Nothing && has_checksum(line) && !is_expected;
             let is_suspect = went_back || differs || before.deleted.is_some();
             if is_suspect && doubt != Doubt::Resend {
                 doubt = Doubt::Suspected;
@@ -268,6 +270,10 @@ fn fits(line: &Mailbox<'_>, crc: u32) -> bool {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
     use super::*;
     use crate::wire::apply::Apply;
     use crate::wire::dlist::parse_item;
@@ -297,17 +303,29 @@ mod tests {
 
     /// A line of a master that has `all`, and tells `told`.
     fn mailbox(index: &Index, modseq: u64, since: Option<u64>, all: &[Told], told: &[Told]) {
-        let since = since.map_or(String::new(), |modseq| format!("SINCE_MODSEQ {modseq} "));
-        let records: Vec<String> = told.iter().map(record).collect();
         let last_uid = all.iter().map(|told| told.0).max().unwrap_or(0);
+        line(index, (last_uid, modseq), since, Some(crc(all)), told);
+    }
+
+    /// A line with this LAST_UID, HIGHESTMODSEQ and checksum, if any.
+    fn line(
+        index: &Index,
+        (last_uid, modseq): (u32, u64),
+        since: Option<u64>,
+        crc: Option<u32>,
+        told: &[Told],
+    ) {
+        let since = since.map_or(String::new(), |modseq| format!("SINCE_MODSEQ {modseq} "));
+        let crc = crc.map_or(String::new(), |crc| {
+            format!("SYNC_CRC {crc} SYNC_CRC_ANNOT {ANNOT_OF_NOTHING} ")
+        });
+        let records: Vec<String> = told.iter().map(record).collect();
         apply(
             index,
             &format!(
                 "MAILBOX %(UNIQUEID u MBOXNAME user.a LAST_UID {last_uid} HIGHESTMODSEQ {modseq} \
                  RECENTUID 0 RECENTTIME 0 LAST_APPENDDATE 0 POP3_LAST_LOGIN 0 UIDVALIDITY 1 \
-                 PARTITION d ACL \"\" OPTIONS P SYNC_CRC {} SYNC_CRC_ANNOT 12345678 {since}RECORD \
-                 ({}))",
-                crc(all),
+                 PARTITION d ACL \"\" OPTIONS P {crc}{since}RECORD ({}))",
                 records.join(" ")
             ),
         );
@@ -419,6 +437,62 @@ mod tests {
     }
 
     /// An update without a checksum proves nothing, and takes nothing away.
+    /// Nor is one that was never told: what came without one may be gone by now.
+    #[test]
+    fn behind_a_part_without_checksum_all_is_compared() {
+        let index = index(3);
+        line(&index, (1, 2), None, None, &[ONE]);
+        line(&index, (2, 3), Some(2), Some(crc(&[TWO])), &[TWO]);
+        assert!(!is_whole(&index), "{:?}", living(&index));
+        // Above LAST_UID, and another message since.
+        let index = super::tests::index(3);
+        line(&index, (1, 2), None, None, &[TWO]);
+        let other = (2, 3, 3, false);
+        line(&index, (2, 3), Some(2), Some(crc(&[other])), &[other]);
+        assert_eq!(index.doubt(1).unwrap(), Doubt::Suspected);
+        assert!(is_whole(&index));
+        assert_eq!(index.true_records(1).unwrap().len(), 1, "one record of a UID");
+        // All is there.
+        let index = super::tests::index(3);
+        line(&index, (1, 2), None, None, &[ONE]);
+        line(&index, (2, 3), Some(2), Some(crc(&[ONE, TWO])), &[TWO]);
+        assert!(is_whole(&index));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+
+        /// Whatever a master tells and does not tell, with UIDs above LAST_UID and twice in a
+        /// line: what is shown has the checksum that it told last.
+        #[test]
+        fn what_is_shown_has_the_checksum_of_its_master(
+            lines in prop::collection::vec((
+                (0u32..7, 1u64..4, prop::option::of(Just(1u64))),
+                (prop::bool::weighted(0.7), prop::bool::weighted(0.3)),
+                prop::collection::vec((1u32..7, 1u32..5, 1u64..3, any::<bool>()), 0..4),
+            ), 1..5),
+        ) {
+            let index = index(4);
+            let mut master = BTreeMap::new();
+            for ((last_uid, modseq, since), (has_crc, forgets), told) in &lines {
+                if *forgets {
+                    master.clear();
+                }
+                master.extend(told.iter().map(|&told| (told.0, told)));
+                let all: Vec<Told> = master.values().copied().collect();
+                let sum = has_crc.then(|| crc(&all));
+                line(&index, (*last_uid, *modseq), *since, sum, told);
+                let row = index.mailbox_with_uniqueid(b"u").unwrap().unwrap();
+                if index.doubt(row.id).unwrap() == Doubt::Nothing && *has_crc {
+                    let records = index.true_records(row.id).unwrap();
+                    let living = records.iter().filter(|record| record.expunged.is_none());
+                    let found = living.fold(0, |crc, record| crc ^ record.crc());
+                    prop_assert_eq!(found, row.sync_crc);
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_missing_checksum_is_not_that_of_nothing() {
         let index = index(2);
