@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use crate::store::replay::{Line, Lines, Scanned};
 
-/// Octets of lines that are held; of further chunks nothing is.
+/// Octets of chunks that are held; of further chunks nothing is.
 const LINES_MAX: usize = 16 << 20;
 
 /// Chunks by their rows.
@@ -20,7 +20,7 @@ impl Held {
     pub(super) fn add(&mut self, id: i64, scanned: Scanned) {
         let Lines::Held(lines, _) = &scanned.lines else { return };
         let size = |line: &Line| line.line.text().len() + size_of::<Line>();
-        let octets = self.octets + lines.iter().map(size).sum::<usize>();
+        let octets = self.octets + size_of::<Scanned>() + lines.iter().map(size).sum::<usize>();
         if octets <= LINES_MAX {
             self.octets = octets;
             self.chunks.get_mut().insert(id, scanned);

@@ -298,6 +298,8 @@ fn open(path: &Path, now: i64, wait: Wait) -> Result<Writer, StoreError> {
     loop {
         let file = data_file::open(path, false, wait).map_err(StoreError::lock(path))?;
         let len = file.metadata().map_err(StoreError::io(path))?.len();
+        // The index may be there, but not yet have its name.
+        complete_interrupted(path, &file)?;
         let has_index = std::fs::metadata(index_path(path)).is_ok_and(|meta| meta.len() > 0);
         if len > 0 && !has_index {
             return Err(StoreError::NoIndex(path.to_owned()));

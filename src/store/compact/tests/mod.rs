@@ -6,12 +6,15 @@
 pub(in crate::store) mod history;
 mod windows;
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 
 use proptest::prelude::*;
 
+use super::plan::{Plan, Terms};
 use super::replace::die_at;
-use super::{Outcome, Sizes, run};
+use super::survey::Survey;
+use super::{Outcome, Policy, Sizes, run, write};
 use crate::lock::Wait;
 use crate::store::append::Writer;
 use crate::store::backup::{Backup, with_suffix};
@@ -496,6 +499,56 @@ fn it_can_be_killed_at_any_place() {
         assert_eq!(site.files().len(), 2, "killed at {place}: {:?}", site.files());
     }
     assert!(with_old > 3 && with_new > 0, "{with_old} {with_new}");
+}
+
+/// A reindex was killed when the old index had gone, and the new one did not have its name yet.
+#[test]
+fn an_index_that_was_about_to_get_its_place_is_no_missing_one() {
+    let site = Site::new();
+    let end = site.write(&simple_history());
+    let index = with_suffix(&site.path, ".index");
+    for dry_run in [true, false] {
+        fs::rename(&index, with_suffix(&site.path, ".index.new")).unwrap();
+        site.compact(&Policy { dry_run, ..site.policy(Some(end)) });
+        assert_eq!(site.files().len(), 2, "{:?}", site.files());
+    }
+    assert!(is_sound(&site));
+}
+
+/// Not a chunk of which another octet was copied than was read for the survey, although it
+/// inflates to the same.
+#[test]
+fn what_is_copied_is_what_was_read() {
+    let site = Site::new();
+    site.write(&[
+        (0, Op::Message(vec![1])),
+        (0, Op::Mailbox(0, 0, 5, vec![(1, 1, false)])),
+        (0, Op::EndChunk),
+        (0, Op::Message(vec![2])),
+        (0, Op::Mailbox(1, 1, 5, vec![(1, 2, false)])),
+        (0, Op::EndChunk),
+    ]);
+    let backup = Backup::open(&site.path, Wait::No).unwrap();
+    let offset = backup.index().chunks().unwrap()[1].offset;
+    let file = File::options().read(true).write(true).open(&site.path).unwrap();
+    let policy = site.policy(None);
+    // Where a gzip header says which system has written it.
+    for (change, is_the_same) in [(0, true), (1, false)] {
+        let survey = &Survey::of(&file, &site.path, backup.index()).unwrap();
+        survey.scratch.choose(policy.since).unwrap();
+        let len_file = file.metadata().unwrap().len();
+        let terms = Terms { since: policy.since, sizes: policy.sizes, len_file };
+        let plan = &Plan::of(survey, terms).unwrap();
+        let mut octet = [0];
+        file.read_exact_at(&mut octet, offset + 9).unwrap();
+        file.write_all_at(&[octet[0] ^ change], offset + 9).unwrap();
+        let source = write::Source { path: &site.path, file: &file, survey, plan };
+        let written = write::write(&source, &policy, 5, &mut |_| {});
+        match written.map(|new| new.is_same_as(&file).unwrap()) {
+            Ok(is_same) => assert!(is_same && is_the_same),
+            Err(error) => assert!(!is_the_same && error.to_string().ends_with("has changed")),
+        }
+    }
 }
 
 #[test]
