@@ -83,7 +83,7 @@ enum Command {
     Show(ShowArgs),
     /// Find messages by sender, subject, date, flags, or by when they went
     Search(SearchArgs),
-    /// Write messages as mbox, Maildir, files or tar
+    /// Write messages as mbox, Maildir, files or tar, or to an IMAP server
     Export(ExportArgs),
     /// Drop what is past its retention, join small chunks and split large ones
     Compact(CompactArgs),

@@ -5,8 +5,9 @@
 //! with as many busy sessions gains nothing from more threads, and gets none.
 
 use std::collections::VecDeque;
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
 
@@ -69,6 +70,20 @@ pub(super) fn pipeline<T: Send, U: Send, S, R>(
         let mut own_tool = tool();
         let run = &mut |job: Job<T, U>| job.run(&mut own_tool, &work);
         feed(&mut Pipe { jobs, queue, waiting: VecDeque::new(), window, run })
+    })
+}
+
+/// Does two things at the same time, of which the first one waits for the disk.
+pub(super) fn beside<T: Send, U>(waits: impl Fn() -> T + Sync, work: impl FnOnce() -> U) -> (T, U) {
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().name("waiter".into()).spawn_scoped(scope, &waits);
+        let done = work();
+        let waited = match thread.map(ScopedJoinHandle::join) {
+            Ok(waited) => waited.unwrap_or_else(|panic| resume_unwind(panic)),
+            // There is no thread for it.
+            Err(_) => waits(),
+        };
+        (waited, done)
     })
 }
 
@@ -199,6 +214,13 @@ mod tests {
         assert_eq!((taken.len(), result), (8, Err("enough".into())));
         let items = (0..6).map(|n| if n == 5 { Err("no more".to_owned()) } else { Ok(n) });
         assert_eq!(squares(items).1, Err("no more".into()));
+    }
+
+    #[test]
+    fn work_goes_on_beside_what_waits() {
+        let (told, heard) = bounded(0);
+        let (waited, done) = beside(|| heard.recv(), || told.send(7).is_ok());
+        assert_eq!((waited, done), (Ok(7), true));
     }
 
     #[test]

@@ -10,11 +10,15 @@ use sha1::{Digest, Sha1};
 use super::chunk::{MemberError, MemberReader, hex};
 use super::disk::Disk;
 use super::index::RestartPoint;
+use crate::wire::Guid;
 use crate::wire::dlist::{FileHeader, SyntaxError, Value, number, parse_item};
 use crate::wire::frame::{Event, Framer, Limits, Poison};
 
 /// Octets inflated at a time.
 const BUFFER: usize = 64 * 1024;
+/// So many times as much is made room for as is read at a time: to have the large buffer for each
+/// of many small chunks costs more than to inflate these.
+const PACKED: usize = 8;
 
 /// Takes the message bodies of a line as they are read.
 pub trait BodySink {
@@ -33,6 +37,28 @@ impl BodySink for NoBodies {
     fn start(&mut self, _: &FileHeader) {}
     fn data(&mut self, _: &[u8]) {}
     fn end(&mut self) {}
+}
+
+/// A sink that hashes bodies.
+#[derive(Default)]
+pub(super) struct Hashed {
+    sha1: Sha1,
+    /// SHA-1s of the bodies that are complete.
+    pub(super) found: Vec<Guid>,
+}
+
+impl BodySink for Hashed {
+    fn start(&mut self, _: &FileHeader) {
+        self.sha1 = Sha1::new();
+    }
+
+    fn data(&mut self, octets: &[u8]) {
+        self.sha1.update(octets);
+    }
+
+    fn end(&mut self) {
+        self.found.push(Guid::from(<[u8; 20]>::from(self.sha1.finalize_reset())));
+    }
 }
 
 /// Why a line cannot be read. Offsets without other note are inflated octets
@@ -158,10 +184,11 @@ impl<'f> LogReader<'f> {
     }
 
     pub(super) fn over(member: MemberReader<'f>) -> LogReader<'f> {
+        let len_buffer = BUFFER.min(PACKED * (1 + member.len_buffer()));
         LogReader {
             member,
             framer: Framer::new(Limits::LOG),
-            buffer: vec![0; BUFFER].into_boxed_slice(),
+            buffer: vec![0; len_buffer].into_boxed_slice(),
             used: 0,
             filled: 0,
             ended: false,
@@ -185,8 +212,11 @@ impl<'f> LogReader<'f> {
 
     /// The same, for a caller that wants to know [`LogReader::plain_sha1`] too.
     pub fn open_hashing(file: &'f dyn Disk, offset_file: u64) -> Result<LogReader<'f>, LogError> {
-        let reader = LogReader::open(file, offset_file)?;
-        Ok(LogReader { plain_sha1: Some(Sha1::new()), ..reader })
+        Ok(LogReader::open(file, offset_file)?.hashing())
+    }
+
+    pub(super) fn hashing(self) -> LogReader<'f> {
+        LogReader { plain_sha1: Some(Sha1::new()), ..self }
     }
 
     /// Inflates the rest of the member without looking at its lines; to be called

@@ -19,7 +19,9 @@ use super::salvage::{self, Gap, Salvage, SavedLines};
 use crate::wire::Guid;
 use crate::wire::apply::Apply;
 use crate::wire::dlist::FileHeader;
-pub(super) use scan::{Lines, Scanned, member as scan_member};
+pub(super) use scan::{
+    Line, Lines, Scanned, member as scan_member, member_hashing as scan_member_hashing,
+};
 
 /// Enters members into an index, from the front of the file to its end.
 pub(super) struct Replay<'a> {
@@ -155,7 +157,7 @@ impl Replay<'_> {
         at: u64,
         scanned: std::result::Result<Scanned, MemberError>,
     ) -> Result<Member> {
-        let Scanned { totals, points, lines } = match scanned {
+        let Scanned { totals, points, lines, .. } = match scanned {
             Ok(scanned) => scanned,
             Err(MemberError::Io { source, .. }) => return Err(StoreError::io(self.path)(source)),
             Err(what) => return Ok(Member::Broken(what)),
@@ -164,7 +166,7 @@ impl Replay<'_> {
         match lines {
             Lines::Held(lines, fault) => {
                 let mut chunk = self.chunk(at)?;
-                lines.iter().try_for_each(|line| self.line(&mut chunk, line))?;
+                lines.iter().try_for_each(|line| self.line(&mut chunk, &line.line))?;
                 fault.iter().for_each(|fault| self.tell_unreadable(at, fault));
                 self.end(&chunk, &totals, points)?;
             }

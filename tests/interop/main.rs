@@ -56,6 +56,7 @@ mod test_restore;
 mod test_restore_cut;
 mod test_restore_found;
 mod test_restore_more;
+mod test_restore_no_room;
 mod test_restore_words;
 mod test_sasldb;
 mod test_tls;

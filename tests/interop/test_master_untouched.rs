@@ -22,9 +22,13 @@ struct Scene {
 
 impl Scene {
     fn start(cyrus: &Cyrus) -> Self {
+        Self::start_with(cyrus, &[])
+    }
+
+    fn start_with(cyrus: &Cyrus, changes: &[&str]) -> Self {
         let server = BackupServer::start(cyrus, Maker::Cyrbk, &["tom"]);
         let channel = Channel::new("tested", server.port, false);
-        let site = Site::start(cyrus, &["tom"], &[channel]);
+        let site = Site::start_with(cyrus, &["tom"], &[channel], changes);
         site.imap(ADMIN).create("user.tom");
         let mut imap = site.imap("tom");
         imap.create("INBOX.Work");
@@ -191,6 +195,30 @@ fn after_mailboxes_have_exchanged_their_names() {
     let _ = scene.settle(&["-u", "tom"], 3);
     let exchanged = scene.ask("GET FULLMAILBOX user.tom.Work");
     assert!(exchanged.contains(&mail::guid(&mail::note(30).bytes)), "{exchanged}");
+}
+
+/// The third answer in a row does not tell of all mailboxes, and that is forgotten.
+#[test]
+fn after_somebody_asked_three_times_for_nothing() {
+    let name = "after_somebody_asked_three_times_for_nothing";
+    let Some(cyrus) = Cyrus::find_or_skip(name) else { return };
+    if Maker::under_test() != Maker::Cyrbk {
+        return;
+    }
+    let scene = Scene::start_with(&cyrus, &["delete_mode: immediate"]);
+    let _ = scene.settle(&["-u", "tom", "tom"], 1).success();
+    let thrice = scene.sync(&["-u", "tom", "tom", "tom"]).success();
+    assert!(!thrice.requests().iter().any(|sent| sent.contains("APPLY MESSAGE")));
+    scene.assert_complete();
+    // One that is killed before it sends what it was not told of.
+    let mut csync = RawCsync::login(scene.server.port, ADMIN, PASSWORD);
+    let told: Vec<bool> = (0..3)
+        .map(|_| csync.ask_whole(b"GET USER tom\r\n").contains("MBOXNAME user.tom.Work"))
+        .collect();
+    assert_eq!(told, [true, true, false]);
+    drop(csync);
+    scene.site.imap("tom").ok("DELETE INBOX.Work");
+    scene.sync(&["-u", "tom"]).success().assert_sent("APPLY UNMAILBOX");
 }
 
 #[test]

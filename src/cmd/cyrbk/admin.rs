@@ -32,7 +32,7 @@ Examples:
   cyrbk reindex alice
   cyrbk reindex --all --jobs 4
 
-The old index is put aside first, and comes back if the new one cannot be made.")]
+The old index stays in its place until the new one is complete.")]
 #[command(group = clap::ArgGroup::new("which").args(["operands", "all"]).required(true))]
 pub(super) struct ReindexArgs {
     #[command(flatten)]

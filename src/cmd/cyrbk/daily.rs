@@ -70,7 +70,7 @@ pub(super) struct CompactArgs {
     #[command(flatten)]
     select: SelectArgs,
     /// Also where nothing is to be gained
-    #[arg(long)]
+    #[arg(short = 'F', long)]
     force: bool,
     /// Only say what would be done
     #[arg(long)]

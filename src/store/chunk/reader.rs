@@ -6,7 +6,7 @@ use flate2::{Decompress, FlushDecompress, Status};
 
 use crate::store::disk::Disk;
 
-/// Octets of input read at a time.
+/// Octets of input read at a time, if there are so many.
 const BUFFER: usize = 64 * 1024;
 /// Longest member header that is read: names and comments have no limit.
 const HEADER_MAX: usize = 16 * 1024;
@@ -110,11 +110,12 @@ impl<'f> MemberReader<'f> {
     }
 
     fn inflater(file: &'f dyn Disk, offset: u64, end: u64) -> MemberReader<'f> {
+        let len_buffer = end.saturating_sub(offset).min(BUFFER as u64) as usize;
         MemberReader {
             file,
             end,
             at: offset,
-            buffer: vec![0; BUFFER].into_boxed_slice(),
+            buffer: vec![0; len_buffer].into_boxed_slice(),
             used: 0,
             filled: 0,
             inflate: Decompress::new(false),
@@ -125,6 +126,11 @@ impl<'f> MemberReader<'f> {
             damaged: None,
             checked: false,
         }
+    }
+
+    /// Octets of input that are read at a time.
+    pub(in crate::store) fn len_buffer(&self) -> usize {
+        self.buffer.len()
     }
 
     /// File offset of the next compressed octet; once [`MemberReader::read`] has

@@ -21,10 +21,12 @@
 
 mod ahead;
 mod compare;
+mod held;
 mod line;
 mod neighbours;
 mod output;
 mod plan;
+mod reader;
 mod replace;
 mod sizes;
 mod spool;
@@ -224,7 +226,8 @@ pub fn run(
     Ok(Outcome::Done { figures, previous, damages: survey.damages })
 }
 
-/// Writes the new pair and makes sure that it says what it should.
+/// Writes the new pair, makes sure that it says what it should, and that it survives a power cut;
+/// its names do not yet.
 fn write_faithfully(
     source: write::Source<'_>,
     terms: Terms,
@@ -234,8 +237,9 @@ fn write_faithfully(
 ) -> Result<write::NewPair, CompactError> {
     let survey = source.survey;
     let fault = || StoreError::index(source.path);
-    let differs = |new: &write::NewPair| {
-        compare::check(&survey.scratch, &new.index).map_err(fault()).map(Result::err)
+    let settle = |new: &write::NewPair| {
+        let differs = |index: &_| compare::check(&survey.scratch, index).map(Result::err);
+        new.settle(source.path, differs)
     };
     let mut write = |source: &write::Source<'_>| {
         write::write(source, policy, now, sink).map_err(|error| match error {
@@ -244,12 +248,12 @@ fn write_faithfully(
         })
     };
     let mut new = write(&source)?;
-    let mut difference = differs(&new)?;
+    let mut difference = settle(&new)?;
     if difference.is_some() && !source.plan.restated.is_empty() {
         drop(new);
         let plan = &Plan::of(survey, terms).map_err(fault())?;
         new = write(&write::Source { plan, ..source })?;
-        difference = differs(&new)?;
+        difference = settle(&new)?;
     }
     match difference {
         None => Ok(new),

@@ -1,7 +1,8 @@
 //! Puts the new pair in the place of the old one.
 //!
 //! 1. `<data>.new` and `<data>.index.new` are written and synced, then their names.
-//!    Until the next step the old pair counts; what is left after a crash is removed.
+//!    Until the next step the old pair counts; what is left after a crash is removed. So
+//!    neither waits for the other to be synced, and the new index has no journal.
 //! 2. `<data>.new` is renamed to `<data>`. After a crash here the data file is new and
 //!    the index is not: `<data>.index.new` belongs to it.
 //! 3. `<data>.index.new` is renamed to `<data>.index`, and the directory synced.

@@ -6,12 +6,14 @@ use std::fs::File;
 use std::path::Path;
 
 use super::Damage;
-use super::ahead::{self, Bodies, Chunk, End, Line};
+use super::ahead::{self, Chunk};
+use super::held::Held;
 use crate::store::chunk::{CHUNK_HEADER, MemberError, MemberReader};
 use crate::store::error::{Result, StoreError};
 use crate::store::helpers;
 use crate::store::index::{ChunkRow, Index, IndexError, Note, NoteKind, Position, Source};
-use crate::store::log::{LogError, LogLine};
+use crate::store::log::{Hashed, LogError, LogLine};
+use crate::store::replay::{Line, Lines, Scanned};
 use crate::store::salvage::{Salvage, SavedLines, is_credible};
 use crate::wire::Guid;
 use crate::wire::apply::Apply;
@@ -29,6 +31,8 @@ pub(super) struct Survey {
     pub(super) salvages: HashMap<i64, Salvage>,
     /// Mailboxes that may not be what their master last had, because of damage.
     pub(super) doubtful: Vec<Vec<u8>>,
+    /// What was read of chunks that are as they should be.
+    pub(super) held: Held,
 }
 
 impl Survey {
@@ -38,8 +42,8 @@ impl Survey {
         let scratch = Index::scratch().map_err(fault())?;
         scratch.prepare_provenance().and_then(|()| scratch.begin()).map_err(fault())?;
         let (damages, records_of_compaction) = (Vec::new(), Vec::new());
-        let (salvages, doubtful) = (HashMap::new(), Vec::new());
-        let survey = Survey { scratch, records_of_compaction, damages, salvages, doubtful };
+        let (salvages, doubtful, held) = (HashMap::new(), Vec::new(), Held::default());
+        let survey = Survey { scratch, records_of_compaction, damages, salvages, doubtful, held };
         let mut reading =
             Reading { file, path, survey, next_line: 1, offset_plain: 0, is_sure: true };
         let mut end = 0;
@@ -62,6 +66,7 @@ impl Survey {
             },
             |(row, chunk)| {
                 reading.gap(end, row.offset)?;
+                let chunk = chunk.map_err(LogError::from).map_err(StoreError::log(path))?;
                 end = reading.chunk(row, chunk)?;
                 Ok::<(), StoreError>(())
             },
@@ -129,7 +134,7 @@ impl Reading<'_> {
         let mut source = Source { id, offset, length, data_sha1, lines, items: 0, end: None };
         let read = match chunk {
             Chunk::Damaged(damage, salvage) => self.saved(&mut source, damage, salvage),
-            chunk => self.lines(&mut source, chunk),
+            Chunk::Whole(scanned) => self.lines(&mut source, scanned),
         };
         let end = match read {
             Ok(end) => end,
@@ -153,35 +158,36 @@ impl Reading<'_> {
         self.survey.damages.push(Damage { offset_file, offset_plain, what });
     }
 
-    fn lines(&mut self, source: &mut Source, chunk: Chunk) -> std::result::Result<u64, Stop> {
+    fn lines(&mut self, source: &mut Source, scanned: Scanned) -> std::result::Result<u64, Stop> {
         self.offset_plain = 0;
         let (file, offset) = (self.file, source.offset);
         let mut failed = None;
-        let mut take = |Line { line, bodies, end_plain }: Line| {
+        let mut take = |Line { line, bodies, end_plain }: &Line| {
             self.offset_plain = line.offset;
-            match self.line(source, &line, &bodies) {
+            match self.line(source, line, bodies) {
                 Ok(items) => {
                     source.items += items;
-                    self.offset_plain = end_plain;
+                    self.offset_plain = *end_plain;
                 }
                 Err(error) => failed = Some(error),
             }
             failed.is_none()
         };
-        let end = match chunk {
-            Chunk::Held(lines, end) => match lines.into_iter().all(&mut take) {
-                true => end.map(Some),
-                false => Ok(None),
-            },
-            Chunk::TooLong => ahead::each(file, offset, take),
-            Chunk::Damaged(..) => Ok(None),
+        match &scanned.lines {
+            Lines::Held(lines, _) => lines.iter().all(&mut take),
+            Lines::TooLong => ahead::each(file, offset, take)?,
         };
         if let Some(error) = failed {
             return Err(error.into());
         }
-        let Some(End { offset_file: end, length, sha1 }) = end? else { return Ok(u64::MAX) };
-        if (length, &sha1) == (source.length, &source.data_sha1) {
+        let totals = &scanned.totals;
+        let (end, length, sha1) = (totals.end, totals.len_plain, &totals.data_sha1);
+        if let Lines::Held(_, fault @ Some(_)) = scanned.lines {
+            return fault.map_or(Ok(end), |fault| Err(fault.into()));
+        }
+        if (length, sha1) == (source.length, &source.data_sha1) {
             source.end = Some(end);
+            self.survey.held.add(source.id, scanned);
         } else {
             let index = format!("{} octets {} in index", source.length, source.data_sha1);
             self.damage(source, format!("{length} octets {sha1} on disk, {index}"));
@@ -207,7 +213,7 @@ impl Reading<'_> {
             self.survey.damages.push(tell((0, damage.to_string())));
         }
         let mut lines = SavedLines::new(self.file, &salvage);
-        let mut bodies = Bodies::default();
+        let mut bodies = Hashed::default();
         loop {
             let line = lines.next_line(&mut bodies)?;
             if lines.take_gap() {
@@ -264,10 +270,16 @@ impl Reading<'_> {
         if let Some(row) = scratch.mailbox_with_uniqueid(&mailbox.uniqueid).map_err(fault())? {
             scratch.add_naming_line(id, row.id).map_err(fault())?;
         }
-        scratch.add_expunged_items(id, line.ts, mailbox).map_err(fault())?;
         // Records of one UID stay or go together.
-        let uids = mailbox.records().filter_map(|record| Some(record.ok()?.uid));
-        Ok(uids.collect::<HashSet<u32>>().len() as u64)
+        let mut uids = HashSet::new();
+        for record in mailbox.records().filter_map(std::result::Result::ok) {
+            uids.insert(record.uid);
+            if record.expunged {
+                let added = scratch.add_expunged_item(id, line.ts, &mailbox.uniqueid, record.uid);
+                added.map_err(fault())?;
+            }
+        }
+        Ok(uids.len() as u64)
     }
 
     /// Enters the first sound copy of each message: records that follow a later copy
@@ -280,20 +292,14 @@ impl Reading<'_> {
         files: &[FileHeader],
         bodies: &[Guid],
     ) -> Result<()> {
-        let fault = || StoreError::index(self.path);
-        let mut sound = Vec::new();
-        let mut damaged = Vec::new();
-        for (i, file) in files.iter().enumerate() {
-            if bodies.get(i) != Some(&file.guid) {
-                damaged.push(file.guid);
-            } else if self.survey.scratch.message(&file.guid).map_err(fault())?.is_none() {
-                sound.push(file.clone());
-            }
-        }
         let at = Position { chunk_id: id, ts: line.ts, offset: line.offset };
-        self.survey.scratch.apply(at, &Apply::Message(sound)).map_err(fault())?;
-        for guid in damaged {
-            self.damage(source, format!("message {guid} is damaged"));
+        for (i, file) in files.iter().enumerate() {
+            if bodies.get(i) == Some(&file.guid) {
+                let added = self.survey.scratch.add_first_copy(at, file);
+                added.map_err(StoreError::index(self.path))?;
+            } else {
+                self.damage(source, format!("message {} is damaged", file.guid));
+            }
         }
         Ok(())
     }

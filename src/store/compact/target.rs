@@ -8,7 +8,6 @@ use std::io::{self, Write as _};
 use std::path::Path;
 
 use super::output::Output;
-use super::replace::fail_point;
 use crate::store::chunk::{
     CHUNK_HEADER, MemberTotals, MemberWriter, Packer, Piece, RESTART_EVERY, Segment,
 };
@@ -75,6 +74,17 @@ pub(super) struct Target<'a> {
     last_id: i64,
     /// Newest time stamp so far.
     last_ts: i64,
+}
+
+/// A chunk that was copied.
+#[derive(Clone, Copy)]
+pub(super) struct Copied {
+    /// Of its row.
+    pub(super) id: i64,
+    /// Where it begins.
+    pub(super) offset: u64,
+    /// CRC-32 of its octets.
+    pub(super) crc: u32,
 }
 
 /// A chunk to which lines are being added.
@@ -235,17 +245,12 @@ impl<'a> Target<'a> {
     }
 
     /// Adds a chunk that is whole octet for octet: `from..end` of `file`. Nothing is open and
-    /// nothing on its way. Returns the id of its row, and where it begins.
-    pub(super) fn copy(
-        &mut self,
-        file: &File,
-        (from, end): (u64, u64),
-        ts: i64,
-    ) -> Result<(i64, u64)> {
+    /// nothing on its way.
+    pub(super) fn copy(&mut self, file: &File, (from, end): (u64, u64), ts: i64) -> Result<Copied> {
         let offset = self.output.hash.len();
         self.last_id = self.start_row(ts)?;
-        self.output.copy(file, from, end).map_err(self.io())?;
-        Ok((self.last_id, offset))
+        let crc = self.output.copy(file, from, end).map_err(self.io())?;
+        Ok(Copied { id: self.last_id, offset, crc })
     }
 
     /// The row of the chunk that begins where the file ends.
@@ -272,17 +277,14 @@ impl<'a> Target<'a> {
         self.last_ts = self.last_ts.max(ts);
     }
 
-    /// Data first, then the index, as always.
+    /// All is with the kernel, or in the transaction of the index: nothing is durable yet.
     pub(super) fn finish(mut self) -> Result<(Output, Index)> {
-        let synced = self.output.flush().and_then(|()| self.output.file.sync_all());
-        synced.map_err(self.io())?;
-        fail_point()?;
+        self.output.flush().map_err(self.io())?;
         let hash = &self.output.hash;
         let inode = self.output.file.inode().map_err(self.io())?;
         let modified = self.output.file.modified().map_err(self.io())?;
         let state = State { len_file: hash.len(), inode, checkpoint: hash.checkpoint(), modified };
-        let committed = self.index.set_state(&state).and_then(|()| self.index.commit());
-        committed.map_err(StoreError::index(self.path))?;
+        self.index.set_state(&state).map_err(StoreError::index(self.path))?;
         Ok((self.output, self.index))
     }
 

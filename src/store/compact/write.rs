@@ -10,22 +10,23 @@ use super::line::{self, Stays};
 use super::neighbours::{Neighbour, Neighbours};
 use super::output::Output;
 use super::plan::{self, Plan};
+use super::reader::Reader;
 use super::replace::{self, fail_point};
 use super::sizes::Sizes;
 use super::survey::Survey;
-use super::target::{self, Line, Pipe, Target};
+use super::target::{self, Copied, Line, Pipe, Target};
 use super::window::{Content, Other, Window};
 use super::{CACHE_KIB, CompactError, Event, Policy, Sink};
 use crate::lock::{self, Kind, Wait};
+use crate::store::backup::index_path;
 use crate::store::chunk::{CHUNK_HEADER, MemberError, MemberTotals};
 use crate::store::error::StoreError;
 use crate::store::helpers;
 use crate::store::index::{
-    ChunkRow, Index, IndexError, Kept, Open, Position, RestartPoint, Wanted,
+    self, ChunkRow, Index, IndexError, Kept, Open, Position, RestartPoint, Wanted,
 };
-use crate::store::log::{BodySink, LogError, LogLine, LogReader, NoBodies};
-use crate::store::replay::{self, Lines, Scanned};
-use crate::store::salvage::SavedLines;
+use crate::store::log::{LogError, LogLine, LogReader, NoBodies};
+use crate::store::replay::{self, Line as ReadLine, Lines, Scanned};
 use crate::wire::Body;
 use crate::wire::apply::Apply;
 use crate::wire::dlist::parse_item;
@@ -43,7 +44,7 @@ pub(super) struct Source<'a> {
     pub(super) plan: &'a Plan,
 }
 
-/// The new pair, synced, under its own lock.
+/// The new pair, under its own lock.
 pub(super) struct NewPair {
     output: Output,
     pub(super) index: Index,
@@ -70,14 +71,39 @@ impl NewPair {
         }
     }
 
+    /// Makes both files survive a power cut, if `differs` finds no difference; returns what it
+    /// finds. Nobody depends on either before the first rename, so that neither need wait for the
+    /// other: the data file is synced while the index is looked at and committed.
+    pub(super) fn settle(
+        &self,
+        path: &Path,
+        differs: impl FnOnce(&Index) -> Result<Option<String>, IndexError>,
+    ) -> Result<Option<String>, StoreError> {
+        let file = &self.output.file;
+        let (synced, difference) = helpers::beside(
+            || file.sync_all(),
+            || {
+                let difference = differs(&self.index).map_err(StoreError::index(path))?;
+                fail_point()?;
+                if difference.is_none() {
+                    let committed = self.index.commit().map_err(StoreError::index(path));
+                    committed.map_err(|error| error.of_making(index_path(path)))?;
+                }
+                Ok(difference)
+            },
+        );
+        synced.map_err(StoreError::io(path))?;
+        fail_point()?;
+        difference
+    }
+
     /// Closes the index; the file goes on being locked.
     pub(super) fn into_locked(self) -> (File, replace::NewNames) {
         (self.output.file, self.names)
     }
 }
 
-/// Writes `<data>.new` and `<data>.index.new`. Both survive a power cut when this
-/// returns; their names do not yet.
+/// Writes `<data>.new` and `<data>.index.new`.
 pub(super) fn write(
     source: &Source<'_>,
     policy: &Policy,
@@ -87,7 +113,7 @@ pub(super) fn write(
     let fault = || StoreError::index(source.path);
     let names = replace::NewNames::claim(source.path)?;
     let file = create(names.data())?;
-    let index = Index::open(names.index(), Open::Create).map_err(fault())?;
+    let index = Index::open(names.index(), Open::Build).map_err(fault())?;
     index.work_on_disk(CACHE_KIB).and_then(|()| index.begin()).map_err(fault())?;
     let mut act = Act {
         source: *source,
@@ -106,7 +132,6 @@ pub(super) fn write(
     })?;
     fail_point()?;
     let (output, index) = act.target.finish()?;
-    fail_point()?;
     Ok(NewPair { output, index, names })
 }
 
@@ -123,21 +148,6 @@ struct Act<'a> {
     target: Target<'a>,
 }
 
-/// Reads a chunk that is written anew.
-enum Reader<'f> {
-    Whole(Box<LogReader<'f>>),
-    Saved(Box<SavedLines<'f>>),
-}
-
-impl Reader<'_> {
-    fn next_line(&mut self, sink: &mut dyn BodySink) -> Result<Option<LogLine>, LogError> {
-        match self {
-            Reader::Whole(reader) => reader.next_line(sink),
-            Reader::Saved(reader) => reader.next_line(sink),
-        }
-    }
-}
-
 impl<'a> Act<'a> {
     fn chunks(&mut self, sink: &mut Sink<'_>) -> Result<(), CompactError> {
         let (path, file, sizes) = (self.source.path, self.source.file, self.sizes);
@@ -149,14 +159,22 @@ impl<'a> Act<'a> {
             Err(_) => true,
         };
         while kept.peek().is_some() {
-            // Those that will go on as they are, as far as can be foreseen, are read ahead.
+            // Those that will go on as they are, as far as can be foreseen, are read ahead, unless
+            // what the survey has read is still there.
+            let held = |near: Neighbour| {
+                let scanned = self.source.survey.held.take(near.chunk.source.id);
+                (near, scanned)
+            };
             helpers::in_order(
-                std::iter::from_fn(|| kept.next_if(goes_on)),
+                std::iter::from_fn(|| Some(kept.next_if(goes_on)?.map(held))),
                 || (),
-                |(), near| {
+                |(), (near, held)| {
                     let Kept { source, whole_until, .. } = &near.chunk;
-                    let scanned =
-                        whole_until.map(|end| replay::scan_member(file, source.offset, end));
+                    let read = |end| match held {
+                        Some(scanned) => Ok(scanned),
+                        None => replay::scan_member(file, source.offset, end),
+                    };
+                    let scanned = whole_until.map(read);
                     (near, scanned)
                 },
                 |(near, scanned)| self.chunk(&near, scanned, sink),
@@ -224,16 +242,17 @@ impl<'a> Act<'a> {
 
     /// Takes a chunk over octet for octet.
     fn copy(&mut self, chunk: &Kept, scanned: Scanned) -> Result<(), CompactError> {
-        let Scanned { totals, points, lines } = scanned;
+        let Scanned { totals, points, lines, packed_crc } = scanned;
         let source = &chunk.source;
         if (totals.len_plain, &totals.data_sha1) != (source.length, &source.data_sha1) {
-            return Err(self.unfaithful(format!("chunk {} has changed", source.id)));
+            return Err(self.has_changed(source));
         }
         let mut copied = None;
         let range = (source.offset, totals.end);
         match lines {
             Lines::Held(lines, None) => {
-                lines.iter().try_for_each(|line| self.copied_line(&mut copied, range, line))?;
+                let mut enter = |line: &ReadLine| self.copied_line(&mut copied, range, &line.line);
+                lines.iter().try_for_each(&mut enter)?;
             }
             Lines::Held(_, Some(fault)) => return Err(self.log()(fault).into()),
             Lines::TooLong => {
@@ -243,7 +262,11 @@ impl<'a> Act<'a> {
                 }
             }
         }
-        let Some((id, offset)) = copied else { return Ok(()) };
+        let Some(Copied { id, offset, crc }) = copied else { return Ok(()) };
+        // What was copied is what was read.
+        if crc != packed_crc {
+            return Err(self.has_changed(source));
+        }
         for point in points {
             let offset_file = point.offset_file - source.offset + offset;
             let point = RestartPoint { offset_file, ..point };
@@ -256,14 +279,14 @@ impl<'a> Act<'a> {
     }
 
     /// Enters a line of a chunk, which is copied with its first one: one without lines has no
-    /// row. `copied` are the id of its row, and where it begins.
+    /// row.
     fn copied_line(
         &mut self,
-        copied: &mut Option<(i64, u64)>,
+        copied: &mut Option<Copied>,
         range: (u64, u64),
         line: &LogLine,
     ) -> Result<(), CompactError> {
-        let (chunk_id, _) = match *copied {
+        let Copied { id: chunk_id, .. } = match *copied {
             Some(copied) => copied,
             None => *copied.insert(self.target.copy(self.source.file, range, line.ts)?),
         };
@@ -279,7 +302,10 @@ impl<'a> Act<'a> {
         sink: &mut Sink<'_>,
     ) -> Result<(), CompactError> {
         let source = &near.chunk.source;
-        let mut reader = self.lines(&near.chunk)?;
+        // Its messages are not in there.
+        drop(self.source.survey.held.take(source.id));
+        let Source { file, survey, .. } = self.source;
+        let mut reader = Reader::open(file, survey, &near.chunk).map_err(self.log())?;
         for first in source.lines.clone().step_by(LINES_AT_A_TIME) {
             let lines = first..source.lines.end.min(first + LINES_AT_A_TIME as i64);
             let wanted = self.source.survey.scratch.wanted(lines.start, lines.end);
@@ -390,15 +416,6 @@ impl<'a> Act<'a> {
         Ok(LogReader::open(self.source.file, chunk.source.offset).map_err(self.log())?)
     }
 
-    /// The lines that the survey has read, of a chunk that may be damaged.
-    fn lines(&self, chunk: &Kept) -> Result<Reader<'a>, CompactError> {
-        let Source { file, survey, .. } = self.source;
-        Ok(match survey.salvages.get(&chunk.source.id) {
-            Some(salvage) => Reader::Saved(Box::new(SavedLines::new(file, salvage))),
-            None => Reader::Whole(Box::new(self.reader(chunk)?)),
-        })
-    }
-
     fn fault(&self) -> impl FnOnce(IndexError) -> StoreError + use<'a> {
         StoreError::index(self.source.path)
     }
@@ -409,6 +426,10 @@ impl<'a> Act<'a> {
 
     fn log(&self) -> impl FnOnce(LogError) -> StoreError + use<'a> {
         StoreError::log(self.source.path)
+    }
+
+    fn has_changed(&self, chunk: &index::Source) -> CompactError {
+        self.unfaithful(format!("chunk {} has changed", chunk.id))
     }
 
     fn unfaithful(&self, what: String) -> CompactError {

@@ -91,7 +91,8 @@ impl Index {
         let mut target = Target { id, known_uid: last_uid, has_exceptions, lacks_message: false };
         for record in mailbox.records() {
             let record = record.map_err(unreadable)?;
-            self.compare_record(&mut comparison, &record)?;
+            let is_new = record.uid > target.known_uid;
+            self.compare_record(&mut comparison, &record, is_new)?;
             self.record(at, &mut target, &record)?;
             target.known_uid = target.known_uid.max(record.uid);
         }

@@ -94,13 +94,19 @@ impl Index {
         })
     }
 
-    /// Takes up a record, before it is entered.
-    pub(super) fn compare_record(&self, with: &mut Comparison, record: &Record) -> Result<()> {
+    /// Takes up a record, before it is entered. One that `is_new` has a UID above LAST_UID: should
+    /// there be a record of it all the same, the mailbox is suspected.
+    pub(super) fn compare_record(
+        &self,
+        with: &mut Comparison,
+        record: &Record,
+        is_new: bool,
+    ) -> Result<()> {
         let crc = if record.expunged { 0 } else { record.crc() };
         with.told_crc ^= crc;
         with.told.insert(record.uid);
         if let (Some(before), Doubt::Nothing) = (&with.before, with.doubt) {
-            let known = self.true_record(before.id, record.uid)?;
+            let known = if is_new { None } else { self.true_record(before.id, record.uid)? };
             let known = known.filter(|row| row.expunged.is_none());
             with.expected ^= crc ^ known.map_or(0, |row| row.crc());
         }

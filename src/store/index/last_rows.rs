@@ -2,7 +2,7 @@
 //!
 //! A listing opens thousands of indexes for two rows of each. So nothing is set up for more than
 //! that, and one transaction has both: what is left is SQLite's reading of the definitions of
-//! all tables, four fifths of the time.
+//! all tables, three quarters of the instructions.
 
 use std::path::Path;
 use std::time::Duration;

@@ -115,6 +115,9 @@ pub enum Open {
     Write,
     /// It is made if it is missing or empty.
     Create,
+    /// It is made, and means nothing to anybody before its first commit has returned: what is
+    /// left of it otherwise is no index.
+    Build,
 }
 
 /// A row of table `chunk`.
@@ -156,7 +159,9 @@ impl Index {
             | match mode {
                 // A hot journal must be rolled back, which takes write access.
                 Open::Read | Open::Write => OpenFlags::SQLITE_OPEN_READ_WRITE,
-                Open::Create => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
+                Open::Create | Open::Build => {
+                    OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE
+                }
             };
         let db = Connection::open_with_flags(path, flags)?;
         #[cfg(test)]
@@ -220,6 +225,10 @@ impl Index {
             // A new index has some thirty tables and indexes, of which each has a page: four times
             // as large a file with pages of SQLite's usual size. Large ones are none the worse.
             self.db.execute_batch("PRAGMA cache_size = -16384; PRAGMA page_size = 1024;")?;
+        }
+        if mode == Open::Build {
+            // There is no earlier state that a journal would have to bring back.
+            self.db.execute_batch("PRAGMA journal_mode = MEMORY")?;
         }
         Ok(())
     }

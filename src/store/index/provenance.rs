@@ -12,9 +12,10 @@ use rusqlite::{OptionalExtension, params};
 
 use super::read::{RecordRow, record_row};
 use super::truth::TRUE_RECORDS;
-use super::{Index, Result, Text, octets};
+use super::{Index, Position, Result, Text, octets};
 use crate::wire::Guid;
-use crate::wire::apply::{Expunge, Mailbox};
+use crate::wire::apply::Expunge;
+use crate::wire::dlist::FileHeader;
 
 /// What must stay of a run of lines.
 #[derive(Debug, Default)]
@@ -60,19 +61,30 @@ impl Index {
         Ok(self.db.last_insert_rowid())
     }
 
-    /// Remembers which records of a line are of expunged messages: the first of them
-    /// says since when.
-    pub fn add_expunged_items(&self, line: i64, ts: i64, mailbox: &Mailbox<'_>) -> Result<()> {
-        for record in mailbox.records().filter_map(std::result::Result::ok) {
-            if record.expunged {
-                self.db
-                    .prepare_cached(
-                        "INSERT INTO expunge_item SELECT ?1, id, ?2, ?3 FROM mailbox
-                         WHERE uniqueid = ?4",
-                    )?
-                    .execute(params![line, record.uid, ts, Text(&mailbox.uniqueid)])?;
-            }
-        }
+    /// Enters a message, unless a copy of it was entered before.
+    pub fn add_first_copy(&self, at: Position, file: &FileHeader) -> Result<()> {
+        self.db
+            .prepare_cached(
+                "INSERT INTO message (guid, partition, chunk_id, offset, size)
+                 VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (guid) DO NOTHING",
+            )?
+            .execute(params![
+                file.guid.to_string(),
+                Text(&file.partition),
+                at.chunk_id,
+                at.offset as i64,
+                file.size as i64,
+            ])?;
+        Ok(())
+    }
+
+    /// Remembers that a record of a line is of an expunged message: the first one says since when.
+    pub fn add_expunged_item(&self, line: i64, ts: i64, uniqueid: &[u8], uid: u32) -> Result<()> {
+        self.db
+            .prepare_cached(
+                "INSERT INTO expunge_item SELECT ?1, id, ?2, ?3 FROM mailbox WHERE uniqueid = ?4",
+            )?
+            .execute(params![line, uid, ts, Text(uniqueid)])?;
         Ok(())
     }
 

@@ -113,7 +113,7 @@ pub(super) fn prepare(db: &Connection, mode: Open) -> Result<(), SchemaError> {
             db.execute_batch(&format!("BEGIN IMMEDIATE; {script}"))?;
             own_tables(db)?;
             db.execute_batch("COMMIT")?;
-            if is_new {
+            if is_new && mode != Open::Build {
                 // One sync for all of it, before anything is promised: what is left of it is
                 // an index, for whoever reads it before the first session was committed.
                 db.execute_batch(&format!(

@@ -1,5 +1,7 @@
 //! One pass over a member: what it holds, its lines, and where reading can begin.
 
+use std::mem::take;
+
 use flate2::{Decompress, FlushDecompress, Status};
 use sha1::{Digest, Sha1};
 
@@ -7,9 +9,10 @@ use super::{Totals, hex};
 use crate::store::chunk::{CHUNK_HEADER, MemberError, MemberReader};
 use crate::store::disk::Disk;
 use crate::store::index::RestartPoint;
-use crate::store::log::{LogError, LogLine};
+use crate::store::log::{BodySink, Hashed, LogError, LogLine};
 use crate::store::restart::Finder;
 use crate::store::torn::Pieces;
+use crate::wire::Guid;
 use crate::wire::dlist::SyntaxError;
 use crate::wire::frame::{Event, Framer, Limits};
 
@@ -29,12 +32,24 @@ pub(in crate::store) struct Scanned {
     pub(in crate::store) points: Vec<RestartPoint>,
     /// Its lines, as far as they can be read.
     pub(in crate::store) lines: Lines,
+    /// CRC-32 of its octets in the file.
+    pub(in crate::store) packed_crc: u32,
+}
+
+/// A line of a member.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::store) struct Line {
+    pub(in crate::store) line: LogLine,
+    /// SHA-1s of its bodies, for who wanted to know.
+    pub(in crate::store) bodies: Vec<Guid>,
+    /// Inflated octets of the member up to its end.
+    pub(in crate::store) end_plain: u64,
 }
 
 /// The lines of a member.
 pub(in crate::store) enum Lines {
     /// And why those behind them cannot be read.
-    Held(Vec<LogLine>, Option<LogError>),
+    Held(Vec<Line>, Option<LogError>),
     /// They are too long to be held.
     TooLong,
 }
@@ -46,6 +61,18 @@ pub(in crate::store) fn member(
     len: u64,
 ) -> Result<Scanned, MemberError> {
     Scan::at(disk, offset, len)?
+        .read(disk, len, |_| true)?
+        .ok_or(MemberError::NotAMember { at: offset })
+}
+
+/// The same, for a caller who wants to know the SHA-1s of message bodies.
+pub(in crate::store) fn member_hashing(
+    disk: &dyn Disk,
+    offset: u64,
+    len: u64,
+) -> Result<Scanned, MemberError> {
+    let scan = Scan::at(disk, offset, len)?;
+    Scan { bodies: Some(Hashed::default()), ..scan }
         .read(disk, len, |_| true)?
         .ok_or(MemberError::NotAMember { at: offset })
 }
@@ -62,6 +89,7 @@ pub(super) fn chunk(
 struct Scan {
     /// File offset of the deflate data.
     start: u64,
+    packed_crc: crc32fast::Hasher,
     inflate: Decompress,
     buffer: Vec<u8>,
     crc: crc32fast::Hasher,
@@ -71,7 +99,8 @@ struct Scan {
     head: Vec<u8>,
     framer: Framer,
     line_offset: u64,
-    lines: Vec<LogLine>,
+    bodies: Option<Hashed>,
+    lines: Vec<Line>,
     lines_len: usize,
     fault: Option<LogError>,
     finder: Finder,
@@ -80,8 +109,14 @@ struct Scan {
 impl Scan {
     /// Reads the header.
     fn at(disk: &dyn Disk, offset: u64, len: u64) -> Result<Scan, MemberError> {
+        let start = MemberReader::open_until(disk, offset, len)?.offset_file();
+        let mut packed_crc = crc32fast::Hasher::new();
+        let mut header = vec![0; (start - offset) as usize];
+        read_all(disk, &mut header, offset, len)?;
+        packed_crc.update(&header);
         Ok(Scan {
-            start: MemberReader::open_until(disk, offset, len)?.offset_file(),
+            start,
+            packed_crc,
             inflate: Decompress::new(false),
             buffer: vec![0; BUFFER],
             crc: crc32fast::Hasher::new(),
@@ -90,6 +125,7 @@ impl Scan {
             head: Vec::new(),
             framer: Framer::new(Limits::LOG),
             line_offset: 0,
+            bodies: None,
             lines: Vec::new(),
             lines_len: 0,
             fault: None,
@@ -135,6 +171,7 @@ impl Scan {
                 .map_err(|_| MemberError::Corrupt { at, what: "bad deflate data" })?;
             let consumed = (self.inflate.total_in() - before_in) as usize;
             let produced = (self.inflate.total_out() - before_out) as usize;
+            self.packed_crc.update(&packed[..consumed]);
             packed = &packed[consumed..];
             self.take(produced);
             if status == Status::StreamEnd {
@@ -174,23 +211,31 @@ impl Scan {
                     let line = self.framer.take_line();
                     let line = line.map_err(|source| LogError::TooLong { offset, source })?;
                     let len = line.len();
+                    let bodies = self.bodies.as_mut().map(|bodies| take(&mut bodies.found));
                     if let Some(line) = LogLine::parse(offset, line)? {
-                        self.keep(line, len);
+                        self.keep(line, bodies.unwrap_or_default(), len);
                     }
                 }
                 Event::Lost => {
                     let source = SyntaxError { what: "bad length", at: 0 };
                     return Err(LogError::Syntax { offset: self.line_offset, source });
                 }
-                Event::Continue | Event::BodyStart(_) | Event::Body(_) | Event::BodyEnd => {}
+                Event::BodyStart(header) => {
+                    self.bodies.iter_mut().for_each(|bodies| bodies.start(&header));
+                }
+                Event::Body(octets) => {
+                    self.bodies.iter_mut().for_each(|bodies| bodies.data(octets));
+                }
+                Event::BodyEnd => self.bodies.iter_mut().for_each(Hashed::end),
+                Event::Continue => {}
             }
         }
     }
 
-    fn keep(&mut self, line: LogLine, len: usize) {
+    fn keep(&mut self, line: LogLine, bodies: Vec<Guid>, len: usize) {
         self.lines_len += len;
         match self.lines_len <= LINES_MAX {
-            true => self.lines.push(line),
+            true => self.lines.push(Line { line, bodies, end_plain: self.line_offset }),
             false => self.lines = Vec::new(),
         }
     }
@@ -200,18 +245,10 @@ impl Scan {
     }
 
     /// Checks the trailer.
-    fn finish(self, disk: &dyn Disk, end: u64, len: u64) -> Result<Scanned, MemberError> {
+    fn finish(mut self, disk: &dyn Disk, end: u64, len: u64) -> Result<Scanned, MemberError> {
         let mut trailer = [0; TRAILER];
-        let mut filled = 0;
-        while filled < TRAILER {
-            let at = end + filled as u64;
-            let wanted = (TRAILER - filled).min(len.saturating_sub(at) as usize);
-            let got = disk.read_at(&mut trailer[filled..filled + wanted], at);
-            match got.map_err(|source| MemberError::Io { at, source })? {
-                0 => return Err(MemberError::Torn { at }),
-                got => filled += got,
-            }
-        }
+        read_all(disk, &mut trailer, end, len)?;
+        self.packed_crc.update(&trailer);
         let (crc, length) = (self.crc.finalize(), self.len_plain as u32);
         if trailer[..4] != crc.to_le_bytes() {
             return Err(MemberError::Corrupt { at: end, what: "the CRC-32 does not match" });
@@ -233,8 +270,24 @@ impl Scan {
             true => Lines::Held(self.lines, fault),
             false => Lines::TooLong,
         };
-        Ok(Scanned { totals, points: self.finder.into_points(), lines })
+        let packed_crc = self.packed_crc.finalize();
+        Ok(Scanned { totals, points: self.finder.into_points(), lines, packed_crc })
     }
+}
+
+/// Fills `octets` from `from` on, as if the file ended at `len`.
+fn read_all(disk: &dyn Disk, octets: &mut [u8], from: u64, len: u64) -> Result<(), MemberError> {
+    let mut filled = 0;
+    while filled < octets.len() {
+        let at = from + filled as u64;
+        let wanted = (octets.len() - filled).min(len.saturating_sub(at) as usize);
+        let got = disk.read_at(&mut octets[filled..filled + wanted], at);
+        match got.map_err(|source| MemberError::Io { at, source })? {
+            0 => return Err(MemberError::Torn { at }),
+            got => filled += got,
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -287,11 +340,13 @@ mod tests {
                 let mut found = lines.iter();
                 let end = loop {
                     match reader.next_line(&mut NoBodies) {
-                        Ok(Some(line)) => assert_eq!(found.next(), Some(&line)),
+                        Ok(Some(line)) => {
+                            assert_eq!(found.next().map(|found| &found.line), Some(&line))
+                        }
                         end => break end.err(),
                     }
                 };
-                assert_eq!(found.next(), None);
+                assert!(found.next().is_none());
                 let text = |error: Option<LogError>| error.map(|error| error.to_string());
                 assert_eq!(text(fault), text(end));
                 at = totals.end;

@@ -137,7 +137,7 @@ impl<'a> Run<'a, '_> {
         if let Some(fault) = self.file_checksum(chunk)? {
             return Ok(self.end(chunk, [fault]));
         }
-        let content = pass::text(self.file, chunk.offset);
+        let content = pass::text(self.file, chunk.offset, self.len_file);
         let fault = self.data_checksums(chunk, &content);
         Ok(self.end(chunk, fault.or_else(|| unreadable(chunk, content))))
     }
@@ -151,7 +151,7 @@ impl<'a> Run<'a, '_> {
             (self.sink)(Event::Step(Step::DataChecksum));
             return self.end(chunk, []);
         }
-        let content = pass::text(self.file, chunk.offset);
+        let content = pass::text(self.file, chunk.offset, self.len_file);
         let fault = self.data_checksums(chunk, &content);
         self.end(chunk, fault.or_else(|| unreadable(chunk, content)))
     }

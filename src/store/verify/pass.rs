@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use sha1::{Digest, Sha1};
 
 use crate::store::backup::Backup;
-use crate::store::chunk::MemberError;
+use crate::store::chunk::{MemberError, MemberReader};
 use crate::store::disk::Disk;
 use crate::store::error::{self, StoreError};
 use crate::store::index::{ChunkRow, RestartPoint};
@@ -161,11 +161,11 @@ fn in_parallel<E>(
     })
 }
 
-/// Inflates a chunk once, only to see whether its text is there.
-pub(super) fn text(file: &dyn Disk, offset: u64) -> Content {
-    match LogReader::open_hashing(file, offset) {
-        Ok(reader) => finish(reader, None),
-        Err(error) => Content::unopened(error),
+/// Inflates a chunk of a file of so many octets once, only to see whether its text is there.
+pub(super) fn text(file: &dyn Disk, offset: u64, len_file: u64) -> Content {
+    match MemberReader::open_until(file, offset, len_file) {
+        Ok(member) => finish(LogReader::over(member).hashing(), None),
+        Err(error) => Content::unopened(error.into()),
     }
 }
 
@@ -406,6 +406,23 @@ mod tests {
         assert_eq!(one.matches('\n').count(), 6);
         for jobs in [2, 3, 8] {
             assert!(run(&file, &offsets, jobs, usize::MAX) == one, "{jobs}");
+        }
+    }
+
+    #[test]
+    fn a_text_is_the_same_however_small_the_buffers_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, offsets) = file(dir.path());
+        let len = file.metadata().unwrap().len();
+        for (i, &offset) in offsets.iter().enumerate() {
+            let (whole, end) = (text(&file, offset, len), end_of(&offsets, i).min(len));
+            let tight = text(&file, offset, end);
+            assert!(whole.member.is_ok() && tight.member.is_ok(), "{i}");
+            assert_eq!((tight.data_sha1, tight.end), (whole.data_sha1, end));
+            for cut in (offset..end).rev().take(40) {
+                let torn = text(&file, offset, cut);
+                assert!(matches!(torn.member, Err(MemberError::Torn { at }) if at == cut), "{cut}");
+            }
         }
     }
 

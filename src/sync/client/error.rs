@@ -84,6 +84,18 @@ pub enum ClientError {
         /// The answer.
         refusal: Refusal,
     },
+    /// The server said NO to messages. The connection is given up: who knows how many of their
+    /// octets it has read.
+    #[error(
+        "{command}: the server did not take the messages ({refusal}): its disk may be full, \
+         its log should say why"
+    )]
+    NotTaken {
+        /// What was asked, in short.
+        command: String,
+        /// The answer.
+        refusal: Refusal,
+    },
     /// The server is going away: BYE, or a fatal error of its own.
     #[error("{during}: the server ended the connection: {text}; {acknowledged}")]
     Ended {

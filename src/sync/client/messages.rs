@@ -38,7 +38,8 @@ impl<'a> Messages<'a> {
     /// ([`ClientError::Message`]).
     ///
     /// Every 1024 messages the server is asked whether it has them: an error of this call may
-    /// be about earlier ones.
+    /// be about earlier ones. If it has not, the connection is given up
+    /// ([`ClientError::NotTaken`]).
     pub fn add(&mut self, guid: &Guid, size: u64, body: &mut dyn Read) -> Result<(), ClientError> {
         if size > u64::from(u32::MAX) {
             return Err(bad(guid, true, "longer than this protocol can say"));
@@ -127,7 +128,14 @@ impl<'a> Messages<'a> {
         }
         self.count = 0;
         self.client.put(b")")?;
-        self.client.finish(None).map(drop)
+        match self.client.finish(None) {
+            // A server that could not write a message takes the rest of it for commands.
+            Err(ClientError::Refused { command, refusal }) => {
+                self.client.give_up();
+                Err(ClientError::NotTaken { command, refusal })
+            }
+            finished => finished.map(drop),
+        }
     }
 }
 

@@ -1,0 +1,34 @@
+//! What the survey has read of chunks, for when they are copied: they need not be inflated again.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use crate::store::replay::{Line, Lines, Scanned};
+
+/// Octets of lines that are held; of further chunks nothing is.
+const LINES_MAX: usize = 16 << 20;
+
+/// Chunks by their rows.
+#[derive(Default)]
+pub(super) struct Held {
+    chunks: RefCell<HashMap<i64, Scanned>>,
+    octets: usize,
+}
+
+impl Held {
+    /// Holds a chunk, if there is room for it.
+    pub(super) fn add(&mut self, id: i64, scanned: Scanned) {
+        let Lines::Held(lines, _) = &scanned.lines else { return };
+        let size = |line: &Line| line.line.text().len() + size_of::<Line>();
+        let octets = self.octets + lines.iter().map(size).sum::<usize>();
+        if octets <= LINES_MAX {
+            self.octets = octets;
+            self.chunks.get_mut().insert(id, scanned);
+        }
+    }
+
+    /// Hands a chunk over, once.
+    pub(super) fn take(&self, id: i64) -> Option<Scanned> {
+        self.chunks.borrow_mut().remove(&id)
+    }
+}
