@@ -216,7 +216,7 @@ pub fn run(
     replace::check_space(path, figures.octets_after)?;
     let source = write::Source { path, file: &file, survey: &survey, plan: &plan };
     let new = write_faithfully(source, terms, policy, now, sink)?;
-    if !policy.force && survey.damages.is_empty() && new.is_same_as(&file).map_err(io)? {
+    if !policy.force && survey.damages.is_empty() && new.says_the_same_as(index).map_err(fault())? {
         // Nothing but a chunk that ought to be split and holds one large message.
         return Ok(Outcome::Skipped);
     }

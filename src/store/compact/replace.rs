@@ -18,7 +18,9 @@ use std::path::{Path, PathBuf};
 use super::CompactError;
 use super::write::NewPair;
 use crate::lock::{self, Kind, LockError, Wait};
+use crate::store::aside;
 use crate::store::backup::{index_path, with_suffix};
+use crate::store::clock::now;
 use crate::store::data_file::sync_directory_of;
 use crate::store::disk::Disk;
 use crate::store::error::{Result, StoreError};
@@ -169,12 +171,28 @@ pub(in crate::store) fn complete_interrupted(path: &Path, disk: &dyn Disk) -> Re
     }
     if belongs_to(&new, disk).map_err(StoreError::io(path))? {
         tracing::warn!(file = %path.display(), "an index that was just made takes its place");
-        adopt_index(path, &new)
+        keep_what_may_know_more(path, disk)
+            .and_then(|()| adopt_index(path, &new))
             .and_then(|()| sync_directory_of(path))
             .map_err(StoreError::io(&new))?;
     }
     drop(NewNames::claim(path)?);
     Ok(())
+}
+
+/// A reindex that was cut short may have found damage: of what cannot be read the old index alone
+/// knows. That of a compaction speaks of the data file that was there before.
+fn keep_what_may_know_more(path: &Path, disk: &dyn Disk) -> io::Result<()> {
+    let state = Index::open(&index_path(path), Open::Read).and_then(|index| index.state());
+    if let Ok(Some(state)) = state
+        && state.inode != disk.inode()?
+    {
+        return Ok(());
+    }
+    match aside::put_index_aside(path, now()) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
 }
 
 /// Whether the index at `path` was made for just this data file.

@@ -21,9 +21,10 @@ use crate::lock::{self, Kind, Wait};
 use crate::store::backup::index_path;
 use crate::store::chunk::{CHUNK_HEADER, MemberError, MemberTotals};
 use crate::store::error::StoreError;
-use crate::store::file_hash::FileHash;
 use crate::store::helpers;
-use crate::store::index::{self, Index, IndexError, Kept, Open, Position, RestartPoint, Wanted};
+use crate::store::index::{
+    self, ChunkRow, Index, IndexError, Kept, Open, Position, RestartPoint, Wanted,
+};
 use crate::store::log::{LogError, LogLine, LogReader, NoBodies};
 use crate::store::replay::{self, Line as ReadLine, Lines, Scanned};
 use crate::wire::Body;
@@ -56,15 +57,18 @@ impl NewPair {
         self.output.hash.len()
     }
 
-    /// Whether the data file has the octets of `other`.
-    pub(super) fn is_same_as(&self, other: &File) -> io::Result<bool> {
-        let len = other.metadata()?.len();
-        if len != self.len_file() {
-            return Ok(false);
+    /// Whether its chunks say what those of `old` do. Their octets may differ: what becomes of a
+    /// piece depends on what its compressor, one of several, has packed before.
+    pub(super) fn says_the_same_as(&self, old: &Index) -> Result<bool, IndexError> {
+        let (mut new, mut old) = (self.index.chunks_by_offset(), old.chunks_by_offset());
+        let text = |chunk: ChunkRow| (chunk.length, chunk.data_sha1);
+        loop {
+            match (new.next().transpose()?.map(text), old.next().transpose()?.map(text)) {
+                (None, None) => return Ok(true),
+                (new, old) if new == old => {}
+                _ => return Ok(false),
+            }
         }
-        let mut hash = FileHash::default();
-        hash.update_from(other, len)?;
-        Ok(hash.hex() == self.output.hash.hex())
     }
 
     /// Makes both files survive a power cut, if `differs` finds no difference; returns what it

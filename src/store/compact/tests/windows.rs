@@ -132,3 +132,33 @@ fn splitting_counts_what_is_held() {
         assert!(max > 2_000 || lengths.len() > 1, "{max}: {lengths:?}");
     }
 }
+
+/// A chunk that ought to be split, and cannot: two compressors may make other octets of it, which
+/// are no gain.
+#[test]
+fn the_same_in_other_octets_is_no_gain() {
+    let site = Site::new();
+    site.write(&grown(12));
+    let sizes = Sizes { min: 10, max: 100, work_threshold: 1 };
+    let policy = Policy { sizes, force: false, ..site.policy(None) };
+    while site.compact(&policy).1 != Outcome::Skipped {}
+    let backup = Backup::open(&site.path, Wait::No).unwrap();
+    let mut other = Vec::new();
+    for chunk in backup.index().chunks().unwrap() {
+        let mut text = Vec::new();
+        crate::store::dump::write_chunk(&backup, &chunk, &mut text).unwrap();
+        let mut writer = crate::store::chunk::MemberWriter::start(&mut other).unwrap();
+        text.chunks(50).for_each(|piece| {
+            writer.write(piece, &mut other).unwrap();
+            let _ = writer.end_line(&mut other).unwrap();
+        });
+        let _ = writer.finish(&mut other).unwrap();
+    }
+    drop(backup);
+    assert!(fs::read(&site.path).unwrap() != other);
+    fs::write(&site.path, &other).unwrap();
+    fs::remove_file(with_suffix(&site.path, ".index")).unwrap();
+    crate::store::reindex::run(&site.path, Wait::No, false, START, &mut |_| ()).unwrap();
+    assert_eq!(site.compact(&policy).1, Outcome::Skipped);
+    assert!(fs::read(&site.path).unwrap() == other);
+}
