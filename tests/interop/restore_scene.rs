@@ -48,6 +48,15 @@ impl Scene {
         Self { site, server, cyrus: cyrus.clone(), links }
     }
 
+    /// Makes tom's INBOX and a folder `Work`; the administrator may do anything with the INBOX.
+    pub(crate) fn give_tom_mailboxes(&self) {
+        let mut admin = self.site.imap(ADMIN);
+        admin.create("user.tom");
+        admin.create("user.tom.Work");
+        admin.ok(&format!("SETACL user.tom {ADMIN} lrswipkxtecda"));
+        admin.logout();
+    }
+
     /// Backs up a user, or with other arguments of `sync_client` something else.
     pub(crate) fn sync(&self, args: &[&str]) -> SyncRun {
         self.site.sync(CHANNEL, args).success()

@@ -23,11 +23,7 @@ const EVENT: &[u8] = b"From: tom <tom@example.test>\r\nSubject: Meeting\r\n\
 
 fn start(cyrus: &Cyrus) -> Scene {
     let scene = Scene::start(cyrus, &["tom"]);
-    let mut admin = scene.site.imap(ADMIN);
-    admin.create("user.tom");
-    admin.create("user.tom.Work");
-    admin.ok(&format!("SETACL user.tom {ADMIN} lrswipkxtecda"));
-    admin.logout();
+    scene.give_tom_mailboxes();
     let mut tom = scene.site.imap("tom");
     for number in 1..=3 {
         tom.append("INBOX", "\\Flagged", DATE, &mail::note(number).bytes);

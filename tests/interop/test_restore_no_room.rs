@@ -13,11 +13,7 @@ const DATE: i64 = 1_000_000_000;
 
 fn start(cyrus: &Cyrus, changes: &[&str], messages: u32) -> Scene {
     let scene = Scene::start_with(cyrus, &["tom"], changes);
-    let mut admin = scene.site.imap(ADMIN);
-    admin.create("user.tom");
-    admin.create("user.tom.Work");
-    admin.ok(&format!("SETACL user.tom {ADMIN} lrswipkxtecda"));
-    admin.logout();
+    scene.give_tom_mailboxes();
     let mut tom = scene.site.imap("tom");
     for number in 1..=messages {
         tom.append("INBOX", "\\Flagged", DATE, &large(number));
