@@ -26,6 +26,7 @@ pub mod message;
 pub mod moment;
 pub mod partition;
 pub mod placement;
+mod printed;
 pub mod reconstruct;
 mod recover;
 pub mod reindex;

@@ -13,12 +13,13 @@ use super::super::data_file::DataFile;
 use super::super::error::{Result, StoreError};
 use super::super::helpers;
 use super::super::index::{Index, Position, RestartPoint};
+use super::super::printed::{self, END, octets_of, stamp};
 use super::super::similar;
 use super::super::staging::Staging;
 use super::Line;
 use crate::wire::Body;
 use crate::wire::apply::Apply;
-use crate::wire::dlist::{FileHeader, Literals, Printer};
+use crate::wire::dlist::FileHeader;
 
 /// Reading can begin in front of a line of so many octets, and of a message; it is compressed in
 /// pieces.
@@ -69,7 +70,7 @@ impl Entry<'_> {
         for run in parts.chunk_by(|one, other| one.fits_memory() && other.fits_memory()) {
             match run {
                 [Part([(file, body)])] if body.len() > STRETCH_MAX => {
-                    let (text, body_at) = run[0].printed();
+                    let (text, body_at) = printed::messages(run[0].files());
                     let apply = Apply::Message(vec![FileHeader::clone(file)]);
                     let (text, body_at) = (&text[..], &body_at[..]);
                     let line =
@@ -120,7 +121,7 @@ impl Entry<'_> {
         let pieces = stretches.flat_map(|(number, text)| {
             let is_last = (number + 1) * STRETCH_MAX as usize >= line.text.len();
             let stamp: &[u8] = if number == 0 { &stamp } else { b"" };
-            let end: &[u8] = if is_last { b"\r\n" } else { b"" };
+            let end: &[u8] = if is_last { END } else { b"" };
             Piece::all_of_part([stamp, text, end].concat(), !is_last).map(Ok)
         });
         helpers::in_order(pieces, Packer::default, Packer::pack, |segment| {
@@ -142,15 +143,8 @@ impl Entry<'_> {
         let offset = self.member.len_plain();
         let (member, data) = (&mut *self.member, &mut *self.data);
         let has_restart = (|| {
-            member.write(&stamp(self.ts), data)?;
-            let mut from = 0;
-            for (&at, body) in line.body_at.iter().zip(line.bodies) {
-                member.write(&line.text[from..at], data)?;
-                staging.read(body, |piece| member.write(piece, data))?;
-                from = at;
-            }
-            member.write(&line.text[from..], data)?;
-            member.write(b"\r\n", data)?;
+            let text = (line.text, line.body_at);
+            printed::write(self.ts, text, line.bodies, staging, |piece| member.write(piece, data))?;
             member.end_line(data)
         })()
         .map_err(StoreError::io(self.path))?;
@@ -194,45 +188,24 @@ impl Part<'_> {
         self.0.iter().map(|(file, _)| *file)
     }
 
-    fn octets(&self) -> u64 {
-        self.0.iter().map(|(_, body)| body.len()).fold(0, u64::saturating_add)
+    fn bodies(&self) -> impl Iterator<Item = &Body> {
+        self.0.iter().map(|(_, body)| *body)
     }
 
-    /// Canonical text, and where in it the bodies belong.
-    fn printed(&self) -> (Vec<u8>, Vec<usize>) {
-        let mut printer = Printer::new(Literals::NonSync, b"MESSAGE (".to_vec());
-        for (i, file) in self.files().enumerate() {
-            printer.separator(i).file(file);
-        }
-        printer.raw(b")");
-        printer.into_parts()
+    fn octets(&self) -> u64 {
+        octets_of(self.bodies())
     }
 
     /// The whole line.
     fn plain(&self, ts: i64, staging: &Staging) -> io::Result<Vec<u8>> {
-        let (text, body_at) = self.printed();
+        let (text, body_at) = printed::messages(self.files());
         let len = text.len() + self.octets() as usize + 64;
         let mut plain = Vec::with_capacity(len);
-        plain.extend_from_slice(&stamp(ts));
-        let mut from = 0;
-        for (&at, (_, body)) in body_at.iter().zip(self.0) {
-            plain.extend_from_slice(&text[from..at]);
-            staging.read(body, |piece| plain.write_all(piece))?;
-            from = at;
-        }
-        plain.extend_from_slice(&text[from..]);
-        plain.extend_from_slice(b"\r\n");
+        printed::write(ts, (&text, &body_at), self.bodies(), staging, |piece| {
+            plain.write_all(piece)
+        })?;
         Ok(plain)
     }
-}
-
-/// What a line begins with.
-fn stamp(ts: i64) -> Vec<u8> {
-    format!("{ts} APPLY ").into_bytes()
-}
-
-fn octets_of(bodies: &[Body]) -> u64 {
-    bodies.iter().map(Body::len).fold(0, u64::saturating_add)
 }
 
 /// Messages that are like each other side by side, those that are large by themselves at the end.

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use super::plan::Restated;
 use super::spool::Message;
 use crate::store::chunk::RESTART_EVERY;
+use crate::store::printed;
 use crate::wire::Guid;
 use crate::wire::dlist::{KvList, Literals, Printer, Value};
 
@@ -33,13 +34,7 @@ pub(super) fn divided(messages: &[Message]) -> impl Iterator<Item = &[Message]> 
 /// Canonical text of a line with these messages, and the offsets in it at which their bodies
 /// belong. What `LOCAL_MESSAGE` said means the same.
 pub(super) fn print_messages(messages: &[Message]) -> (Vec<u8>, Vec<usize>) {
-    let mut printer = Printer::new(Literals::NonSync, Vec::new());
-    printer.raw(b"MESSAGE (");
-    for (i, message) in messages.iter().enumerate() {
-        printer.separator(i).file(&message.file);
-    }
-    printer.raw(b")");
-    printer.into_parts()
+    printed::messages(messages.iter().map(|message| &message.file))
 }
 
 /// Canonical text of `name value` as far as it stays, and the messages that it has records of.

@@ -15,14 +15,12 @@ use crate::store::disk::Disk;
 use crate::store::error::{Result, StoreError};
 use crate::store::helpers;
 use crate::store::index::{Index, Position, RestartPoint, State};
+use crate::store::printed;
 use crate::store::staging::Staging;
 use crate::wire::Body;
 
 /// Larger lines are compressed on their way from the staging file, in little memory.
 const STRETCH_MAX: u64 = 4 << 20;
-
-/// How a line ends.
-const END: &[u8] = b"\r\n";
 
 /// What is on its way to the new data file, in order.
 pub(super) enum Task {
@@ -125,7 +123,7 @@ impl<'a> Target<'a> {
             self.open = Some(OpenChunk { len_plain, stretch });
         }
         let offset = self.len_open().unwrap_or_default();
-        let octets = line.bodies.iter().map(|body| body.len()).fold(0, u64::saturating_add);
+        let octets = line.octets();
         if octets > STRETCH_MAX {
             self.stream(line, staging, pipe)?;
         } else {
@@ -293,31 +291,30 @@ impl<'a> Target<'a> {
     }
 }
 
-impl Line<'_> {
-    /// Octets of the whole line.
-    pub(super) fn len(&self) -> u64 {
-        let octets = self.stamp().len() + self.text.len() + END.len();
-        self.bodies.iter().map(|body| body.len()).fold(octets as u64, u64::saturating_add)
+impl<'a> Line<'a> {
+    /// A line without messages.
+    pub(super) fn of_text(ts: i64, text: &'a [u8]) -> Line<'a> {
+        Line { ts, text, body_at: &[], bodies: &[] }
     }
 
-    fn stamp(&self) -> String {
-        format!("{} APPLY ", self.ts)
+    /// Octets of the whole line.
+    pub(super) fn len(&self) -> u64 {
+        let octets = printed::stamp(self.ts).len() + self.text.len() + printed::END.len();
+        self.octets().saturating_add(octets as u64)
+    }
+
+    /// Octets of the messages.
+    fn octets(&self) -> u64 {
+        printed::octets_of(self.bodies.iter().copied())
     }
 
     /// The whole line, piece by piece.
     fn write(
         &self,
         staging: &Staging,
-        mut take: impl FnMut(&[u8]) -> io::Result<()>,
+        take: impl FnMut(&[u8]) -> io::Result<()>,
     ) -> io::Result<()> {
-        take(self.stamp().as_bytes())?;
-        let mut from = 0;
-        for (&at, body) in self.body_at.iter().zip(self.bodies) {
-            take(&self.text[from..at])?;
-            staging.read(body, &mut take)?;
-            from = at;
-        }
-        take(&self.text[from..])?;
-        take(END)
+        let text = (self.text, self.body_at);
+        printed::write(self.ts, text, self.bodies.iter().copied(), staging, take)
     }
 }

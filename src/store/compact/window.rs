@@ -115,7 +115,7 @@ impl Window {
     /// Takes in another line, which has records of these messages.
     pub(super) fn add(&mut self, other: Other, records_of: Vec<Guid>) {
         let Other { ts, text, .. } = &other;
-        self.len += Line { ts: *ts, text, body_at: &[], bodies: &[] }.len();
+        self.len += Line::of_text(*ts, text).len();
         self.others_size += size_of::<Other>() + text.len();
         self.ts.get_or_insert(*ts);
         self.mentioned.extend(records_of);

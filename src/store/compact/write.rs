@@ -217,7 +217,7 @@ impl<'a> Act<'a> {
             let row = self.target.index.mailbox_with_uniqueid(uniqueid);
             if row.map_err(self.fault())?.is_some() {
                 let text = Own::Incomplete(uniqueid.clone()).line();
-                self.add(&Line { ts, text: &text, body_at: &[], bodies: &[] }, pipe)?;
+                self.add(&Line::of_text(ts, &text), pipe)?;
             }
         }
         Ok(())
@@ -235,7 +235,7 @@ impl<'a> Act<'a> {
         let own = Own::Compacted(Compacted { at: ts, since });
         // The userid of an anchor means nothing.
         for text in [own.line(), own.anchor(b"")] {
-            self.add(&Line { ts, text: &text, body_at: &[], bodies: &[] }, pipe)?;
+            self.add(&Line::of_text(ts, &text), pipe)?;
         }
         Ok(())
     }
@@ -256,7 +256,8 @@ impl<'a> Act<'a> {
             }
             Lines::Held(_, Some(fault)) => return Err(self.log()(fault).into()),
             Lines::TooLong => {
-                let mut reader = self.reader(chunk)?;
+                let opened = LogReader::open(self.source.file, source.offset);
+                let mut reader = opened.map_err(self.log())?;
                 while let Some(line) = reader.next_line(&mut NoBodies).map_err(self.log())? {
                     self.copied_line(&mut copied, range, &line)?;
                 }
@@ -302,13 +303,13 @@ impl<'a> Act<'a> {
         sink: &mut Sink<'_>,
     ) -> Result<(), CompactError> {
         let source = &near.chunk.source;
-        // Its messages are not in there.
-        drop(self.source.survey.held.take(source.id));
         let Source { file, survey, .. } = self.source;
+        // Its messages are not in there.
+        drop(survey.held.take(source.id));
         let mut reader = Reader::open(file, survey, &near.chunk).map_err(self.log())?;
         for first in source.lines.clone().step_by(LINES_AT_A_TIME) {
             let lines = first..source.lines.end.min(first + LINES_AT_A_TIME as i64);
-            let wanted = self.source.survey.scratch.wanted(lines.start, lines.end);
+            let wanted = survey.scratch.wanted(lines.start, lines.end);
             let wanted = wanted.map_err(self.fault())?;
             for number in lines {
                 self.rewrite_line(number, &mut reader, &wanted, pipe)?;
@@ -380,7 +381,7 @@ impl<'a> Act<'a> {
             self.add(&Line { ts, text: &text, body_at: &body_at, bodies: &bodies }, pipe)?;
         }
         for Other { ts, text, held } in others {
-            self.add(&Line { ts, text: &text, body_at: &[], bodies: &[] }, pipe)?;
+            self.add(&Line::of_text(ts, &text), pipe)?;
             self.target.hold(held)?;
         }
         Ok(())
@@ -410,10 +411,6 @@ impl<'a> Act<'a> {
         let name = name.to_ascii_uppercase();
         let apply = Apply::read(&name, &value).map_err(|e| unfaithful(e.to_string()))?;
         Ok(self.target.index.apply(at, &apply).map_err(self.fault())?)
-    }
-
-    fn reader(&self, chunk: &Kept) -> Result<LogReader<'a>, CompactError> {
-        Ok(LogReader::open(self.source.file, chunk.source.offset).map_err(self.log())?)
     }
 
     fn fault(&self) -> impl FnOnce(IndexError) -> StoreError + use<'a> {
