@@ -8,7 +8,7 @@ use super::backup::Backup;
 use super::error::{Result, StoreError};
 use super::index::{Index, Position, RecordRow};
 use super::log::{LogLine, LogReader, NoBodies};
-use super::salvage::{Salvage, SavedLines};
+use super::salvage::{self, Salvage, SavedLines};
 use crate::wire::apply::Apply;
 
 /// The messages of a mailbox as the master has them, in the order of UIDs, expunged
@@ -86,7 +86,7 @@ fn replay(backup: &Backup) -> Result<Index> {
         };
         if !is_whole {
             let behind = chunks.get(i + 1).map(|chunk| chunk.offset);
-            let end = behind.filter(|&end| end > chunk.offset).unwrap_or(u64::MAX);
+            let end = salvage::limit(chunk.offset, behind);
             let (file, len) = (backup.file(), backup.len_file()?.min(end));
             let salvage = Salvage::of_member(file, chunk.offset, len, &[]);
             let salvage = salvage.map_err(StoreError::io(backup.path()))?;

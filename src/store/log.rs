@@ -43,13 +43,14 @@ impl BodySink for NoBodies {
 #[derive(Default)]
 pub(super) struct Hashed {
     sha1: Sha1,
-    /// SHA-1s of the bodies that are complete.
-    pub(super) found: Vec<Guid>,
+    /// What each body claims to be, and what it is: zeros until it is complete.
+    pub(super) found: Vec<(Guid, Guid)>,
 }
 
 impl BodySink for Hashed {
-    fn start(&mut self, _: &FileHeader) {
+    fn start(&mut self, header: &FileHeader) {
         self.sha1 = Sha1::new();
+        self.found.push((header.guid, Guid::from([0; 20])));
     }
 
     fn data(&mut self, octets: &[u8]) {
@@ -57,7 +58,9 @@ impl BodySink for Hashed {
     }
 
     fn end(&mut self) {
-        self.found.push(Guid::from(<[u8; 20]>::from(self.sha1.finalize_reset())));
+        if let Some((_, content)) = self.found.last_mut() {
+            *content = Guid::from(<[u8; 20]>::from(self.sha1.finalize_reset()));
+        }
     }
 }
 

@@ -190,8 +190,7 @@ impl Accounted {
 fn take_in(disk: &dyn Disk, path: &Path, index: &Index, taking: &mut Taking<'_>) -> Result<Fit> {
     let len = disk.len_file().map_err(StoreError::io(path))?;
     let known = index.at_once(|index| Ok((index.state()?, index.last_chunk()?)));
-    let (state, last) =
-        known.map_err(IndexError::from).flatten().map_err(StoreError::index(path))?;
+    let (state, last) = known.flatten().map_err(StoreError::index(path))?;
     let last_ts = last.as_ref().map_or(0, |chunk| chunk.ts_end.max(chunk.ts_start));
     let (hash, known) = (FileHash::default(), taking.known);
     let replay = Replay { disk, path, index, hash, last_ts, known };

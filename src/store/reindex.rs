@@ -7,14 +7,14 @@
 //! the backup next removes an unfinished `.index.new`, or gives a finished one its place
 //! and keeps the old one aside ([`complete_interrupted`]).
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::aside;
 use super::backup::{index_path, with_suffix};
 use super::compact::{adopt_index, complete_interrupted};
-use super::data_file::{self, sync_directory_of};
+use super::data_file::{self, remove_if_there, sync_directory_of};
 use super::disk::Disk;
 use super::error::{Result, StoreError};
 use super::index::{Index, Open, RestartPoint};
@@ -57,7 +57,8 @@ pub fn run(
     let mut taking = Taking { now, durable, known: &known, told: &mut told };
     if let Err(error) = recover::build_index(&file, path, &new, &mut taking) {
         // Nothing depends on it; the next open tries again.
-        let _ = remove(&new).and_then(|()| remove(&with_suffix(&new, "-journal")));
+        let _ =
+            remove_if_there(&new).and_then(|()| remove_if_there(&with_suffix(&new, "-journal")));
         return Err(error.of_making(new));
     }
     let kept = put_in_place(path, &new, (keep_previous || damaged > 0).then_some(now));
@@ -87,16 +88,11 @@ fn old_knowledge(file: &File, path: &Path) -> (u64, Vec<RestartPoint>) {
     }
 }
 
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-        _ => Ok(()),
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::store::{Backup, verify};
 

@@ -20,7 +20,7 @@ use sha1::{Digest, Sha1};
 
 use super::backup::{Backup, index_path, with_suffix};
 use super::catalog::{Catalog, CatalogError, Change};
-use super::data_file::sync_directory_of;
+use super::data_file::{remove_if_there, sync_directory_of};
 use super::error::StoreError;
 use super::placement::{create_dirs, hash_letter};
 use crate::lock::Wait;
@@ -267,10 +267,7 @@ fn is_prefix(path: &Path, file: &File) -> Result<bool> {
 }
 
 fn remove(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io_at(path)(e)),
-        _ => Ok(()),
-    }
+    remove_if_there(path).map_err(io_at(path))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::backup::Backup;
 use super::error::{Result, StoreError};
-use super::index::{ChunkRow, IndexError};
+use super::index::ChunkRow;
 
 /// Sizes of a backup, in octets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,5 +29,5 @@ pub fn stat(backup: &Backup, since: i64) -> Result<Stat> {
             last_chunk: index.last_chunk()?,
         })
     });
-    figures.map_err(IndexError::from).flatten().map_err(StoreError::index(backup.path()))
+    figures.flatten().map_err(StoreError::index(backup.path()))
 }

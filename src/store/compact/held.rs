@@ -19,7 +19,8 @@ impl Held {
     /// Holds a chunk, if there is room for it.
     pub(super) fn add(&mut self, id: i64, scanned: Scanned) {
         let Lines::Held(lines, _) = &scanned.lines else { return };
-        let size = |line: &Line| line.line.text().len() + size_of::<Line>();
+        let size =
+            |line: &Line| line.line.text().len() + size_of_val(&*line.bodies) + size_of::<Line>();
         let octets = self.octets + size_of::<Scanned>() + lines.iter().map(size).sum::<usize>();
         if octets <= LINES_MAX {
             self.octets = octets;

@@ -21,7 +21,7 @@ use crate::lock::{self, Kind, LockError, Wait};
 use crate::store::aside;
 use crate::store::backup::{index_path, with_suffix};
 use crate::store::clock::now;
-use crate::store::data_file::sync_directory_of;
+use crate::store::data_file::{remove_if_there, sync_directory_of};
 use crate::store::disk::Disk;
 use crate::store::error::{Result, StoreError};
 use crate::store::file_hash::FileHash;
@@ -76,10 +76,7 @@ impl Drop for NewNames {
 
 fn remove_all(data: &Path, index: &Path) -> io::Result<()> {
     for path in [data, index, &with_suffix(index, "-journal")] {
-        match fs::remove_file(path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
+        remove_if_there(path)?;
     }
     Ok(())
 }
@@ -155,10 +152,8 @@ fn keep_previous(path: &Path, now: i64) -> Result<PathBuf> {
 /// played into it.
 pub(in crate::store) fn adopt_index(path: &Path, new: &Path) -> io::Result<()> {
     let index = index_path(path);
-    match fs::remove_file(with_suffix(&index, "-journal")) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-        _ => fs::rename(new, &index),
-    }
+    remove_if_there(&with_suffix(&index, "-journal"))?;
+    fs::rename(new, &index)
 }
 
 /// Completes a compaction that was cut short after its first rename, or a reindex in front of its

@@ -182,8 +182,8 @@ impl Reading<'_> {
         }
         let totals = &scanned.totals;
         let (end, length, sha1) = (totals.end, totals.len_plain, &totals.data_sha1);
-        if let Lines::Held(_, fault @ Some(_)) = scanned.lines {
-            return fault.map_or(Ok(end), |fault| Err(fault.into()));
+        if let Lines::Held(_, Some(fault)) = scanned.lines {
+            return Err(fault.into());
         }
         if (length, sha1) == (source.length, &source.data_sha1) {
             source.end = Some(end);
@@ -231,7 +231,7 @@ impl Reading<'_> {
     }
 
     /// Enters a line; returns how many messages and records it has.
-    fn line(&mut self, source: &Source, line: &LogLine, bodies: &[Guid]) -> Result<u64> {
+    fn line(&mut self, source: &Source, line: &LogLine, bodies: &[(Guid, Guid)]) -> Result<u64> {
         let fault = || StoreError::index(self.path);
         let id = self.survey.scratch.add_line(line.ts).map_err(fault())?;
         self.next_line = id + 1;
@@ -290,11 +290,11 @@ impl Reading<'_> {
         id: i64,
         line: &LogLine,
         files: &[FileHeader],
-        bodies: &[Guid],
+        bodies: &[(Guid, Guid)],
     ) -> Result<()> {
         let at = Position { chunk_id: id, ts: line.ts, offset: line.offset };
         for (i, file) in files.iter().enumerate() {
-            if bodies.get(i) == Some(&file.guid) {
+            if bodies.get(i).is_some_and(|(_, content)| *content == file.guid) {
                 let added = self.survey.scratch.add_first_copy(at, file);
                 added.map_err(StoreError::index(self.path))?;
             } else {

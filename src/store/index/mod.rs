@@ -235,10 +235,7 @@ impl Index {
 
     /// Asks several things: the file is locked, and looked at for changes, once for all of
     /// them. Nothing is to be written meanwhile.
-    pub(in crate::store) fn at_once<T>(
-        &self,
-        ask: impl FnOnce(&Index) -> T,
-    ) -> rusqlite::Result<T> {
+    pub(in crate::store) fn at_once<T>(&self, ask: impl FnOnce(&Index) -> T) -> Result<T> {
         if !self.db.is_autocommit() {
             return Ok(ask(self));
         }

@@ -40,8 +40,8 @@ pub(in crate::store) struct Scanned {
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::store) struct Line {
     pub(in crate::store) line: LogLine,
-    /// SHA-1s of its bodies, for who wanted to know.
-    pub(in crate::store) bodies: Vec<Guid>,
+    /// What its bodies claim to be, and what they are: for who wanted to know.
+    pub(in crate::store) bodies: Vec<(Guid, Guid)>,
     /// Inflated octets of the member up to its end.
     pub(in crate::store) end_plain: u64,
 }
@@ -232,7 +232,7 @@ impl Scan {
         }
     }
 
-    fn keep(&mut self, line: LogLine, bodies: Vec<Guid>, len: usize) {
+    fn keep(&mut self, line: LogLine, bodies: Vec<(Guid, Guid)>, len: usize) {
         self.lines_len += len;
         match self.lines_len <= LINES_MAX {
             true => self.lines.push(Line { line, bodies, end_plain: self.line_offset }),

@@ -85,6 +85,11 @@ pub struct Gap {
     pub plain: (u64, Option<u64>),
 }
 
+/// Where a chunk at `offset` ends at the latest, if the index has the one behind it at `next`.
+pub(super) fn limit(offset: u64, next: Option<u64>) -> u64 {
+    next.filter(|&next| next > offset).unwrap_or(u64::MAX)
+}
+
 impl Salvage {
     /// Looks for what can be read of the damaged member at `offset` of a file of `len` octets.
     /// `known` are restart points that an index has for it, in the order of the file.

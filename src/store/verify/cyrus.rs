@@ -33,7 +33,7 @@ pub fn quick(backup: &Backup, sink: &mut Sink<'_>) -> Result<bool> {
             let last = index.last_chunk().map_err(StoreError::index(backup.path()))?;
             Ok::<_, StoreError>((last, backup.is_trusted()?))
         })
-        .map_err(|error| StoreError::index(backup.path())(error.into()))??;
+        .map_err(StoreError::index(backup.path()))??;
     let Some(chunk) = chunk else { return Ok(true) };
     // Before it is read: whoever writes to it meanwhile is noticed.
     let modified = backup.file().modified().map_err(StoreError::io(backup.path()))?;
@@ -81,7 +81,7 @@ pub fn full(backup: &Backup, sink: &mut Sink<'_>) -> Result<bool> {
 pub fn full_with(backup: &Backup, jobs: usize, sink: &mut Sink<'_>) -> Result<bool> {
     backup.index().sort_by_chunk().map_err(StoreError::index(backup.path()))?;
     let sound = backup.index().at_once(|_| every_chunk(backup, jobs, sink));
-    sound.map_err(|error| StoreError::index(backup.path())(error.into()))?
+    sound.map_err(StoreError::index(backup.path()))?
 }
 
 fn every_chunk(backup: &Backup, jobs: usize, sink: &mut Sink<'_>) -> Result<bool> {

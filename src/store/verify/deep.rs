@@ -36,7 +36,7 @@ pub fn deep(backup: &Backup, how: &Deep<'_>, sink: &mut Sink<'_>) -> Result<bool
     let index = backup.index();
     index.work_on_disk(CACHE_KIB).map_err(StoreError::index(backup.path()))?;
     let sound = index.at_once(|_| everything(backup, how, sink));
-    sound.map_err(|error| StoreError::index(backup.path())(error.into()))?
+    sound.map_err(StoreError::index(backup.path()))?
 }
 
 fn everything(backup: &Backup, how: &Deep<'_>, sink: &mut Sink<'_>) -> Result<bool> {

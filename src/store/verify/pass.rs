@@ -8,18 +8,16 @@ use std::cell::RefCell;
 use std::collections::{HashSet, VecDeque};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use sha1::{Digest, Sha1};
 
 use crate::store::backup::Backup;
 use crate::store::chunk::{MemberError, MemberReader};
 use crate::store::disk::Disk;
 use crate::store::error::{self, StoreError};
 use crate::store::index::{ChunkRow, RestartPoint};
-use crate::store::log::{BodySink, LogError, LogLine, LogReader};
+use crate::store::log::{Hashed, LogError, LogLine, LogReader};
 use crate::store::replay;
-use crate::store::salvage::{Gap, Salvage, SavedLines};
+use crate::store::salvage::{self, Gap, Salvage, SavedLines};
 use crate::wire::Guid;
-use crate::wire::dlist::FileHeader;
 
 /// Octets of lines, without message bodies, that make a piece.
 const PIECE: usize = 128 * 1024;
@@ -171,7 +169,7 @@ pub(super) fn text(file: &dyn Disk, offset: u64, len_file: u64) -> Content {
 
 /// Where the chunk that is the `i`-th of `offsets` ends at the latest.
 fn end_of(offsets: &[u64], i: usize) -> u64 {
-    offsets.get(i + 1).copied().filter(|&next| next > offsets[i]).unwrap_or(u64::MAX)
+    salvage::limit(offsets[i], offsets.get(i + 1).copied())
 }
 
 /// Inflates the chunk at `offset`, in front of `end`, once. `tell` says whether to go on; `None`
@@ -182,7 +180,7 @@ fn chunk(source: Source<'_>, (offset, end): (u64, u64), tell: &mut Tell<'_>) -> 
         Err(error) => return saved(source, (offset, end), Content::unopened(error), tell),
     };
     let mut held = Held::new(source, offset);
-    let mut bodies = Bodies::default();
+    let mut bodies = Hashed::default();
     let read = lines(&mut |bodies| reader.next_line(bodies), &mut bodies, &mut |lines| {
         held.tell(lines, tell)
     });
@@ -219,14 +217,14 @@ fn saved(
     let mut reader = SavedLines::new(source.file, &salvage);
     // Those that are not sure, by their offsets.
     let unsure = RefCell::new(HashSet::new());
-    let mut next = |bodies: &mut Bodies| {
+    let mut next = |bodies: &mut Hashed| {
         let line = reader.next_line(bodies)?;
         if let (Some(line), false) = (&line, reader.is_sure()) {
             unsure.borrow_mut().insert(line.offset);
         }
         Ok(line)
     };
-    lines(&mut next, &mut Bodies::default(), &mut |mut lines| {
+    lines(&mut next, &mut Hashed::default(), &mut |mut lines| {
         for taken in &mut lines {
             taken.is_saved = true;
             taken.is_sure = !unsure.borrow_mut().remove(&taken.line.offset);
@@ -278,8 +276,8 @@ impl<'s> Held<'s> {
 /// Tells lines, and returns why there were no more, if not because the chunk ends; `None` if no
 /// more were wanted.
 fn lines(
-    next: &mut dyn FnMut(&mut Bodies) -> Result<Option<LogLine>, LogError>,
-    bodies: &mut Bodies,
+    next: &mut dyn FnMut(&mut Hashed) -> Result<Option<LogLine>, LogError>,
+    bodies: &mut Hashed,
     tell: &mut Tell<'_>,
 ) -> Option<Option<LogError>> {
     let (mut lines, mut octets) = (Vec::new(), 0);
@@ -330,31 +328,6 @@ impl Content {
         };
         let (gaps, data_sha1) = (Vec::new(), String::new());
         Content { len_plain: 0, data_sha1, member, lines, end: 0, gaps, saved: 0 }
-    }
-}
-
-/// Hashes the messages of a line.
-#[derive(Default)]
-struct Bodies {
-    hash: Sha1,
-    found: Vec<(Guid, Guid)>,
-}
-
-impl BodySink for Bodies {
-    fn start(&mut self, header: &FileHeader) {
-        self.hash = Sha1::new();
-        // Zeros until the body is complete.
-        self.found.push((header.guid, Guid::from([0; 20])));
-    }
-
-    fn data(&mut self, octets: &[u8]) {
-        self.hash.update(octets);
-    }
-
-    fn end(&mut self) {
-        if let Some((_, content)) = self.found.last_mut() {
-            *content = Guid::from(<[u8; 20]>::from(self.hash.finalize_reset()));
-        }
     }
 }
 
