@@ -115,8 +115,8 @@ pub enum Open {
     Write,
     /// It is made if it is missing or empty.
     Create,
-    /// It is made, and means nothing to anybody before its first commit has returned: what is
-    /// left of it otherwise is no index.
+    /// It is made, and means nothing to anybody before whoever makes it has synced the file behind
+    /// the first commit, which does not: what is left of it otherwise is no index.
     Build,
 }
 
@@ -273,7 +273,7 @@ impl Index {
         Ok(self.db.execute_batch("BEGIN IMMEDIATE")?)
     }
 
-    /// Commits. When this returns `Ok` the rows survive a power cut.
+    /// Commits. When this returns `Ok` the rows survive a power cut, but for [`Open::Build`].
     pub fn commit(&self) -> Result<()> {
         Ok(self.db.execute_batch("COMMIT")?)
     }

@@ -116,13 +116,13 @@ impl<'a> Mailbox<'a> {
             records: fields.get("RECORD").ok_or(Reject::BadParameters)?.as_list(),
             extra: fields.others(&KNOWN_FIELDS),
         };
-        mailbox.records.items().try_for_each(|value| Record::check(&value))?;
+        mailbox.records.kv_items().try_for_each(Record::check)?;
         Ok(mailbox)
     }
 
     /// The records in the order sent.
     pub fn records(&self) -> impl Iterator<Item = Result<Record, Reject>> + use<'a> {
-        self.records.items().map(|value| Record::read(&value))
+        self.records.kv_items().map(Record::read)
     }
 
     /// The fields without a column of their own, as canonical text of a kvlist.

@@ -1,9 +1,9 @@
 //! `RECORD`: one message of a mailbox.
 
 use super::Reject;
-use super::fields::{Fields, fields};
+use super::fields::Fields;
 use crate::wire::Guid;
-use crate::wire::dlist::{Literals, Printer, Value};
+use crate::wire::dlist::{self, Literals, Printer, Value};
 use crate::wire::sync_crc::CrcRecord;
 
 /// One message of a mailbox.
@@ -43,9 +43,9 @@ impl Record {
         .crc()
     }
 
-    /// Reads one item of a list of records.
-    pub fn read(value: &Value<'_>) -> Result<Record, Reject> {
-        let fields = fields(value).map_err(|_| Reject::BadRecord)?;
+    /// Reads one item of a list of records, from its fields.
+    pub fn read(item: Option<dlist::Fields<'_>>) -> Result<Record, Reject> {
+        let fields = Fields(item.ok_or(Reject::BadRecord)?);
         let mut record = Record::without_lists(&fields).map_err(|_| Reject::BadRecord)?;
         if let Some(value) = fields.get("FLAGS") {
             (record.flags, record.expunged) = flags(value);
@@ -55,9 +55,9 @@ impl Record {
     }
 
     /// Whether [`Record::read`] would give a record.
-    pub(super) fn check(value: &Value<'_>) -> Result<(), Reject> {
-        let record = fields(value).and_then(|fields| Record::without_lists(&fields));
-        record.map(drop).map_err(|_| Reject::BadRecord)
+    pub(super) fn check(item: Option<dlist::Fields<'_>>) -> Result<(), Reject> {
+        let fields = Fields(item.ok_or(Reject::BadRecord)?);
+        Record::without_lists(&fields).map(drop).map_err(|_| Reject::BadRecord)
     }
 
     /// All that can be wrong with a record is outside its lists.

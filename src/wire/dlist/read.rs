@@ -70,6 +70,12 @@ impl<'a> List<'a> {
         Items { scanner: Scanner::checked(self.span) }
     }
 
+    /// The fields of its elements, in order: one walk over all of it, where to take the fields of
+    /// each of [`List::items`] is two. `None` for an element that has none.
+    pub fn kv_items(&self) -> KvItems<'a> {
+        KvItems { scanner: Scanner::checked(self.span) }
+    }
+
     /// Whether it has no element.
     pub fn is_empty(&self) -> bool {
         self.items().next().is_none()
@@ -90,12 +96,14 @@ impl<'a> KvList<'a> {
 
     /// All fields, for looking up several of them.
     pub fn fields(&self) -> Fields<'a> {
-        // Records have nine, mailboxes some twenty.
-        let mut pairs = Vec::with_capacity(12);
+        let mut pairs = Vec::with_capacity(FIELDS);
         pairs.extend(self.pairs());
         Fields { pairs }
     }
 }
+
+/// Records have nine fields, mailboxes some twenty.
+const FIELDS: usize = 12;
 
 /// The fields of a kvlist. Names are case-sensitive, the first match wins.
 #[derive(Clone, Debug, Default)]
@@ -142,6 +150,35 @@ impl<'a> Iterator for Items<'a> {
             return None;
         }
         self.scanner.value(0).ok()
+    }
+}
+
+/// Elements of a list, each with its fields.
+#[derive(Clone, Debug)]
+pub struct KvItems<'a> {
+    scanner: Scanner<'a>,
+}
+
+impl<'a> Iterator for KvItems<'a> {
+    type Item = Option<Fields<'a>>;
+
+    // As for `Items`.
+    fn next(&mut self) -> Option<Self::Item> {
+        self.scanner.skip_space();
+        if self.scanner.at_end() {
+            return None;
+        }
+        if !self.scanner.eat(b"%(") {
+            return self.scanner.value(0).ok().map(|_| None);
+        }
+        let mut pairs = Vec::with_capacity(FIELDS);
+        loop {
+            self.scanner.skip_space();
+            if self.scanner.eat(b")") {
+                return Some(Some(Fields { pairs }));
+            }
+            pairs.push(self.scanner.key_value(0).ok()?);
+        }
     }
 }
 
