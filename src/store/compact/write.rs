@@ -111,9 +111,9 @@ impl NewPair {
         }
     }
 
-    /// Makes both files and their names survive a power cut, while `differs` looks for a difference;
-    /// returns what it finds. Nobody depends on any of them before the first rename: they are
-    /// synced in any order.
+    /// Makes both files and their names survive a power cut, while `differs` looks for a
+    /// difference; returns what it finds. Nobody depends on any of them before the first rename:
+    /// they are synced in any order.
     pub(super) fn settle(
         &self,
         path: &Path,
@@ -140,6 +140,21 @@ impl NewPair {
     pub(super) fn into_locked(self) -> (File, replace::NewNames) {
         (self.output.file, self.names)
     }
+}
+
+/// Lets go of what the survey has read of chunks that will be written anew: their messages are not
+/// in there.
+pub(super) fn hold_what_is_copied(survey: &mut Survey, sizes: Sizes) -> Result<(), IndexError> {
+    let mut copied = HashSet::new();
+    for near in Neighbours::new(plan::kept(&survey.scratch)) {
+        let near = near?;
+        let id = near.chunk.source.id;
+        if near.goes_on(sizes) && survey.held.get(id).is_some() {
+            copied.insert(id);
+        }
+    }
+    survey.held.keep_only(&copied);
+    Ok(())
 }
 
 /// Writes `<data>.new` and `<data>.index.new`.
