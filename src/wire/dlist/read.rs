@@ -88,6 +88,17 @@ impl<'a> KvList<'a> {
         Pairs { scanner: Scanner::checked(self.span) }
     }
 
+    /// The values of these names, the first of each: for short lists that there are very many of.
+    pub fn named<const N: usize>(&self, names: [&[u8]; N]) -> [Option<Value<'a>>; N] {
+        let mut values = [const { None }; N];
+        for (key, value) in self.pairs() {
+            if let Some(i) = names.iter().position(|name| **name == key[..]) {
+                values[i].get_or_insert(value);
+            }
+        }
+        values
+    }
+
     /// All fields, for looking up several of them.
     pub fn fields(&self) -> Fields<'a> {
         // Records have nine, mailboxes some twenty.
