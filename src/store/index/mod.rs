@@ -33,6 +33,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, ToSql, 
 
 pub use apply::Position;
 pub use audit::{Cell, Rows, Table, TableSum, UnsentRow};
+pub use by_chunk::LinkRow;
 pub use figures::Place;
 pub(in crate::store) use last_rows::last_rows;
 pub use own::{ActiveRow, AnnotationRow};
