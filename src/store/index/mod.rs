@@ -194,6 +194,8 @@ impl Index {
         let db = Connection::open_with_flags("", flags)?;
         let index = Index::over(db);
         index.configure(Open::Create)?;
+        // It need not be small, but fast.
+        index.db.execute_batch("PRAGMA page_size = 4096")?;
         index.work_on_disk(SCRATCH_CACHE_KIB)?;
         schema::prepare(&index.db, Open::Create).map_err(|what| IndexError::Unusable {
             path: PathBuf::new(),
