@@ -253,6 +253,12 @@ impl Index {
         if self.db.is_autocommit() { Ok(()) } else { self.db.execute_batch("COMMIT") }
     }
 
+    /// Whether every page can be read and is what it should be. Reads all of them.
+    pub(in crate::store) fn is_intact(&self) -> Result<bool> {
+        let found = self.db.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))?;
+        Ok(found == "ok")
+    }
+
     /// From now on, until [`Index::begin`], all questions are asked at once: for whoever holds
     /// the lock of the data file, so that nobody wants to write meanwhile.
     pub(in crate::store) fn hold(&self) -> Result<()> {
