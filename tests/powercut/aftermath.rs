@@ -58,7 +58,8 @@ pub(crate) fn ask(world: &World, user: &str) -> Vec<String> {
         Some(quoted) => format!("\"{}\"", quoted.split('"').next().unwrap()),
         None => rest.split(' ').next().unwrap().to_owned(),
     };
-    let names: BTreeSet<String> = mailboxes.map(name).filter(|name| !name.contains("after.")).collect();
+    let names: BTreeSet<String> =
+        mailboxes.map(name).filter(|name| !name.contains("after.")).collect();
     let mut answers: Vec<String> = listing
         .split_inclusive("\r\n")
         .filter(|line| !line.contains(".after."))
@@ -128,7 +129,11 @@ fn index_error(path: &Path, source: cyrbk::store::index::IndexError) -> StoreErr
     StoreError::Index { path: path.to_owned(), source }
 }
 
-fn compact(world: &World, path: &Path, since: Option<i64>) -> Result<Outcome, compact::CompactError> {
+fn compact(
+    world: &World,
+    path: &Path,
+    since: Option<i64>,
+) -> Result<Outcome, compact::CompactError> {
     let policy = Policy {
         since,
         sizes: Sizes { min: 0, max: 0, work_threshold: 1 },

@@ -359,7 +359,6 @@ impl Edit {
 }
 
 impl Change {
-
     pub(crate) fn file(&self) -> Option<usize> {
         match self {
             Change::Write { file, .. } | Change::Cut { file, .. } => Some(*file),

@@ -75,7 +75,9 @@ fn try_again(
             let disk = world.record(nodes, names, run);
             let again = outcomes::of(&disk, Effort { random: 1, combines_fates: false });
             let name = format!("{name}, state {number} ({}), then {tool:?}", state.what);
-            try_states(&name, world, &again, |world, _, way, tally| check(world, state, way, tally));
+            try_states(&name, world, &again, |world, _, way, tally| {
+                check(world, state, way, tally)
+            });
         });
     }
 }

@@ -188,7 +188,10 @@ pub(crate) fn check(world: &World, ledger: &Ledger, state: &State, way: usize, t
                 // Whether UNUSER is there already is not promised.
                 let may_be_gone = ["ann", "eve"].contains(&user)
                     && !answers.contains(&format!("MBOXNAME user.{user} "));
-                assert!(promised.is_gone || may_be_gone || is_there, "{user}: record {uid}: {answers}");
+                assert!(
+                    promised.is_gone || may_be_gone || is_there,
+                    "{user}: record {uid}: {answers}"
+                );
             }
             let is_there = answers.contains(&format!("MBOXNAME user.{user} "));
             assert!(!promised.is_gone || !is_there, "{user}: is back: {answers}");

@@ -111,9 +111,9 @@ impl NewPair {
         }
     }
 
-    /// Makes both files and their names survive a power cut, while `differs` looks for a difference;
-    /// returns what it finds. Nobody depends on any of them before the first rename: they are
-    /// synced in any order.
+    /// Makes both files and their names survive a power cut, while `differs` looks for a
+    /// difference; returns what it finds. Nobody depends on any of them before the first rename:
+    /// they are synced in any order.
     pub(super) fn settle(
         &self,
         path: &Path,

@@ -255,7 +255,8 @@ impl Index {
 
     /// Whether every page can be read and is what it should be. Reads all of them.
     pub(in crate::store) fn is_intact(&self) -> Result<bool> {
-        let found = self.db.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))?;
+        let found =
+            self.db.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))?;
         Ok(found == "ok")
     }
 

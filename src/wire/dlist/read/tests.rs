@@ -62,12 +62,6 @@ fn walk(value: &Value<'_>, out: &mut Vec<String>) {
             out.push(format!("( {}", list.span.escape_ascii()));
             assert_named_agrees(list);
             list.items().for_each(|item| walk(&item, out));
-            let fields = list.items().map(|item| match item {
-                Value::KvList(kv) => Some(kv.fields().pairs),
-                _ => None,
-            });
-            let in_one_walk = list.kv_items().map(|fields| fields.map(|fields| fields.pairs));
-            assert!(fields.eq(in_one_walk), "{}", list.span.escape_ascii());
         }
         Value::KvList(kv) => {
             out.push(format!("%( {}", kv.span.escape_ascii()));
