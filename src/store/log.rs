@@ -121,13 +121,13 @@ impl LogLine {
     }
 
     /// Whether a line, body octets left out, is one that a writer may have written.
-    pub(super) fn is_sound(line: Vec<u8>) -> bool {
+    pub(super) fn is_sound(line: &[u8]) -> bool {
         line.first() == Some(&b'#')
             || matches!(LogLine::parse(0, line), Ok(Some(line)) if line.item().is_ok())
     }
 
     /// `None` if it is a comment, or of another verb.
-    pub(super) fn parse(offset: u64, line: Vec<u8>) -> Result<Option<LogLine>, LogError> {
+    pub(super) fn parse(offset: u64, line: &[u8]) -> Result<Option<LogLine>, LogError> {
         let syntax = |what, at| LogError::Syntax { offset, source: SyntaxError { what, at } };
         if line.first() == Some(&b'#') {
             return Ok(None);
@@ -258,14 +258,10 @@ impl<'f> LogReader<'f> {
             if offset >= self.until {
                 return Ok(None);
             }
-            let line = match self.raw_line(offset, sink) {
-                Ok(Some(line)) => LogLine::parse(offset, line),
+            match self.any_line(offset, sink) {
                 Ok(None) => return Ok(None),
-                Err(error) => Err(error),
-            };
-            match line {
-                Ok(Some(line)) => return Ok(Some(line)),
-                Ok(None) => {}
+                Ok(Some(Some(line))) => return Ok(Some(line)),
+                Ok(Some(None)) => {}
                 Err(error) if self.is_at_an_end(&error) || !self.goes_on_behind(offset) => {
                     return Err(error);
                 }
@@ -293,11 +289,12 @@ impl<'f> LogReader<'f> {
         false
     }
 
-    fn raw_line(
+    /// The next line, which counts or, inside, does not; `None` at the end.
+    fn any_line(
         &mut self,
         offset: u64,
         sink: &mut dyn BodySink,
-    ) -> Result<Option<Vec<u8>>, LogError> {
+    ) -> Result<Option<Option<LogLine>>, LogError> {
         loop {
             if self.used == self.filled && !self.refill()? {
                 let clean = self.framer.at_line_start();
@@ -313,8 +310,8 @@ impl<'f> LogReader<'f> {
                 Event::BodyEnd => sink.end(),
                 Event::Line => {
                     self.used = self.filled - left;
-                    let line = self.framer.take_line();
-                    return line.map(Some).map_err(|source| LogError::TooLong { offset, source });
+                    let line = self.framer.read_line(|line| LogLine::parse(offset, line));
+                    return line.map_err(|source| LogError::TooLong { offset, source })?.map(Some);
                 }
                 Event::Lost => {
                     let source = SyntaxError { what: "bad length", at: 0 };

@@ -224,7 +224,7 @@ impl Walk {
                 Event::More => return true,
                 Event::Line => {
                     self.lines += 1;
-                    if !self.framer.take_line().is_ok_and(LogLine::is_sound) {
+                    if !self.framer.take_line().is_ok_and(|line| LogLine::is_sound(&line)) {
                         return false;
                     }
                 }

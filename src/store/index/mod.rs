@@ -33,6 +33,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, ToSql, 
 
 pub use apply::Position;
 pub use audit::{Cell, Rows, Table, TableSum, UnsentRow};
+pub use by_chunk::LinkRow;
 pub use figures::Place;
 pub(in crate::store) use last_rows::last_rows;
 pub use own::{ActiveRow, AnnotationRow};
@@ -250,6 +251,13 @@ impl Index {
     /// After an error of the disk SQLite has ended the transaction by itself.
     fn end_reading(&self) -> rusqlite::Result<()> {
         if self.db.is_autocommit() { Ok(()) } else { self.db.execute_batch("COMMIT") }
+    }
+
+    /// Whether every page can be read and is what it should be. Reads all of them.
+    pub(in crate::store) fn is_intact(&self) -> Result<bool> {
+        let found =
+            self.db.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))?;
+        Ok(found == "ok")
     }
 
     /// From now on, until [`Index::begin`], all questions are asked at once: for whoever holds

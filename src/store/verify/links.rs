@@ -3,8 +3,12 @@
 use std::collections::HashMap;
 
 use super::finding::Fault;
-use crate::store::index::{Index, IndexError, MailboxRow, RecordRow};
+use crate::store::index::{Index, IndexError, LinkRow, MailboxRow};
+use crate::wire::Guid;
 use crate::wire::apply::{Mailbox, Record};
+
+/// Rows looked at at a time.
+const PAGE: u32 = 512;
 
 /// The rows whose latest state should be in a chunk.
 pub(super) struct Links<'i> {
@@ -14,6 +18,10 @@ pub(super) struct Links<'i> {
     /// Rows of `mailboxes` that no line has confirmed yet.
     mailboxes_due: HashMap<Vec<u8>, usize>,
     confirmed: Bits,
+    /// Some rows in their order, which mostly is that of the log: by mailbox and message.
+    page: HashMap<(i64, Guid), LinkRow>,
+    /// Row id of the last of these, of which only later ones take the place.
+    last: i64,
 }
 
 impl<'i> Links<'i> {
@@ -22,7 +30,8 @@ impl<'i> Links<'i> {
         let mailboxes = index.sorted_mailboxes(chunk_id)?;
         let due = |(i, row): (usize, &MailboxRow)| (row.uniqueid.clone(), i);
         let mailboxes_due = mailboxes.iter().enumerate().map(due).collect();
-        Ok(Links { index, chunk_id, mailboxes, mailboxes_due, confirmed: Bits::default() })
+        let (confirmed, page, last) = (Bits::default(), HashMap::new(), i64::MIN);
+        Ok(Links { index, chunk_id, mailboxes, mailboxes_due, confirmed, page, last })
     }
 
     /// Confirms the rows that this line agrees with.
@@ -35,15 +44,28 @@ impl<'i> Links<'i> {
         let Some(mailbox) = self.index.mailbox_with_uniqueid(&line.uniqueid)? else {
             return Ok(());
         };
-        for record in line.records().filter_map(Result::ok) {
-            let row = self.index.record_in_chunk(mailbox.id, &record.guid, self.chunk_id)?;
-            if let Some((id, row)) = row
+        for record in line.bare_records().filter_map(Result::ok) {
+            if let Some(row) = self.row(mailbox.id, &record.guid)?
                 && same_record(&row, &record)
             {
-                self.confirmed.set(id);
+                self.confirmed.set(row.id);
             }
         }
         Ok(())
+    }
+
+    /// The row of a message in a mailbox, if it was last seen in this chunk.
+    fn row(&mut self, mailbox_id: i64, guid: &Guid) -> Result<Option<LinkRow>, IndexError> {
+        if let Some(row) = self.page.get(&(mailbox_id, *guid)) {
+            return Ok(Some(*row));
+        }
+        let row = self.index.record_in_chunk(mailbox_id, guid, self.chunk_id)?;
+        if let Some(row) = row.as_ref().filter(|row| row.id > self.last) {
+            let rows = self.index.sorted_records(self.chunk_id, row.id, PAGE)?;
+            self.last = rows.last().map_or(row.id, |row| row.id);
+            self.page = rows.into_iter().map(|row| ((row.mailbox_id, row.guid), row)).collect();
+        }
+        Ok(row)
     }
 
     /// Mailboxes, then records, each in the order of their rows.
@@ -101,7 +123,7 @@ fn same_mailbox(row: &MailboxRow, line: &Mailbox<'_>) -> bool {
         && row.sync_crc_annot == line.sync_crc_annot
 }
 
-fn same_record(row: &RecordRow, line: &Record) -> bool {
+fn same_record(row: &LinkRow, line: &Record) -> bool {
     row.uid == line.uid
         && row.modseq == line.modseq
         && row.last_updated == line.last_updated
