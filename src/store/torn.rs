@@ -15,6 +15,7 @@
 use std::io;
 
 use flate2::{Decompress, FlushDecompress, Status};
+use memchr::memmem;
 use sha1::{Digest, Sha1};
 
 use super::chunk::{CHUNK_HEADER, MEMBER_HEADER, MemberError, MemberReader};
@@ -131,8 +132,8 @@ fn next_where(
         if got < mark.len() {
             return Ok(None);
         }
-        for i in buffer[..got].windows(mark.len()).enumerate().filter(|(_, w)| *w == mark) {
-            let candidate = at + i.0 as u64;
+        for i in memmem::find_iter(&buffer[..got], mark) {
+            let candidate = at + i as u64;
             match is_it(candidate) {
                 Ok(true) => return Ok(Some(candidate)),
                 Err(MemberError::Io { source, .. }) => return Err(source),
@@ -303,7 +304,7 @@ impl<'f> Pieces<'f> {
     fn behind_mark(&self, wanted: usize) -> Option<usize> {
         let octets = &self.buffer[self.used..];
         let octets = &octets[..octets.len().min(wanted)];
-        let at = octets.windows(FLUSH_MARK.len()).position(|w| w == FLUSH_MARK)?;
+        let at = memmem::find(octets, &FLUSH_MARK)?;
         Some(at + FLUSH_MARK.len())
     }
 

@@ -116,18 +116,18 @@ impl<'a> Mailbox<'a> {
             records: fields.get("RECORD").ok_or(Reject::BadParameters)?.as_list(),
             extra: fields.others(&KNOWN_FIELDS),
         };
-        mailbox.records.items().try_for_each(|value| Record::read_bare(&value).map(drop))?;
+        mailbox.bare_records().try_for_each(|record| record.map(drop))?;
         Ok(mailbox)
     }
 
     /// The records in the order sent.
     pub fn records(&self) -> impl Iterator<Item = Result<Record, Reject>> + use<'a> {
-        self.records.items().map(|value| Record::read(&value))
+        Record::all(self.records)
     }
 
-    /// The same by [`Record::read_bare`].
+    /// The same without flags and annotations, as if none were sent.
     pub fn bare_records(&self) -> impl Iterator<Item = Result<Record, Reject>> + use<'a> {
-        self.records.items().map(|value| Record::read_bare(&value))
+        Record::all_bare(self.records)
     }
 
     /// The fields without a column of their own, as canonical text of a kvlist.

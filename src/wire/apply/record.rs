@@ -3,7 +3,7 @@
 use super::Reject;
 use super::fields::canonical_list;
 use crate::wire::Guid;
-use crate::wire::dlist::{Literals, Printer, Value};
+use crate::wire::dlist::{List, Literals, Printer, Value};
 use crate::wire::sync_crc::CrcRecord;
 
 /// One message of a mailbox.
@@ -29,6 +29,20 @@ pub struct Record {
     pub annotations: Vec<u8>,
 }
 
+const FIELDS: [&[u8]; 8] = [
+    b"UID",
+    b"MODSEQ",
+    b"LAST_UPDATED",
+    b"FLAGS",
+    b"INTERNALDATE",
+    b"SIZE",
+    b"GUID",
+    b"ANNOTATIONS",
+];
+
+/// The values of [`FIELDS`].
+type Values<'a> = [Option<Value<'a>>; FIELDS.len()];
+
 impl Record {
     /// What it adds to the SYNC_CRC of its mailbox, if it is not expunged.
     pub fn crc(&self) -> u32 {
@@ -45,7 +59,23 @@ impl Record {
 
     /// Reads one item of a list of records.
     pub fn read(value: &Value<'_>) -> Result<Record, Reject> {
-        let (mut record, [flags, annotations]) = Record::with_lists(value)?;
+        let Value::KvList(fields) = value else { return Err(Reject::BadRecord) };
+        Record::of(fields.named(FIELDS))
+    }
+
+    /// Each item of a list.
+    pub(super) fn all<'a>(list: List<'a>) -> impl Iterator<Item = Result<Record, Reject>> {
+        list.named(FIELDS).map(|values| Record::of(values.ok_or(Reject::BadRecord)?))
+    }
+
+    /// The same without flags and annotations, as if none were sent.
+    pub(super) fn all_bare<'a>(list: List<'a>) -> impl Iterator<Item = Result<Record, Reject>> {
+        let bare = |values| Record::bare(values).map(|(record, _)| record);
+        list.named(FIELDS).map(move |values| bare(values.ok_or(Reject::BadRecord)?))
+    }
+
+    fn of(values: Values<'_>) -> Result<Record, Reject> {
+        let (mut record, [flags, annotations]) = Record::bare(values)?;
         if let Some(value) = &flags {
             (record.flags, record.expunged) = without_expunged(value);
         }
@@ -53,26 +83,10 @@ impl Record {
         Ok(record)
     }
 
-    /// The same, without flags and annotations: the record is as if none were sent. All that can
-    /// be wrong with it is outside these.
-    pub fn read_bare(value: &Value<'_>) -> Result<Record, Reject> {
-        Record::with_lists(value).map(|(record, _)| record)
-    }
-
-    /// A record without its lists, FLAGS and ANNOTATIONS; and these.
-    fn with_lists<'a>(value: &Value<'a>) -> Result<(Record, [Option<Value<'a>>; 2]), Reject> {
-        let Value::KvList(fields) = value else { return Err(Reject::BadRecord) };
-        let [uid, modseq, last_updated, flags, internaldate, size, guid, annotations] = fields
-            .named([
-                b"UID",
-                b"MODSEQ",
-                b"LAST_UPDATED",
-                b"FLAGS",
-                b"INTERNALDATE",
-                b"SIZE",
-                b"GUID",
-                b"ANNOTATIONS",
-            ]);
+    /// A record without flags and annotations; and these. All that can be wrong with it is outside
+    /// of them.
+    fn bare(values: Values<'_>) -> Result<(Record, [Option<Value<'_>>; 2]), Reject> {
+        let [uid, modseq, last_updated, flags, internaldate, size, guid, annotations] = values;
         let optional = |value: Option<Value<'_>>| value.and_then(|value| value.as_number());
         let number = |value| optional(value).ok_or(Reject::BadRecord);
         let time = |value| i64::try_from(number(value)?).map_err(|_| Reject::BadRecord);

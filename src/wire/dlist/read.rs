@@ -70,6 +70,25 @@ impl<'a> List<'a> {
         Items { scanner: Scanner::checked(self.span) }
     }
 
+    /// Of each element the values of these names, as by [`KvList::named`]; `None` if it is no
+    /// kvlist. For lists that there are very many of: each is walked once.
+    pub fn named<const N: usize>(
+        &self,
+        names: [&'static [u8]; N],
+    ) -> impl Iterator<Item = Option<[Option<Value<'a>>; N]>> + use<'a, N> {
+        let mut scanner = Scanner::checked(self.span);
+        std::iter::from_fn(move || {
+            scanner.skip_space();
+            if scanner.at_end() {
+                None
+            } else if scanner.eat(b"%(") {
+                Some(Some(scanner.named(&names)))
+            } else {
+                scanner.value(0).ok().map(|_| None)
+            }
+        })
+    }
+
     /// Whether it has no element.
     pub fn is_empty(&self) -> bool {
         self.items().next().is_none()
@@ -88,15 +107,9 @@ impl<'a> KvList<'a> {
         Pairs { scanner: Scanner::checked(self.span) }
     }
 
-    /// The values of these names, the first of each: for short lists that there are very many of.
+    /// The values of these names, the first of each.
     pub fn named<const N: usize>(&self, names: [&[u8]; N]) -> [Option<Value<'a>>; N] {
-        let mut values = [const { None }; N];
-        for (key, value) in self.pairs() {
-            if let Some(i) = names.iter().position(|name| **name == key[..]) {
-                values[i].get_or_insert(value);
-            }
-        }
-        values
+        Scanner::checked(self.span).named(&names)
     }
 
     /// All fields, for looking up several of them.

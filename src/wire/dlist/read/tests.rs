@@ -35,6 +35,29 @@ fn kvlists_nest_and_the_first_key_wins() {
 }
 
 #[test]
+fn values_of_some_names_in_one_walk() {
+    let text =
+        b"(%(A 1 % (%(A 9)) B (x) A 3 {1}\r\nC NIL) x %() (%(A 2)) %(B \"(\" %{ %( A 4) Z 1))";
+    let list = parse_value(text).unwrap().as_list();
+    let names: [&[u8]; 3] = [b"A", b"B", b"C"];
+    let expected: Vec<_> = list
+        .items()
+        .map(|item| match item {
+            Value::KvList(kv) => {
+                let fields = kv.fields();
+                assert_eq!(kv.named(names), ["A", "B", "C"].map(|name| fields.get(name).cloned()));
+                Some(kv.named(names))
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(expected.len(), 5);
+    assert_eq!(expected[0].as_ref().unwrap()[0], Some(atom("1")));
+    assert_eq!(expected[4].as_ref().unwrap()[..2], [None, Some(atom("("))]);
+    assert_eq!(list.named(names).collect::<Vec<_>>(), expected);
+}
+
+#[test]
 fn message_headers() {
     let text = b"MESSAGE (%{\"my part\" 4eea1e78e5032625a64f9ba26611156942a8f86a 21}\r\n \
                  %{d 4eea1e78e5032625a64f9ba26611156942a8f86a 0}\r\n)";
