@@ -22,7 +22,7 @@ pub use options::{Options, Words};
 
 use super::ctl_backups::progress::{Progress, Tally};
 use super::ctl_backups::{Outcome, bulk};
-use super::report::{store_error, write_labelled};
+use super::report::{store_error, store_error_in_full, write_labelled};
 use super::select::{Selected, Target, select};
 use super::startup::{self, DEFAULT_CONFIG};
 use super::{Exit, Mode, Stop, Streams, mailbox_name, moment, site};
@@ -253,7 +253,10 @@ impl Errand<'_> {
         let wait = if self.options.wait { Wait::Yes } else { Wait::No };
         let backup = match Backup::open_shared(&target.path, wait) {
             Ok(backup) => backup,
-            Err(error) => return self.failed(target, label, &store_error(&error), streams),
+            Err(error) => {
+                let why = store_error_in_full(&error, self.options.own_words);
+                return self.failed(target, label, &why, streams);
+            }
         };
         let backup = match moment::look_back(backup, self.options.at, label, streams.err)? {
             Ok(backup) => backup,

@@ -27,7 +27,7 @@ mod scan;
 mod tokens;
 
 pub use print::{Literals, Printer};
-pub use read::{Fields, Items, KvList, List, Pairs, Value, parse_item, parse_value};
+pub use read::{Fields, Items, KvList, List, Named, Pairs, Value, parse_item, parse_value};
 
 /// Deepest nesting that is read; the protocol itself needs four levels.
 pub const DEPTH_MAX: usize = 32;

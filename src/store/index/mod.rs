@@ -116,8 +116,8 @@ pub enum Open {
     Write,
     /// It is made if it is missing or empty.
     Create,
-    /// It is made, and means nothing to anybody before its first commit has returned: what is
-    /// left of it otherwise is no index.
+    /// It is made, and means nothing to anybody before whoever makes it has synced the file behind
+    /// the first commit, which does not: what is left of it otherwise is no index.
     Build,
 }
 
@@ -194,6 +194,8 @@ impl Index {
         let db = Connection::open_with_flags("", flags)?;
         let index = Index::over(db);
         index.configure(Open::Create)?;
+        // It need not be small, but fast.
+        index.db.execute_batch("PRAGMA page_size = 4096")?;
         index.work_on_disk(SCRATCH_CACHE_KIB)?;
         schema::prepare(&index.db, Open::Create).map_err(|what| IndexError::Unusable {
             path: PathBuf::new(),
@@ -251,6 +253,13 @@ impl Index {
         if self.db.is_autocommit() { Ok(()) } else { self.db.execute_batch("COMMIT") }
     }
 
+    /// Whether every page can be read and is what it should be. Reads all of them.
+    pub(in crate::store) fn is_intact(&self) -> Result<bool> {
+        let found =
+            self.db.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))?;
+        Ok(found == "ok")
+    }
+
     /// From now on, until [`Index::begin`], all questions are asked at once: for whoever holds
     /// the lock of the data file, so that nobody wants to write meanwhile.
     pub(in crate::store) fn hold(&self) -> Result<()> {
@@ -274,7 +283,7 @@ impl Index {
         Ok(self.db.execute_batch("BEGIN IMMEDIATE")?)
     }
 
-    /// Commits. When this returns `Ok` the rows survive a power cut.
+    /// Commits. When this returns `Ok` the rows survive a power cut, but for [`Open::Build`].
     pub fn commit(&self) -> Result<()> {
         Ok(self.db.execute_batch("COMMIT")?)
     }

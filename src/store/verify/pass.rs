@@ -57,7 +57,7 @@ pub(super) struct Content {
     pub(super) saved: u64,
 }
 
-/// What is told of a chunk: any number of `Lines`, and `End`.
+/// What is told of a chunk: any number of `Lines`, even none at a time, and `End`.
 pub(super) enum Piece {
     Lines(Vec<Taken>),
     End(Content),
@@ -149,7 +149,9 @@ fn in_parallel<E>(
                 ahead.push_back(receiver);
             }
             let Some(pieces) = ahead.pop_front() else { break };
-            for piece in pieces {
+            // What there is to do in front of its lines is done while it is being read.
+            let first = Piece::Lines(Vec::new());
+            for piece in std::iter::once(first).chain(pieces) {
                 if !take(i, piece)? {
                     // Whatever is dropped here lets the readers end.
                     return Ok(());

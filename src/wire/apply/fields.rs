@@ -4,7 +4,7 @@ use super::Reject;
 use crate::wire::dlist::{self, KvList, Literals, Printer, Value};
 
 /// The fields of a payload, with the protocol's notion of "missing".
-pub(super) struct Fields<'a>(dlist::Fields<'a>);
+pub(super) struct Fields<'a>(pub(super) dlist::Fields<'a>);
 
 pub(super) fn fields<'a>(value: &Value<'a>) -> Result<Fields<'a>, Reject> {
     match value {

@@ -122,12 +122,12 @@ impl<'a> Mailbox<'a> {
 
     /// The records in the order sent.
     pub fn records(&self) -> impl Iterator<Item = Result<Record, Reject>> + use<'a> {
-        Record::all(self.records)
+        Record::all_of(self.records)
     }
 
-    /// The same without flags and annotations, as if none were sent.
+    /// The same, each without flags and annotations.
     pub fn bare_records(&self) -> impl Iterator<Item = Result<Record, Reject>> + use<'a> {
-        Record::all_bare(self.records)
+        Record::all_bare_of(self.records)
     }
 
     /// The fields without a column of their own, as canonical text of a kvlist.

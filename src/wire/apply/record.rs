@@ -6,6 +6,24 @@ use crate::wire::Guid;
 use crate::wire::dlist::{List, Literals, Printer, Value};
 use crate::wire::sync_crc::CrcRecord;
 
+/// What a record has.
+const FIELDS: [&[u8]; 8] = [
+    b"UID",
+    b"MODSEQ",
+    b"LAST_UPDATED",
+    b"FLAGS",
+    b"INTERNALDATE",
+    b"SIZE",
+    b"GUID",
+    b"ANNOTATIONS",
+];
+
+/// The values of these.
+type Values<'a> = [Option<Value<'a>>; FIELDS.len()];
+
+/// FLAGS and ANNOTATIONS.
+type Lists<'a> = [Option<Value<'a>>; 2];
+
 /// One message of a mailbox.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Record {
@@ -29,20 +47,6 @@ pub struct Record {
     pub annotations: Vec<u8>,
 }
 
-const FIELDS: [&[u8]; 8] = [
-    b"UID",
-    b"MODSEQ",
-    b"LAST_UPDATED",
-    b"FLAGS",
-    b"INTERNALDATE",
-    b"SIZE",
-    b"GUID",
-    b"ANNOTATIONS",
-];
-
-/// The values of [`FIELDS`].
-type Values<'a> = [Option<Value<'a>>; FIELDS.len()];
-
 impl Record {
     /// What it adds to the SYNC_CRC of its mailbox, if it is not expunged.
     pub fn crc(&self) -> u32 {
@@ -57,36 +61,28 @@ impl Record {
         .crc()
     }
 
-    /// Reads one item of a list of records.
-    pub fn read(value: &Value<'_>) -> Result<Record, Reject> {
-        let Value::KvList(fields) = value else { return Err(Reject::BadRecord) };
-        Record::of(fields.named(FIELDS))
+    /// The records of a list, in the order sent.
+    pub fn all_of(list: List<'_>) -> impl Iterator<Item = Result<Record, Reject>> {
+        list.named(FIELDS).map(|values| {
+            let (mut record, [flags, annotations]) = Record::without_lists(values)?;
+            if let Some(value) = &flags {
+                (record.flags, record.expunged) = without_expunged(value);
+            }
+            record.annotations = canonical_list(annotations.as_ref());
+            Ok(record)
+        })
     }
 
-    /// Each item of a list.
-    pub(super) fn all<'a>(list: List<'a>) -> impl Iterator<Item = Result<Record, Reject>> {
-        list.named(FIELDS).map(|values| Record::of(values.ok_or(Reject::BadRecord)?))
+    /// The same, without flags and annotations: a record is as if none were sent. All that can be
+    /// wrong with it is outside these.
+    pub fn all_bare_of(list: List<'_>) -> impl Iterator<Item = Result<Record, Reject>> {
+        list.named(FIELDS).map(|values| Record::without_lists(values).map(|(record, _)| record))
     }
 
-    /// The same without flags and annotations, as if none were sent.
-    pub(super) fn all_bare<'a>(list: List<'a>) -> impl Iterator<Item = Result<Record, Reject>> {
-        let bare = |values| Record::bare(values).map(|(record, _)| record);
-        list.named(FIELDS).map(move |values| bare(values.ok_or(Reject::BadRecord)?))
-    }
-
-    fn of(values: Values<'_>) -> Result<Record, Reject> {
-        let (mut record, [flags, annotations]) = Record::bare(values)?;
-        if let Some(value) = &flags {
-            (record.flags, record.expunged) = without_expunged(value);
-        }
-        record.annotations = canonical_list(annotations.as_ref());
-        Ok(record)
-    }
-
-    /// A record without flags and annotations; and these. All that can be wrong with it is outside
-    /// of them.
-    fn bare(values: Values<'_>) -> Result<(Record, [Option<Value<'_>>; 2]), Reject> {
-        let [uid, modseq, last_updated, flags, internaldate, size, guid, annotations] = values;
+    /// A record without its lists, flags and annotations; and these. `None` is no kvlist.
+    fn without_lists(values: Option<Values<'_>>) -> Result<(Record, Lists<'_>), Reject> {
+        let [uid, modseq, last_updated, flags, internaldate, size, guid, annotations] =
+            values.ok_or(Reject::BadRecord)?;
         let optional = |value: Option<Value<'_>>| value.and_then(|value| value.as_number());
         let number = |value| optional(value).ok_or(Reject::BadRecord);
         let time = |value| i64::try_from(number(value)?).map_err(|_| Reject::BadRecord);

@@ -65,29 +65,14 @@ impl<'a> Scanner<'a> {
         let key = self.string()?;
         // The name of a list is printed as it is: one that could not stand bare would read
         // as something else, a line of its own for one.
-        let is_known = self.is_checked;
-        if !is_known && key.contains(&0)
-            || !(is_known || is_bare || key.iter().all(|&c| c > b' ' && !is_special(c)))
-        {
+        let is_name = |key: &[u8]| {
+            !key.contains(&0) && (is_bare || key.iter().all(|&c| c > b' ' && !is_special(c)))
+        };
+        if !self.is_checked && !is_name(&key) {
             return Err(SyntaxError { what: "a name that is no atom", at: start });
         }
         self.skip_space();
         Ok((key, self.value(depth)?))
-    }
-
-    /// Of the rest of a checked kvlist, up to behind its bracket, the first value of each name.
-    pub(super) fn named<const N: usize>(&mut self, names: &[&[u8]; N]) -> [Option<Value<'a>>; N] {
-        let mut values = [const { None }; N];
-        loop {
-            self.skip_space();
-            if self.at_end() || self.eat(b")") {
-                return values;
-            }
-            let Ok((key, value)) = self.key_value(0) else { return values };
-            if let Some(i) = names.iter().position(|name| **name == key[..]) {
-                values[i].get_or_insert(value);
-            }
-        }
     }
 
     pub(super) fn value(&mut self, depth: usize) -> Result<Value<'a>, SyntaxError> {
