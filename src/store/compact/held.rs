@@ -1,6 +1,5 @@
 //! What the survey has read of chunks, for when they are copied: they need not be inflated again.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 
 use crate::store::replay::{Line, Lines, Scanned};
@@ -11,7 +10,7 @@ const LINES_MAX: usize = 16 << 20;
 /// Chunks by their rows.
 #[derive(Default)]
 pub(super) struct Held {
-    chunks: RefCell<HashMap<i64, Scanned>>,
+    chunks: HashMap<i64, Scanned>,
     octets: usize,
 }
 
@@ -24,12 +23,12 @@ impl Held {
         let octets = self.octets + size_of::<Scanned>() + lines.iter().map(size).sum::<usize>();
         if octets <= LINES_MAX {
             self.octets = octets;
-            self.chunks.get_mut().insert(id, scanned);
+            self.chunks.insert(id, scanned);
         }
     }
 
-    /// Hands a chunk over, once.
-    pub(super) fn take(&self, id: i64) -> Option<Scanned> {
-        self.chunks.borrow_mut().remove(&id)
+    /// What is held of a chunk.
+    pub(super) fn get(&self, id: i64) -> Option<&Scanned> {
+        self.chunks.get(&id)
     }
 }
