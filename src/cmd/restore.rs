@@ -29,7 +29,7 @@ use super::{Exit, Mode, Stop, Streams, mailbox_name, moment, site};
 use crate::config::Settings;
 use crate::lock::Wait;
 use crate::restore::{self, Job, Object, Plan, Report, Request, View, What};
-use crate::store::Backup;
+use crate::store::{Backup, StoreError};
 use crate::sync::client::{Client, Options as ClientOptions};
 use crate::wire::mboxname::{NameRules, SHARED};
 
@@ -250,8 +250,12 @@ impl Errand<'_> {
         label: &[u8],
         streams: &mut Streams<'_>,
     ) -> Result<Outcome, Stop> {
-        let wait = if self.options.wait { Wait::Yes } else { Wait::No };
-        let backup = match Backup::open_shared(&target.path, wait) {
+        let mut opened = Backup::open_shared(&target.path, Wait::No);
+        if self.options.wait && matches!(opened, Err(StoreError::Locked(_))) {
+            write_labelled(streams.err, label, "in use: waiting for its lock")?;
+            opened = Backup::open_shared(&target.path, Wait::Yes);
+        }
+        let backup = match opened {
             Ok(backup) => backup,
             Err(error) => {
                 let why = store_error_in_full(&error, self.options.own_words);

@@ -78,9 +78,18 @@ fn errors_say_what_cyrus_leaves_out() {
     let data = site.path().join("two/b/bob_5xHD5K");
     let read_write = fs::OpenOptions::new().read(true).write(true).clone();
     let held = open_locked(&data, &read_write, Kind::Exclusive, Wait::No).unwrap();
-    let told = |line| cyrbk(&site, line).err_text();
+    let told = |line: &str| cyrbk(&site, line).err_text();
     assert_eq!(told("list bob"), "bob: Mailbox is locked: it is in use; --wait waits\n");
-    drop(held);
+    let restore = "restore mail.example.com bob --all -n";
+    let locked = "bob: Mailbox is locked: it is in use; --wait waits\n";
+    assert_eq!(told(restore), locked);
+    let waiting = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| told(&format!("{restore} --wait")));
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        drop(held);
+        waiting.join().unwrap()
+    });
+    assert_eq!(waiting, "bob: in use: waiting for its lock\n");
     fs::remove_file(format!("{}.index", data.display())).unwrap();
     let said = told("list bob");
     assert!(said.starts_with("bob: Mailbox has an invalid format: /"), "{said}");
