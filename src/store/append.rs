@@ -56,6 +56,8 @@ pub struct Writer {
     poisoned: bool,
     /// The file's octets are known to be those that were hashed, see [`State`].
     is_trusted: bool,
+    /// See [`Writer::note_moved`].
+    moved: Option<State>,
 }
 
 struct OpenChunk {
@@ -98,7 +100,14 @@ impl Writer {
 
     /// [`Writer::open`] over a file that is open and locked.
     pub(super) fn open_on(disk: Box<dyn Disk>, path: &Path, now: i64) -> Result<Writer> {
-        let Ready { data, index, last_ts, is_trusted } = recover::open(disk, path, now)?;
+        let mut writer = Writer::open_to_replace(disk, path, now)?;
+        writer.note_moved()?;
+        Ok(writer)
+    }
+
+    /// The same for whoever is about to replace the index: see [`Writer::note_moved`].
+    pub(super) fn open_to_replace(disk: Box<dyn Disk>, path: &Path, now: i64) -> Result<Writer> {
+        let Ready { data, index, last_ts, is_trusted, moved } = recover::open(disk, path, now)?;
         let is_new = data.len() == 0;
         index.hold().map_err(StoreError::index(path))?;
         Ok(Writer {
@@ -112,7 +121,22 @@ impl Writer {
             is_new,
             poisoned: false,
             is_trusted,
+            moved,
         })
+    }
+
+    /// Notes in the index which file it speaks for, if that had another inode number. Nothing but
+    /// time depends on it.
+    pub(super) fn note_moved(&mut self) -> Result<()> {
+        let Some(state) = self.moved.take() else { return Ok(()) };
+        let index = &self.index;
+        (|| {
+            index.begin()?;
+            index.set_state(&state)?;
+            index.commit()?;
+            index.hold()
+        })()
+        .map_err(StoreError::index(&self.path))
     }
 
     /// The data file's path.

@@ -4,8 +4,10 @@
 //! whole process there are never more helpers than processors that would else be idle: a server
 //! with as many busy sessions gains nothing from more threads, and gets none.
 
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::panic::resume_unwind;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, ScopedJoinHandle};
 
@@ -85,6 +87,64 @@ pub(super) fn beside<T: Send, U>(waits: impl Fn() -> T + Sync, work: impl FnOnce
         };
         (waited, done)
     })
+}
+
+/// Does `work` on items one after the other, on a thread of its own: `feed` pushes them, and pulls
+/// the results.
+pub(super) fn aside<T: Send, U: Send, W: FnMut(T) -> U + Send, R>(
+    work: W,
+    feed: impl FnOnce(&Aside<T, U, W>) -> R,
+) -> R {
+    let work = Mutex::new(Some(work));
+    let take = || work.lock().ok().and_then(|mut work| work.take());
+    let (jobs, queue) = unbounded::<T>();
+    let (done, results) = unbounded();
+    thread::scope(|scope| {
+        let run = move || {
+            let Some(work) = take() else { return };
+            // Nobody waits for more after an error.
+            let _ = queue.iter().map(work).try_for_each(|result| done.send(result));
+        };
+        let thread = thread::Builder::new().name("aside".into()).spawn_scoped(scope, run);
+        // There is no thread for it: it is done when it comes.
+        let own = if thread.is_ok() { None } else { take() };
+        let own = own.map(|work| RefCell::new((work, VecDeque::new())));
+        // Dropped at the end of this closure, however it ends: then the thread ends.
+        feed(&Aside { jobs, results, waiting: Cell::new(0), own })
+    })
+}
+
+/// Items that are waiting, at work or done, one after the other.
+pub(super) struct Aside<T, U, W> {
+    jobs: Sender<T>,
+    results: Receiver<U>,
+    /// How many results there will be.
+    waiting: Cell<usize>,
+    own: Option<RefCell<(W, VecDeque<U>)>>,
+}
+
+impl<T, U, W: FnMut(T) -> U> Aside<T, U, W> {
+    /// Adds an item.
+    pub(super) fn push(&self, item: T) {
+        self.waiting.update(|waiting| waiting + 1);
+        match &self.own {
+            Some(own) => {
+                let (work, done) = &mut *own.borrow_mut();
+                done.push_back(work(item));
+            }
+            // If the thread has panicked, so will the scope.
+            None => drop(self.jobs.send(item)),
+        }
+    }
+
+    /// The result of the first item, for which this waits; `None` if there are no more items.
+    pub(super) fn pull(&self) -> Option<U> {
+        self.waiting.set(self.waiting.get().checked_sub(1)?);
+        match &self.own {
+            Some(own) => own.borrow_mut().1.pop_front(),
+            None => self.results.recv().ok(),
+        }
+    }
 }
 
 /// Items that are waiting, at work or done, in their order.
@@ -221,6 +281,28 @@ mod tests {
         let (told, heard) = bounded(0);
         let (waited, done) = beside(|| heard.recv(), || told.send(7).is_ok());
         assert_eq!((waited, done), (Ok(7), true));
+    }
+
+    #[test]
+    fn what_is_done_aside_is_done_in_order() {
+        let mut sum = 0;
+        let sums = |item: u64| {
+            sum += item;
+            (sum, thread::current().id())
+        };
+        aside(sums, |aside| {
+            (0..3).for_each(|item| aside.push(item));
+            for expected in [0, 1] {
+                let (sum, thread) = aside.pull().unwrap();
+                assert_eq!(sum, expected);
+                assert_ne!(thread, thread::current().id());
+            }
+            aside.push(10);
+            assert_eq!([aside.pull().unwrap().0, aside.pull().unwrap().0], [3, 13]);
+            assert_eq!(aside.pull(), None);
+            // Nobody waits for this one.
+            aside.push(1);
+        });
     }
 
     #[test]

@@ -37,6 +37,9 @@ pub(super) struct Ready {
     pub(super) last_ts: i64,
     /// All of the file is as it was when it was hashed, see [`State`].
     pub(super) is_trusted: bool,
+    /// What the index can say of a file that it knew by another inode number. Without that note
+    /// all of the file is hashed again at the next open.
+    pub(super) moved: Option<State>,
 }
 
 /// How data are taken in.
@@ -177,12 +180,14 @@ struct Accounted {
     hash: FileHash,
     last_ts: i64,
     is_trusted: bool,
+    moved: Option<State>,
 }
 
 impl Accounted {
     fn ready(self, disk: Box<dyn Disk>, path: &Path, index: Index) -> Ready {
-        let data = DataFile::new(disk, path.to_owned(), self.hash);
-        Ready { data, index, last_ts: self.last_ts, is_trusted: self.is_trusted }
+        let Accounted { hash, last_ts, is_trusted, moved } = self;
+        let data = DataFile::new(disk, path.to_owned(), hash);
+        Ready { data, index, last_ts, is_trusted, moved }
     }
 }
 
@@ -205,7 +210,7 @@ fn take_in(disk: &dyn Disk, path: &Path, index: &Index, taking: &mut Taking<'_>)
         Some(state) => state.vouches_for(disk).map_err(StoreError::io(path))?,
         None => len == 0,
     };
-    let mut scan = Scan { replay, taking };
+    let mut scan = Scan { replay, taking, moved: None };
     let accounted = match scan.accounted(state, last.as_ref(), len)? {
         Ok(accounted) => accounted,
         Err(misfit) => return Ok(Fit::Misfit(misfit)),
@@ -217,15 +222,17 @@ fn take_in(disk: &dyn Disk, path: &Path, index: &Index, taking: &mut Taking<'_>)
     if accounted < len {
         scan.take_in_tail(accounted)?;
     }
-    let Replay { mut hash, last_ts, .. } = scan.replay;
+    let Scan { replay: Replay { mut hash, last_ts, .. }, moved, .. } = scan;
     let len = disk.len_file().map_err(StoreError::io(path))?;
     hash.update_from(disk, len).map_err(StoreError::io(path))?;
-    Ok(Fit::Fits(Accounted { hash, last_ts, is_trusted }))
+    Ok(Fit::Fits(Accounted { hash, last_ts, is_trusted, moved }))
 }
 
 struct Scan<'a, 't> {
     replay: Replay<'a>,
     taking: &'a mut Taking<'t>,
+    /// See [`Ready`].
+    moved: Option<State>,
 }
 
 impl Scan<'_, '_> {
@@ -246,8 +253,7 @@ impl Scan<'_, '_> {
                 if !self.is_prefix(&state)? {
                     return Ok(Err("the data file is another one".into()));
                 }
-                let state = State { inode, modified: None, ..state };
-                self.replay.index.set_state(&state).map_err(self.index_error())?;
+                self.moved = Some(State { inode, modified: None, ..state });
             }
             self.replay.hash = FileHash::resume(state.checkpoint);
         }
@@ -331,7 +337,9 @@ impl Scan<'_, '_> {
             index.set_state(&state)?;
             index.commit()
         })()
-        .map_err(fault())
+        .map_err(fault())?;
+        self.moved = None;
+        Ok(())
     }
 
     /// Indexes what lies behind `from`, in one transaction that is committed after
@@ -349,7 +357,9 @@ impl Scan<'_, '_> {
         let len = self.len()?;
         self.replay.hash.update_from(disk, len).map_err(self.io())?;
         let state = self.state()?;
-        index.set_state(&state).and_then(|()| index.commit()).map_err(StoreError::index(path))
+        index.set_state(&state).and_then(|()| index.commit()).map_err(StoreError::index(path))?;
+        self.moved = None;
+        Ok(())
     }
 
     /// Makes everything behind `from` survive a power cut, even if a sync of it has
@@ -391,9 +401,5 @@ impl Scan<'_, '_> {
 
     fn io(&self) -> impl FnOnce(io::Error) -> StoreError {
         StoreError::io(self.replay.path)
-    }
-
-    fn index_error(&self) -> impl FnOnce(IndexError) -> StoreError {
-        StoreError::index(self.replay.path)
     }
 }

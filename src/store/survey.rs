@@ -2,8 +2,11 @@
 //!
 //! The owner of a file is who its lines name: the owner of the mailbox of MAILBOX,
 //! UNMAILBOX and EXPUNGE, of the old name of RENAME, the USERID of SEEN, SUB and
-//! SIEVE. Its name says nothing. Nothing is locked or changed: data files only grow,
-//! and are replaced as a whole.
+//! SIEVE. Anchors (see [`crate::wire::own`]) may be without a userid in anybody's backup:
+//! they mean the shared one only where nothing else names anybody. The file's name says
+//! nothing.
+//!
+//! Nothing is locked or changed: data files only grow, and are replaced as a whole.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -20,6 +23,7 @@ use super::log::{LogReader, NoBodies};
 use super::torn;
 use crate::wire::apply::Apply;
 use crate::wire::mboxname::NameRules;
+use crate::wire::own::{ANCHOR_PREFIX, Own};
 
 /// Directories below a partition that are entered: its hash directories, and those
 /// that userids with `/` make.
@@ -163,9 +167,10 @@ pub(super) fn is_side_file(name: &OsStr) -> bool {
 pub fn read(file: &File, rules: &NameRules) -> io::Result<Evidence> {
     let len_file = file.metadata()?.len();
     let mut evidence = Evidence { len_file, ..Evidence::default() };
+    let mut anchors = 0;
     let mut at = 0;
     while at < len_file {
-        at = match member(file, at, rules, &mut evidence) {
+        at = match member(file, at, rules, &mut evidence, &mut anchors) {
             Some(end) => end,
             None => {
                 evidence.is_damaged = true;
@@ -173,11 +178,20 @@ pub fn read(file: &File, rules: &NameRules) -> io::Result<Evidence> {
             }
         };
     }
+    if evidence.owners.is_empty() && anchors > 0 {
+        evidence.owners.insert(rules.userid_key(b""), anchors);
+    }
     Ok(evidence)
 }
 
-/// The member's end; `None` if it cannot be read to there.
-fn member(file: &File, at: u64, rules: &NameRules, evidence: &mut Evidence) -> Option<u64> {
+/// The member's end; `None` if it cannot be read to there. Counts anchors without a userid.
+fn member(
+    file: &File,
+    at: u64,
+    rules: &NameRules,
+    evidence: &mut Evidence,
+    anchors: &mut u64,
+) -> Option<u64> {
     let mut reader = LogReader::open(file, at).ok()?;
     loop {
         match reader.next_line(&mut NoBodies) {
@@ -185,7 +199,10 @@ fn member(file: &File, at: u64, rules: &NameRules, evidence: &mut Evidence) -> O
                 evidence.is_backup = true;
                 let Ok((name, value)) = line.item() else { continue };
                 let Ok(apply) = Apply::read(&name, &value) else { continue };
-                if let Some(owner) = owner(&apply, rules) {
+                if let Some(uniqueid) = anchor_of_nobody(&apply) {
+                    // Every backup may have that of a compaction.
+                    *anchors += u64::from(uniqueid != Own::compaction_anchor());
+                } else if let Some(owner) = owner(&apply, rules) {
                     *evidence.owners.entry(owner).or_default() += 1;
                 }
             }
@@ -201,6 +218,12 @@ fn member(file: &File, at: u64, rules: &NameRules, evidence: &mut Evidence) -> O
             }
         }
     }
+}
+
+/// The unique id of an anchor without a userid.
+fn anchor_of_nobody<'a>(apply: &'a Apply<'_>) -> Option<&'a [u8]> {
+    let Apply::Seen(seen) = apply else { return None };
+    (seen.userid.is_empty() && seen.uniqueid.starts_with(ANCHOR_PREFIX)).then_some(&seen.uniqueid)
 }
 
 fn owner(apply: &Apply<'_>, rules: &NameRules) -> Option<Vec<u8>> {
@@ -221,6 +244,9 @@ fn owner(apply: &Apply<'_>, rules: &NameRules) -> Option<Vec<u8>> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::store::staging::Staging;
+    use crate::store::{Line, Writer};
+    use crate::wire::dlist::parse_item;
 
     fn rules() -> NameRules {
         NameRules { default_domain: Some(b"example.com".to_vec()), ..NameRules::default() }
@@ -257,6 +283,35 @@ mod tests {
         fs::write(dir.path().join("x"), "no backup at all").unwrap();
         let evidence = read(&File::open(dir.path().join("x")).unwrap(), &rules()).unwrap();
         assert!(evidence.is_damaged && !evidence.is_backup && evidence.owners.is_empty());
+    }
+
+    #[test]
+    fn anchors_belong_to_whoever_the_other_lines_name() {
+        let [compacted, quota] =
+            ["COMPACTED %(AT 70 SINCE 7)", "QUOTA %(ROOT news LIMIT 1)"].map(|text| {
+                let (name, value) = parse_item(text.as_bytes()).unwrap();
+                Own::read(&name, &value).unwrap().anchor(b"")
+            });
+        let sub = b"SUB %(USERID tom MBOXNAME user.tom)".to_vec();
+        let owners = |lines: &[&[u8]]| {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("data");
+            let mut writer = Writer::open(&path, 70).unwrap();
+            for text in lines {
+                let (name, value) = parse_item(text).unwrap();
+                let apply = Apply::read(&name, &value).unwrap();
+                let line = Line { text, body_at: &[], bodies: &[], apply: &apply };
+                writer.append(70, &line, &Staging::new(dir.path().join("staging"))).unwrap();
+            }
+            writer.finish(70).unwrap();
+            let evidence = read(&File::open(&path).unwrap(), &rules()).unwrap();
+            evidence.owners.into_keys().collect::<Vec<_>>()
+        };
+        let tom = [b"tom".to_vec()];
+        assert_eq!(owners(&[&sub, &compacted, &quota]), tom);
+        assert_eq!(owners(&[&compacted, &sub]), tom);
+        assert_eq!(owners(&[&quota, &compacted]), [b"%SHARED".to_vec()]);
+        assert_eq!(owners(&[&compacted]), [b""; 0]);
     }
 
     #[test]

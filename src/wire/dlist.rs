@@ -27,7 +27,7 @@ mod scan;
 mod tokens;
 
 pub use print::{Literals, Printer};
-pub use read::{Fields, Items, KvList, List, Pairs, Value, parse_item, parse_value};
+pub use read::{Fields, Items, KvList, List, Named, Pairs, Value, parse_item, parse_value};
 
 /// Deepest nesting that is read; the protocol itself needs four levels.
 pub const DEPTH_MAX: usize = 32;
@@ -76,10 +76,13 @@ impl FileHeader {
 
 /// A number as a field holds it: digits only, 64 bits.
 pub fn number(text: &[u8]) -> Option<u64> {
-    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
+    if text.is_empty() {
         return None;
     }
-    std::str::from_utf8(text).ok()?.parse().ok()
+    text.iter().try_fold(0u64, |number, c| match c {
+        b'0'..=b'9' => number.checked_mul(10)?.checked_add(u64::from(c - b'0')),
+        _ => None,
+    })
 }
 
 /// Text for messages to people.

@@ -38,7 +38,9 @@ pub(crate) fn mailbox_line(name: &str, id: &str, guid: &Guid, size: usize) -> Ve
         "%(UID 1 MODSEQ 4 LAST_UPDATED 1600000001 FLAGS (\\Flagged \\Seen) INTERNALDATE \
          1600000000 SIZE {size} GUID {guid})"
     );
-    let crc = Record::read(&parse_value(record.as_bytes()).unwrap()).unwrap().crc();
+    let list = format!("({record})");
+    let mut records = Record::all_of(parse_value(list.as_bytes()).unwrap().as_list());
+    let crc = records.next().unwrap().unwrap().crc();
     format!(
         "MAILBOX %(UNIQUEID {id} MBOXNAME {name} SYNC_CRC {crc} SYNC_CRC_ANNOT 0 LAST_UID 1 \
          HIGHESTMODSEQ 4 RECENTUID 0 RECENTTIME 0 LAST_APPENDDATE 1600000000 POP3_LAST_LOGIN 0 \

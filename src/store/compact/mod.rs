@@ -21,6 +21,7 @@
 
 mod ahead;
 mod compare;
+mod copy;
 mod held;
 mod line;
 mod neighbours;
@@ -185,12 +186,12 @@ pub fn run(
         let told = index.live_chunks(policy.since, |length, is_live| gain.add(length, is_live));
         told.map_err(fault())?;
         if !gain.is_worth_it() {
-            return Ok(Outcome::Skipped);
+            return backup.skip();
         }
     }
     let file = File::open(path).map_err(io)?;
     let len_file = file.metadata().map_err(io)?.len();
-    let survey = Survey::of(&file, path, index)?;
+    let mut survey = Survey::of(&file, path, index)?;
     survey.scratch.choose(policy.since).map_err(fault())?;
     let terms = Terms { since: policy.since, sizes: policy.sizes, len_file };
     let plan = Plan::restating(&survey, terms).map_err(fault())?;
@@ -207,18 +208,19 @@ pub fn run(
             // Only a hint: without it the log is read again next time.
             tracing::warn!(file = %path.display(), %error, "cannot note which chunks are needed");
         }
-        return Ok(Outcome::Skipped);
+        return backup.skip();
     }
     let figures = figures(&plan, len_file);
     if policy.dry_run {
         return Ok(Outcome::Planned(figures));
     }
     replace::check_space(path, figures.octets_after)?;
+    write::hold_what_is_copied(&mut survey, policy.sizes).map_err(fault())?;
     let source = write::Source { path, file: &file, survey: &survey, plan: &plan };
     let new = write_faithfully(source, terms, policy, now, sink)?;
     if !policy.force && survey.damages.is_empty() && new.says_the_same_as(index).map_err(fault())? {
         // Nothing but a chunk that ought to be split and holds one large message.
-        return Ok(Outcome::Skipped);
+        return backup.skip();
     }
     let figures = Figures { octets_after: new.len_file(), ..figures };
     let keep = policy.keep_previous || !survey.damages.is_empty();
@@ -274,6 +276,14 @@ impl Locked {
             Locked::ToRead(backup) => backup.index(),
         }
     }
+
+    /// The pair stays as it is.
+    fn skip(self) -> Result<Outcome, CompactError> {
+        if let Locked::ToWrite(mut writer) = self {
+            writer.note_moved()?;
+        }
+        Ok(Outcome::Skipped)
+    }
 }
 
 /// Opens the backup for a dry run, which changes no more than other readers do: an index that is
@@ -295,22 +305,15 @@ fn open_to_read(path: &Path, wait: Wait) -> Result<Backup, StoreError> {
 
 /// Opens and locks the backup, with the index brought up to the end of the data.
 fn open(path: &Path, now: i64, wait: Wait) -> Result<Writer, StoreError> {
-    loop {
-        let file = data_file::open(path, false, wait).map_err(StoreError::lock(path))?;
-        let len = file.metadata().map_err(StoreError::io(path))?.len();
-        // The index may be there, but not yet have its name.
-        complete_interrupted(path, &file)?;
-        let has_index = std::fs::metadata(index_path(path)).is_ok_and(|meta| meta.len() > 0);
-        if len > 0 && !has_index {
-            return Err(StoreError::NoIndex(path.to_owned()));
-        }
-        // The lock is taken again at once; somebody else may be faster.
-        drop(file);
-        match Writer::open(path, now) {
-            Err(StoreError::Locked(_)) if wait == Wait::Yes => {}
-            result => return result,
-        }
+    let file = data_file::open(path, false, wait).map_err(StoreError::lock(path))?;
+    let len = file.metadata().map_err(StoreError::io(path))?.len();
+    // The index may be there, but not yet have its name.
+    complete_interrupted(path, &file)?;
+    let has_index = std::fs::metadata(index_path(path)).is_ok_and(|meta| meta.len() > 0);
+    if len > 0 && !has_index {
+        return Err(StoreError::NoIndex(path.to_owned()));
     }
+    Writer::open_to_replace(Box::new(file), path, now)
 }
 
 fn figures(plan: &Plan, octets_before: u64) -> Figures {

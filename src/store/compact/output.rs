@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::mem;
 use std::os::unix::fs::FileExt;
 
 use crate::store::file_hash::FileHash;
@@ -15,18 +16,43 @@ pub(super) struct Output {
     /// Of everything written.
     pub(super) hash: FileHash,
     pending: Vec<u8>,
+    /// On their way from another file.
+    taken: Vec<u8>,
+}
+
+/// Octets of another file that were taken over.
+pub(super) struct Copied {
+    /// Where they begin.
+    pub(super) offset: u64,
+    /// SHA-1 of everything in front of them, hex.
+    pub(super) file_sha1: String,
+    /// CRC-32 of them.
+    pub(super) crc: u32,
 }
 
 impl Output {
     /// Begins an empty file.
     pub(super) fn new(file: File) -> Output {
-        Output { file, hash: FileHash::default(), pending: Vec::new() }
+        Output { file, hash: FileHash::default(), pending: Vec::new(), taken: Vec::new() }
     }
 
-    /// Takes over octets of another file; returns their CRC-32.
-    pub(super) fn copy(&mut self, from: &File, mut at: u64, end: u64) -> io::Result<u32> {
+    /// Takes over the octets `at..end` of another file.
+    pub(super) fn copy(&mut self, from: &File, (at, end): (u64, u64)) -> io::Result<Copied> {
+        let mut taken = mem::take(&mut self.taken);
+        taken.resize(PENDING_MAX, 0);
+        let copied = self.copy_through(&mut taken, from, (at, end));
+        self.taken = taken;
+        copied
+    }
+
+    fn copy_through(
+        &mut self,
+        buffer: &mut [u8],
+        from: &File,
+        (mut at, end): (u64, u64),
+    ) -> io::Result<Copied> {
+        let (offset, file_sha1) = (self.hash.len(), self.hash.hex());
         let mut crc = crc32fast::Hasher::new();
-        let mut buffer = vec![0; PENDING_MAX];
         while at < end {
             let want = (end - at).min(buffer.len() as u64) as usize;
             match from.read_at(&mut buffer[..want], at) {
@@ -40,7 +66,7 @@ impl Output {
                 Err(e) => return Err(e),
             }
         }
-        Ok(crc.finalize())
+        Ok(Copied { offset, file_sha1, crc: crc.finalize() })
     }
 }
 

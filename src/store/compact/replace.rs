@@ -1,8 +1,8 @@
 //! Puts the new pair in the place of the old one.
 //!
-//! 1. `<data>.new` and `<data>.index.new` are written and synced, then their names.
+//! 1. `<data>.new` and `<data>.index.new` are written; they and their names are synced.
 //!    Until the next step the old pair counts; what is left after a crash is removed. So
-//!    neither waits for the other to be synced, and the new index has no journal.
+//!    the order of these syncs means nothing, and the new index has no journal.
 //! 2. `<data>.new` is renamed to `<data>`. After a crash here the data file is new and
 //!    the index is not: `<data>.index.new` belongs to it.
 //! 3. `<data>.index.new` is renamed to `<data>.index`, and the directory synced.
@@ -63,6 +63,16 @@ impl NewNames {
     pub(super) fn index(&self) -> &Path {
         &self.index
     }
+
+    /// Gives the files with these names the modes of the pair at `path`.
+    pub(super) fn take_modes_of(&self, path: &Path) -> Result<()> {
+        let io = |path: &Path| StoreError::io(path.to_owned());
+        for (from, to) in [(path, &self.data), (&index_path(path), &self.index)] {
+            let mode = fs::metadata(from).map_err(io(from))?.permissions();
+            fs::set_permissions(to, mode).map_err(io(to))?;
+        }
+        Ok(())
+    }
 }
 
 impl Drop for NewNames {
@@ -95,8 +105,8 @@ pub(super) fn check_space(path: &Path, len_data: u64) -> std::result::Result<(),
     Ok(())
 }
 
-/// Puts the new pair in place. With `keep`, a time, the old pair stays beside it as
-/// `<data>.<time>` and `<data>.index.<time>`; returns the former.
+/// Puts the new pair, which was synced, in place. With `keep`, a time, the old pair stays beside it
+/// as `<data>.<time>` and `<data>.index.<time>`; returns the former.
 pub(super) fn replace(
     path: &Path,
     new: NewPair,
@@ -106,12 +116,10 @@ pub(super) fn replace(
     // Whoever waits for the old file finds the new one locked until all is done.
     let (_lock, mut names) = new.into_locked();
     let index = index_path(path);
-    for (from, to) in [(path, &names.data), (&index, &names.index)] {
-        let mode = fs::metadata(from).map_err(io(from))?.permissions();
-        fs::set_permissions(to, mode).map_err(io(to))?;
-    }
     let previous = keep.map(|now| keep_previous(path, now)).transpose()?;
-    sync_directory_of(path).map_err(io(path))?;
+    if previous.is_some() {
+        sync_directory_of(path).map_err(io(path))?;
+    }
     fail_point()?;
     fs::rename(&names.data, path).map_err(io(path))?;
     // From here on there is only one way, and it is open to everybody.

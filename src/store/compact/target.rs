@@ -14,7 +14,7 @@ use crate::store::chunk::{
 use crate::store::disk::Disk;
 use crate::store::error::{Result, StoreError};
 use crate::store::helpers;
-use crate::store::index::{Index, Position, RestartPoint, State};
+use crate::store::index::{Index, IndexError, Position, RestartPoint, State};
 use crate::store::printed;
 use crate::store::staging::Staging;
 use crate::wire::Body;
@@ -61,28 +61,22 @@ pub(super) struct Line<'a> {
 
 /// The new data file and its index.
 pub(super) struct Target<'a> {
-    /// The old data file, for messages.
-    path: &'a Path,
     output: Output,
-    pub(super) index: Index,
+    rows: Rows<'a>,
     open: Option<OpenChunk>,
     /// The chunk that arrives in the file.
     member: Option<(i64, MemberWriter)>,
+}
+
+/// The new index, and what its next row begins with.
+pub(super) struct Rows<'a> {
+    /// The old data file, for messages.
+    path: &'a Path,
+    pub(super) index: Index,
     /// Id of the last chunk begun.
     last_id: i64,
     /// Newest time stamp so far.
     last_ts: i64,
-}
-
-/// A chunk that was copied.
-#[derive(Clone, Copy)]
-pub(super) struct Copied {
-    /// Of its row.
-    pub(super) id: i64,
-    /// Where it begins.
-    pub(super) offset: u64,
-    /// CRC-32 of its octets.
-    pub(super) crc: u32,
 }
 
 /// A chunk to which lines are being added.
@@ -95,17 +89,22 @@ struct OpenChunk {
 impl<'a> Target<'a> {
     /// Begins an empty pair; a transaction of the index is open.
     pub(super) fn new(path: &'a Path, file: File, index: Index) -> Target<'a> {
-        let (open, member, output) = (None, None, Output::new(file));
-        Target { path, output, index, open, member, last_id: 0, last_ts: 0 }
+        let rows = Rows { path, index, last_id: 0, last_ts: 0 };
+        Target { output: Output::new(file), rows, open: None, member: None }
+    }
+
+    /// The new data file by itself, for whoever adds to both.
+    pub(super) fn parts(&mut self) -> (&mut Output, &mut Rows<'a>) {
+        (&mut self.output, &mut self.rows)
+    }
+
+    pub(super) fn rows(&self) -> &Rows<'a> {
+        &self.rows
     }
 
     /// Inflated octets of the open chunk.
     pub(super) fn len_open(&self) -> Option<u64> {
         self.open.as_ref().map(|open| open.len_plain)
-    }
-
-    pub(super) fn last_ts(&self) -> i64 {
-        self.last_ts
     }
 
     /// Adds a line, to a new chunk if none is open. Returns where it stands.
@@ -115,9 +114,9 @@ impl<'a> Target<'a> {
         staging: &Staging,
         pipe: &mut Pipe<'_>,
     ) -> Result<Position> {
-        self.last_ts = self.last_ts.max(line.ts);
+        self.rows.pass(line.ts);
         if self.open.is_none() {
-            self.last_id += 1;
+            self.rows.last_id += 1;
             self.push(Task::Start { ts: line.ts }, pipe)?;
             let (len_plain, stretch) = (CHUNK_HEADER.len() as u64, CHUNK_HEADER.to_vec());
             self.open = Some(OpenChunk { len_plain, stretch });
@@ -133,7 +132,7 @@ impl<'a> Target<'a> {
                 self.end_stretch(pipe)?;
             }
         }
-        Ok(Position { chunk_id: self.last_id, ts: line.ts, offset })
+        Ok(Position { chunk_id: self.rows.last_id, ts: line.ts, offset })
     }
 
     fn gather(&mut self, line: &Line<'_>, staging: &Staging) -> io::Result<()> {
@@ -183,7 +182,7 @@ impl<'a> Target<'a> {
         if self.open.take().is_none() {
             return Ok(());
         }
-        self.push(Task::End { ts: self.last_ts }, pipe)
+        self.push(Task::End { ts: self.rows.last_ts }, pipe)
     }
 
     fn push(&mut self, task: Task, pipe: &mut Pipe<'_>) -> Result<()> {
@@ -204,7 +203,8 @@ impl<'a> Target<'a> {
     fn take(&mut self, done: Done) -> Result<()> {
         match done {
             Done::Start { ts } => {
-                let id = self.start_row(ts)?;
+                let hash = &self.output.hash;
+                let id = self.rows.start(ts, hash.len(), &hash.hex())?;
                 let member = MemberWriter::start(&mut self.output).map_err(self.io())?;
                 self.member = Some((id, member));
                 Ok(())
@@ -215,14 +215,16 @@ impl<'a> Target<'a> {
                     self.restart_point()?;
                 }
                 let Some((_, member)) = &mut self.member else { return Ok(()) };
-                member.add_segment(&segment, &mut self.output).map_err(StoreError::io(self.path))
+                member
+                    .add_segment(&segment, &mut self.output)
+                    .map_err(StoreError::io(self.rows.path))
             }
             Done::End { ts } => {
                 let Some((id, member)) = self.member.take() else { return Ok(()) };
                 // A member of Cyrus's compact ends without a flush, see `moment::history`; this one
                 // ends with that of its last piece.
                 let totals = member.finish(&mut self.output).map_err(self.io())?;
-                self.end_row(id, ts, &totals)
+                self.rows.end(id, ts, &totals)
             }
         }
     }
@@ -230,7 +232,7 @@ impl<'a> Target<'a> {
     /// Makes a place where reading can begin, if there is none here, and remembers it.
     fn restart_point(&mut self) -> Result<()> {
         let Some((_, member)) = &mut self.member else { return Ok(()) };
-        let is_new = member.restart(&mut self.output).map_err(StoreError::io(self.path))?;
+        let is_new = member.restart(&mut self.output).map_err(StoreError::io(self.rows.path))?;
         if is_new { self.remember_point() } else { Ok(()) }
     }
 
@@ -239,40 +241,7 @@ impl<'a> Target<'a> {
         let Some((id, member)) = &self.member else { return Ok(()) };
         let (offset_plain, offset_file) = (member.len_plain(), self.output.hash.len());
         let point = RestartPoint { offset_plain, offset_file };
-        self.index.add_restart_point(*id, point).map_err(StoreError::index(self.path))
-    }
-
-    /// Adds a chunk that is whole octet for octet: `from..end` of `file`. Nothing is open and
-    /// nothing on its way.
-    pub(super) fn copy(&mut self, file: &File, (from, end): (u64, u64), ts: i64) -> Result<Copied> {
-        let offset = self.output.hash.len();
-        self.last_id = self.start_row(ts)?;
-        let crc = self.output.copy(file, from, end).map_err(self.io())?;
-        Ok(Copied { id: self.last_id, offset, crc })
-    }
-
-    /// The row of the chunk that begins where the file ends.
-    fn start_row(&self, ts: i64) -> Result<i64> {
-        let hash = &self.output.hash;
-        let id = self.index.start_chunk(ts, hash.len(), &hash.hex());
-        id.map_err(StoreError::index(self.path))
-    }
-
-    /// Completes the row of a chunk.
-    pub(super) fn end_row(&self, id: i64, ts: i64, totals: &MemberTotals) -> Result<()> {
-        let ended = self.index.end_chunk(id, ts, totals.len_plain, &totals.data_sha1);
-        ended.map_err(StoreError::index(self.path))
-    }
-
-    /// The last line stays for what was deleted or expunged then.
-    pub(super) fn hold(&self, time: Option<i64>) -> Result<()> {
-        let held = self.index.need_chunk(self.last_id, time.as_slice());
-        held.map_err(StoreError::index(self.path))
-    }
-
-    /// A line of a copied chunk has this time stamp.
-    pub(super) fn pass(&mut self, ts: i64) {
-        self.last_ts = self.last_ts.max(ts);
+        self.rows.index.add_restart_point(*id, point).map_err(self.rows.fault())
     }
 
     /// All is with the kernel, or in the transaction of the index: nothing is durable yet.
@@ -282,12 +251,48 @@ impl<'a> Target<'a> {
         let inode = self.output.file.inode().map_err(self.io())?;
         let modified = self.output.file.modified().map_err(self.io())?;
         let state = State { len_file: hash.len(), inode, checkpoint: hash.checkpoint(), modified };
-        self.index.set_state(&state).map_err(StoreError::index(self.path))?;
-        Ok((self.output, self.index))
+        self.rows.index.set_state(&state).map_err(self.rows.fault())?;
+        Ok((self.output, self.rows.index))
     }
 
     fn io(&self) -> impl FnOnce(io::Error) -> StoreError + use<'a> {
-        StoreError::io(self.path)
+        StoreError::io(self.rows.path)
+    }
+}
+
+impl<'a> Rows<'a> {
+    pub(super) fn last_ts(&self) -> i64 {
+        self.last_ts
+    }
+
+    /// The row of the next chunk, which begins at `offset`, behind octets of this SHA-1.
+    pub(super) fn next(&mut self, ts: i64, offset: u64, file_sha1: &str) -> Result<i64> {
+        self.last_id = self.start(ts, offset, file_sha1)?;
+        Ok(self.last_id)
+    }
+
+    fn start(&self, ts: i64, offset: u64, file_sha1: &str) -> Result<i64> {
+        self.index.start_chunk(ts, offset, file_sha1).map_err(self.fault())
+    }
+
+    /// Completes the row of a chunk.
+    pub(super) fn end(&self, id: i64, ts: i64, totals: &MemberTotals) -> Result<()> {
+        let ended = self.index.end_chunk(id, ts, totals.len_plain, &totals.data_sha1);
+        ended.map_err(self.fault())
+    }
+
+    /// The last line stays for what was deleted or expunged then.
+    pub(super) fn hold(&self, time: Option<i64>) -> Result<()> {
+        self.index.need_chunk(self.last_id, time.as_slice()).map_err(self.fault())
+    }
+
+    /// A line has this time stamp.
+    pub(super) fn pass(&mut self, ts: i64) {
+        self.last_ts = self.last_ts.max(ts);
+    }
+
+    fn fault(&self) -> impl FnOnce(IndexError) -> StoreError + use<'a> {
+        StoreError::index(self.path)
     }
 }
 

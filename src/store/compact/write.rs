@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use super::copy;
 use super::line::{self, Stays};
 use super::neighbours::{Neighbour, Neighbours};
 use super::output::Output;
@@ -14,19 +15,17 @@ use super::reader::Reader;
 use super::replace::{self, fail_point};
 use super::sizes::Sizes;
 use super::survey::Survey;
-use super::target::{self, Copied, Line, Pipe, Target};
+use super::target::{self, Line, Pipe, Target};
 use super::window::{Content, Other, Window};
 use super::{CACHE_KIB, CompactError, Event, Policy, Sink};
 use crate::lock::{self, Kind, Wait};
 use crate::store::backup::index_path;
-use crate::store::chunk::{CHUNK_HEADER, MemberError, MemberTotals};
+use crate::store::chunk::CHUNK_HEADER;
+use crate::store::data_file::sync_directory_of;
 use crate::store::error::StoreError;
 use crate::store::helpers;
-use crate::store::index::{
-    self, ChunkRow, Index, IndexError, Kept, Open, Position, RestartPoint, Wanted,
-};
-use crate::store::log::{LogError, LogLine, LogReader, NoBodies};
-use crate::store::replay::{self, Line as ReadLine, Lines, Scanned};
+use crate::store::index::{self, ChunkRow, Index, IndexError, Open, Position, Wanted};
+use crate::store::log::LogError;
 use crate::wire::Body;
 use crate::wire::apply::Apply;
 use crate::wire::dlist::parse_item;
@@ -44,10 +43,51 @@ pub(super) struct Source<'a> {
     pub(super) plan: &'a Plan,
 }
 
+impl<'a> Source<'a> {
+    /// Enters the effect of a line of the new data file.
+    pub(super) fn apply(
+        &self,
+        index: &Index,
+        at: Position,
+        text: &[u8],
+    ) -> Result<(), CompactError> {
+        let line = read(text).map_err(|what| self.unfaithful(what))?;
+        Ok(index.apply(at, &line).map_err(self.fault())?)
+    }
+
+    pub(super) fn fault(&self) -> impl FnOnce(IndexError) -> StoreError + use<'a> {
+        StoreError::index(self.path)
+    }
+
+    pub(super) fn io(&self) -> impl FnOnce(io::Error) -> StoreError + use<'a> {
+        StoreError::io(self.path)
+    }
+
+    pub(super) fn log(&self) -> impl FnOnce(LogError) -> StoreError + use<'a> {
+        StoreError::log(self.path)
+    }
+
+    pub(super) fn has_changed(&self, chunk: &index::Source) -> CompactError {
+        self.unfaithful(format!("chunk {} has changed", chunk.id))
+    }
+
+    pub(super) fn unfaithful(&self, what: String) -> CompactError {
+        CompactError::Unfaithful { path: self.path.to_owned(), what }
+    }
+}
+
+/// What a line says that is in the new data file, or why nobody understands it.
+pub(super) fn read(text: &[u8]) -> Result<Apply<'_>, String> {
+    let (name, value) = parse_item(text).map_err(|error| error.to_string())?;
+    Apply::read(&name.to_ascii_uppercase(), &value).map_err(|error| error.to_string())
+}
+
 /// The new pair, under its own lock.
 pub(super) struct NewPair {
     output: Output,
     pub(super) index: Index,
+    /// The file of the index. Not to be closed before that is: locks would go with it.
+    index_file: File,
     pub(super) names: replace::NewNames,
 }
 
@@ -71,36 +111,50 @@ impl NewPair {
         }
     }
 
-    /// Makes both files survive a power cut, if `differs` finds no difference; returns what it
-    /// finds. Nobody depends on either before the first rename, so that neither need wait for the
-    /// other: the data file is synced while the index is looked at and committed.
+    /// Makes both files and their names survive a power cut, while `differs` looks for a
+    /// difference; returns what it finds. Nobody depends on any of them before the first rename:
+    /// they are synced in any order.
     pub(super) fn settle(
         &self,
         path: &Path,
         differs: impl FnOnce(&Index) -> Result<Option<String>, IndexError>,
     ) -> Result<Option<String>, StoreError> {
-        let file = &self.output.file;
-        let (synced, difference) = helpers::beside(
-            || file.sync_all(),
-            || {
-                let difference = differs(&self.index).map_err(StoreError::index(path))?;
-                fail_point()?;
-                if difference.is_none() {
-                    let committed = self.index.commit().map_err(StoreError::index(path));
-                    committed.map_err(|error| error.of_making(index_path(path)))?;
-                }
-                Ok(difference)
-            },
-        );
+        let committed = self.index.commit().map_err(StoreError::index(path));
+        committed.map_err(|error| error.of_making(index_path(path)))?;
+        self.names.take_modes_of(path)?;
+        fail_point()?;
+        let (file, index_file) = (&self.output.file, &self.index_file);
+        let sync = || {
+            file.sync_all()?;
+            index_file.sync_all()?;
+            sync_directory_of(path)
+        };
+        let differs = || self.index.at_once(differs)?;
+        let (synced, difference) = helpers::beside(sync, differs);
         synced.map_err(StoreError::io(path))?;
         fail_point()?;
-        difference
+        difference.map_err(StoreError::index(path))
     }
 
     /// Closes the index; the file goes on being locked.
     pub(super) fn into_locked(self) -> (File, replace::NewNames) {
         (self.output.file, self.names)
     }
+}
+
+/// Lets go of what the survey has read of chunks that will be written anew: their messages are not
+/// in there.
+pub(super) fn hold_what_is_copied(survey: &mut Survey, sizes: Sizes) -> Result<(), IndexError> {
+    let mut copied = HashSet::new();
+    for near in Neighbours::new(plan::kept(&survey.scratch)) {
+        let near = near?;
+        let id = near.chunk.source.id;
+        if near.goes_on(sizes) && survey.held.get(id).is_some() {
+            copied.insert(id);
+        }
+    }
+    survey.held.keep_only(&copied);
+    Ok(())
 }
 
 /// Writes `<data>.new` and `<data>.index.new`.
@@ -114,6 +168,7 @@ pub(super) fn write(
     let names = replace::NewNames::claim(source.path)?;
     let file = create(names.data())?;
     let index = Index::open(names.index(), Open::Build).map_err(fault())?;
+    let index_file = File::open(names.index()).map_err(StoreError::io(source.path))?;
     index.work_on_disk(CACHE_KIB).and_then(|()| index.begin()).map_err(fault())?;
     let mut act = Act {
         source: *source,
@@ -132,7 +187,7 @@ pub(super) fn write(
     })?;
     fail_point()?;
     let (output, index) = act.target.finish()?;
-    Ok(NewPair { output, index, names })
+    Ok(NewPair { output, index, index_file, names })
 }
 
 fn create(path: &Path) -> Result<File, StoreError> {
@@ -150,7 +205,7 @@ struct Act<'a> {
 
 impl<'a> Act<'a> {
     fn chunks(&mut self, sink: &mut Sink<'_>) -> Result<(), CompactError> {
-        let (path, file, sizes) = (self.source.path, self.source.file, self.sizes);
+        let (path, sizes) = (self.source.path, self.sizes);
         let mut kept = Neighbours::new(plan::kept(&self.source.survey.scratch))
             .map(|chunk| chunk.map_err(StoreError::index(path)).map_err(CompactError::from))
             .peekable();
@@ -159,63 +214,31 @@ impl<'a> Act<'a> {
             Err(_) => true,
         };
         while kept.peek().is_some() {
-            // Those that will go on as they are, as far as can be foreseen, are read ahead, unless
-            // what the survey has read is still there.
-            let held = |near: Neighbour| {
-                let scanned = self.source.survey.held.take(near.chunk.source.id);
-                (near, scanned)
-            };
-            helpers::in_order(
-                std::iter::from_fn(|| Some(kept.next_if(goes_on)?.map(held))),
-                || (),
-                |(), (near, held)| {
-                    let Kept { source, whole_until, .. } = &near.chunk;
-                    let read = |end| match held {
-                        Some(scanned) => Ok(scanned),
-                        None => replay::scan_member(file, source.offset, end),
-                    };
-                    let scanned = whole_until.map(read);
-                    (near, scanned)
-                },
-                |(near, scanned)| self.chunk(&near, scanned, sink),
-            )?;
-            target::packing(|pipe| {
-                while let Some(near) = kept.next_if(|chunk| !goes_on(chunk)) {
-                    self.rewrite(&near?, pipe, sink)?;
-                }
-                Ok::<_, CompactError>(self.target.drain(pipe)?)
-            })?;
+            // Also one that would have gone on as it is, if those in front of it had not become
+            // so small that they are joined to it.
+            let is_next = |act: &Act<'_>, chunk: &_| !goes_on(chunk) || act.len_open().is_some();
+            if kept.peek().is_some_and(|chunk| is_next(self, chunk)) {
+                target::packing(|pipe| {
+                    while let Some(near) = kept.next_if(|chunk| is_next(self, chunk)) {
+                        self.rewrite(&near?, pipe, sink)?;
+                    }
+                    Ok::<_, CompactError>(self.target.drain(pipe)?)
+                })?;
+            }
+            let whole = std::iter::from_fn(|| kept.next_if(goes_on));
+            let whole = whole.map(|near| near.map(|near| near.chunk));
+            copy::chunks(self.source, &mut self.target, whole)?;
         }
         Ok(())
-    }
-
-    /// Takes a chunk over, unless it has to be joined to the one before after all.
-    fn chunk(
-        &mut self,
-        near: &Neighbour,
-        scanned: Option<Result<Scanned, MemberError>>,
-        sink: &mut Sink<'_>,
-    ) -> Result<(), CompactError> {
-        match scanned {
-            Some(scanned) if self.len_open().is_none() => {
-                let scanned = scanned.map_err(LogError::from).map_err(self.log())?;
-                self.copy(&near.chunk, scanned)?;
-                Ok(fail_point()?)
-            }
-            _ => target::packing(|pipe| {
-                self.rewrite(near, pipe, sink)?;
-                Ok(self.target.drain(pipe)?)
-            }),
-        }
     }
 
     /// Nobody is to take these mailboxes for whole before they were sent again.
     fn say_what_is_doubtful(&mut self, now: i64, pipe: &mut Pipe<'_>) -> Result<(), CompactError> {
         let survey = self.source.survey;
-        let ts = now.max(self.target.last_ts());
+        let ts = now.max(self.target.rows().last_ts());
         for uniqueid in &survey.doubtful {
-            let row = self.target.index.mailbox_with_uniqueid(uniqueid);
-            if row.map_err(self.fault())?.is_some() {
+            let row = self.target.rows().index.mailbox_with_uniqueid(uniqueid);
+            if row.map_err(self.source.fault())?.is_some() {
                 let text = Own::Incomplete(uniqueid.clone()).line();
                 self.add(&Line::of_text(ts, &text), pipe)?;
             }
@@ -230,7 +253,7 @@ impl<'a> Act<'a> {
         since: Option<i64>,
         pipe: &mut Pipe<'_>,
     ) -> Result<(), CompactError> {
-        let ts = now.max(self.target.last_ts());
+        let ts = now.max(self.target.rows().last_ts());
         let since = since.map(|since| since.max(0));
         let own = Own::Compacted(Compacted { at: ts, since });
         // The userid of an anchor means nothing.
@@ -238,61 +261,6 @@ impl<'a> Act<'a> {
             self.add(&Line::of_text(ts, &text), pipe)?;
         }
         Ok(())
-    }
-
-    /// Takes a chunk over octet for octet.
-    fn copy(&mut self, chunk: &Kept, scanned: Scanned) -> Result<(), CompactError> {
-        let Scanned { totals, points, lines, packed_crc } = scanned;
-        let source = &chunk.source;
-        if (totals.len_plain, &totals.data_sha1) != (source.length, &source.data_sha1) {
-            return Err(self.has_changed(source));
-        }
-        let mut copied = None;
-        let range = (source.offset, totals.end);
-        match lines {
-            Lines::Held(lines, None) => {
-                let mut enter = |line: &ReadLine| self.copied_line(&mut copied, range, &line.line);
-                lines.iter().try_for_each(&mut enter)?;
-            }
-            Lines::Held(_, Some(fault)) => return Err(self.log()(fault).into()),
-            Lines::TooLong => {
-                let opened = LogReader::open(self.source.file, source.offset);
-                let mut reader = opened.map_err(self.log())?;
-                while let Some(line) = reader.next_line(&mut NoBodies).map_err(self.log())? {
-                    self.copied_line(&mut copied, range, &line)?;
-                }
-            }
-        }
-        let Some(Copied { id, offset, crc }) = copied else { return Ok(()) };
-        // What was copied is what was read.
-        if crc != packed_crc {
-            return Err(self.has_changed(source));
-        }
-        for point in points {
-            let offset_file = point.offset_file - source.offset + offset;
-            let point = RestartPoint { offset_file, ..point };
-            self.target.index.add_restart_point(id, point).map_err(self.fault())?;
-        }
-        let held = self.source.survey.scratch.held_times(&source.lines).map_err(self.fault())?;
-        self.target.index.need_chunk(id, &held).map_err(self.fault())?;
-        let totals = MemberTotals { len_plain: source.length, data_sha1: source.data_sha1.clone() };
-        Ok(self.target.end_row(id, self.target.last_ts(), &totals)?)
-    }
-
-    /// Enters a line of a chunk, which is copied with its first one: one without lines has no
-    /// row.
-    fn copied_line(
-        &mut self,
-        copied: &mut Option<Copied>,
-        range: (u64, u64),
-        line: &LogLine,
-    ) -> Result<(), CompactError> {
-        let Copied { id: chunk_id, .. } = match *copied {
-            Some(copied) => copied,
-            None => *copied.insert(self.target.copy(self.source.file, range, line.ts)?),
-        };
-        self.target.pass(line.ts);
-        self.apply(Position { chunk_id, ts: line.ts, offset: line.offset }, line.text())
     }
 
     /// Writes what stays of a chunk, line by line.
@@ -304,13 +272,11 @@ impl<'a> Act<'a> {
     ) -> Result<(), CompactError> {
         let source = &near.chunk.source;
         let Source { file, survey, .. } = self.source;
-        // Its messages are not in there.
-        drop(survey.held.take(source.id));
-        let mut reader = Reader::open(file, survey, &near.chunk).map_err(self.log())?;
+        let mut reader = Reader::open(file, survey, &near.chunk).map_err(self.source.log())?;
         for first in source.lines.clone().step_by(LINES_AT_A_TIME) {
             let lines = first..source.lines.end.min(first + LINES_AT_A_TIME as i64);
             let wanted = survey.scratch.wanted(lines.start, lines.end);
-            let wanted = wanted.map_err(self.fault())?;
+            let wanted = wanted.map_err(self.source.fault())?;
             for number in lines {
                 self.rewrite_line(number, &mut reader, &wanted, pipe)?;
                 if let Some(len) = self.len_open()
@@ -344,19 +310,19 @@ impl<'a> Act<'a> {
         if messages.is_some_and(|messages| self.window.ends_before(messages)) {
             self.write_window(pipe)?;
         }
-        self.window.spool.start_line(messages).map_err(self.io())?;
-        let line = reader.next_line(&mut self.window.spool).map_err(self.log())?;
+        self.window.spool.start_line(messages).map_err(self.source.io())?;
+        let line = reader.next_line(&mut self.window.spool).map_err(self.source.log())?;
         let Some(line) = line else {
-            return Err(self.unfaithful(format!("line {number} has gone")));
+            return Err(self.source.unfaithful(format!("line {number} has gone")));
         };
         if !wanted.lines.contains(&number) {
             return Ok(());
         }
         if !self.window.spool.has_all() {
-            return Err(self.unfaithful(format!("messages of line {number} have gone")));
+            return Err(self.source.unfaithful(format!("messages of line {number} have gone")));
         }
         let none = HashSet::new();
-        let (name, value) = line.item().map_err(self.log())?;
+        let (name, value) = line.item().map_err(self.source.log())?;
         let restated = self.source.plan.restated.get(&number);
         let stays = match name.strip_prefix(b"LOCAL_").unwrap_or(&name) {
             b"MESSAGE" => {
@@ -374,7 +340,7 @@ impl<'a> Act<'a> {
 
     /// Writes the lines that are held.
     fn write_window(&mut self, pipe: &mut Pipe<'_>) -> Result<(), CompactError> {
-        let Content { ts, messages, others } = self.window.take().map_err(self.io())?;
+        let Content { ts, messages, others } = self.window.take().map_err(self.source.io())?;
         for part in line::divided(&messages) {
             let (text, body_at) = line::print_messages(part);
             let bodies: Vec<&Body> = part.iter().map(|message| &message.body).collect();
@@ -382,7 +348,7 @@ impl<'a> Act<'a> {
         }
         for Other { ts, text, held } in others {
             self.add(&Line::of_text(ts, &text), pipe)?;
-            self.target.hold(held)?;
+            self.target.rows().hold(held)?;
         }
         Ok(())
     }
@@ -402,34 +368,6 @@ impl<'a> Act<'a> {
 
     fn add(&mut self, line: &Line<'_>, pipe: &mut Pipe<'_>) -> Result<(), CompactError> {
         let position = self.target.line(line, &self.window.spool.staging, pipe)?;
-        self.apply(position, line.text)
-    }
-
-    fn apply(&self, at: Position, text: &[u8]) -> Result<(), CompactError> {
-        let unfaithful = |what: String| self.unfaithful(what);
-        let (name, value) = parse_item(text).map_err(|e| unfaithful(e.to_string()))?;
-        let name = name.to_ascii_uppercase();
-        let apply = Apply::read(&name, &value).map_err(|e| unfaithful(e.to_string()))?;
-        Ok(self.target.index.apply(at, &apply).map_err(self.fault())?)
-    }
-
-    fn fault(&self) -> impl FnOnce(IndexError) -> StoreError + use<'a> {
-        StoreError::index(self.source.path)
-    }
-
-    fn io(&self) -> impl FnOnce(io::Error) -> StoreError + use<'a> {
-        StoreError::io(self.source.path)
-    }
-
-    fn log(&self) -> impl FnOnce(LogError) -> StoreError + use<'a> {
-        StoreError::log(self.source.path)
-    }
-
-    fn has_changed(&self, chunk: &index::Source) -> CompactError {
-        self.unfaithful(format!("chunk {} has changed", chunk.id))
-    }
-
-    fn unfaithful(&self, what: String) -> CompactError {
-        CompactError::Unfaithful { path: self.source.path.to_owned(), what }
+        self.source.apply(&self.target.rows().index, position, line.text)
     }
 }

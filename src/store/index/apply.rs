@@ -1,7 +1,7 @@
 //! One line of the log to rows of the index: what Cyrus's index would hold
 //! after the same line.
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{OptionalExtension, Params, ToSql, params};
 use sha1::{Digest, Sha1};
 
 use super::{Index, IndexError, Result, Text};
@@ -42,7 +42,7 @@ impl Index {
     }
 
     fn enter_message(&self, at: Position, file: &FileHeader) -> Result<()> {
-        let guid = file.guid.to_string();
+        let guid = file.guid.hex();
         let (partition, offset, size) = (Text(&file.partition), at.offset as i64, file.size as i64);
         self.db
             .prepare_cached(
@@ -50,7 +50,7 @@ impl Index {
                  VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (guid) DO UPDATE SET
                  partition = ?2, chunk_id = ?3, offset = ?4, size = ?5",
             )?
-            .execute(params![guid, partition, at.chunk_id, offset, size])?;
+            .execute(params![Text(&guid), partition, at.chunk_id, offset, size])?;
         Ok(())
     }
 
@@ -124,15 +124,48 @@ impl Index {
     /// truth about its UID. Cyrus leaves a record without its message out: expunged
     /// ones often come so, others only if the sender has lost the message.
     fn record(&self, at: Position, mailbox: &mut Target, record: &Record) -> Result<()> {
-        let Some(message_id) = self.message_id(&record.guid)? else {
-            if !record.expunged {
-                tracing::warn!(uid = record.uid, guid = %record.guid,
-                    "the message of this record never came");
-                mailbox.lacks_message = true;
-            }
-            mailbox.has_exceptions = true;
-            return self.set_exception(at, mailbox.id, record);
+        let is_new = record.uid > mailbox.known_uid && self.new_record(at, mailbox.id, record)?;
+        let is_unlike = match is_new {
+            true => false,
+            false => match self.message_id(&record.guid)? {
+                Some(message_id) => self.cyrus_record(at, mailbox, message_id, record)?,
+                None => {
+                    if !record.expunged {
+                        tracing::warn!(uid = record.uid, guid = %record.guid,
+                            "the message of this record never came");
+                        mailbox.lacks_message = true;
+                    }
+                    true
+                }
+            },
         };
+        let is_exception = mailbox.has_exceptions && self.is_exception(mailbox.id, record.uid)?;
+        // The next line will take it for new.
+        let is_beyond = record.uid > mailbox.last_uid;
+        if is_exception || is_unlike || is_beyond {
+            mailbox.has_exceptions = true;
+            self.set_exception(at, mailbox.id, record)?;
+        }
+        Ok(())
+    }
+
+    /// Enters the record of a UID that is new, in one step; `false` if its message is not there,
+    /// or has a record in the mailbox.
+    fn new_record(&self, at: Position, mailbox_id: i64, record: &Record) -> Result<bool> {
+        let guid = record.guid.hex();
+        let row = columns(at, mailbox_id, Text(&guid), record);
+        Ok(self.db.prepare_cached(NEW_RECORD)?.execute(row)? > 0)
+    }
+
+    /// Enters a record of a message that is there. Returns whether Cyrus's table does not tell the
+    /// truth about its UID.
+    fn cyrus_record(
+        &self,
+        at: Position,
+        mailbox: &Target,
+        message_id: i64,
+        record: &Record,
+    ) -> Result<bool> {
         let known: Option<(u32, bool)> = self
             .db
             .prepare_cached(
@@ -145,52 +178,22 @@ impl Index {
         if moves {
             self.preserve(mailbox.id, message_id)?;
         }
-        self.cyrus_record(at, mailbox.id, message_id, record, known.is_some())?;
+        self.db
+            .prepare_cached(if known.is_some() { UPDATE_RECORD } else { INSERT_RECORD })?
+            .execute(columns(at, mailbox.id, message_id, record))?;
         let is_new_row = known.is_none() || moves;
         let sticks = known.is_some_and(|(_, expunged)| expunged) && (moves || !record.expunged);
         let is_contested = is_new_row
             && record.uid <= mailbox.known_uid
             && self.is_contested(mailbox.id, message_id, record.uid)?;
-        let is_exception = mailbox.has_exceptions && self.is_exception(mailbox.id, record.uid)?;
-        // The next line will take it for new.
-        let is_beyond = record.uid > mailbox.last_uid;
-        if is_exception || moves || sticks || is_contested || is_beyond {
-            mailbox.has_exceptions = true;
-            self.set_exception(at, mailbox.id, record)?;
-        }
-        Ok(())
-    }
-
-    fn cyrus_record(
-        &self,
-        at: Position,
-        mailbox_id: i64,
-        message_id: i64,
-        record: &Record,
-        is_known: bool,
-    ) -> Result<()> {
-        self.db.prepare_cached(if is_known { UPDATE_RECORD } else { INSERT_RECORD })?.execute(
-            params![
-                mailbox_id,
-                message_id,
-                at.chunk_id,
-                record.uid,
-                record.modseq as i64,
-                record.last_updated,
-                Text(&record.flags),
-                record.internaldate,
-                Text(&record.annotations),
-                record.expunged.then_some(at.ts),
-            ],
-        )?;
-        Ok(())
+        Ok(moves || sticks || is_contested)
     }
 
     fn message_id(&self, guid: &Guid) -> Result<Option<i64>> {
         Ok(self
             .db
             .prepare_cached("SELECT id FROM message WHERE guid = ?1")?
-            .query_row([guid.to_string()], |row| row.get(0))
+            .query_row([Text(&guid.hex())], |row| row.get(0))
             .optional()?)
     }
 
@@ -309,6 +312,33 @@ const UPDATE_RECORD: &str = "UPDATE mailbox_message SET last_chunk_id = ?3, uid 
 const INSERT_RECORD: &str = "INSERT INTO mailbox_message (mailbox_id, message_id, last_chunk_id,
     uid, modseq, last_updated, flags, internaldate, annotations, expunged)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+/// Likewise, but `?2` is the GUID of the message, and nothing happens where that is not known or
+/// has a row.
+const NEW_RECORD: &str =
+    "INSERT OR IGNORE INTO mailbox_message (mailbox_id, message_id, last_chunk_id, uid,
+    modseq, last_updated, flags, internaldate, annotations, expunged)
+    VALUES (?1, (SELECT id FROM message WHERE guid = ?2), ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+
+/// What these three statements take.
+fn columns<'r>(
+    at: Position,
+    mailbox_id: i64,
+    message: impl ToSql + 'r,
+    record: &'r Record,
+) -> impl Params + 'r {
+    (
+        mailbox_id,
+        message,
+        at.chunk_id,
+        record.uid,
+        record.modseq as i64,
+        record.last_updated,
+        Text(&record.flags),
+        record.internaldate,
+        Text(&record.annotations),
+        record.expunged.then_some(at.ts),
+    )
+}
 
 /// The mailbox that records are entered into.
 struct Target {

@@ -33,6 +33,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, ToSql, 
 
 pub use apply::Position;
 pub use audit::{Cell, Rows, Table, TableSum, UnsentRow};
+pub use by_chunk::LinkRow;
 pub use figures::Place;
 pub(in crate::store) use last_rows::last_rows;
 pub use own::{ActiveRow, AnnotationRow};
@@ -115,8 +116,8 @@ pub enum Open {
     Write,
     /// It is made if it is missing or empty.
     Create,
-    /// It is made, and means nothing to anybody before its first commit has returned: what is
-    /// left of it otherwise is no index.
+    /// It is made, and means nothing to anybody before whoever makes it has synced the file behind
+    /// the first commit, which does not: what is left of it otherwise is no index.
     Build,
 }
 
@@ -193,6 +194,8 @@ impl Index {
         let db = Connection::open_with_flags("", flags)?;
         let index = Index::over(db);
         index.configure(Open::Create)?;
+        // It need not be small, but fast.
+        index.db.execute_batch("PRAGMA page_size = 4096")?;
         index.work_on_disk(SCRATCH_CACHE_KIB)?;
         schema::prepare(&index.db, Open::Create).map_err(|what| IndexError::Unusable {
             path: PathBuf::new(),
@@ -281,7 +284,7 @@ impl Index {
         Ok(self.db.execute_batch("BEGIN IMMEDIATE")?)
     }
 
-    /// Commits. When this returns `Ok` the rows survive a power cut.
+    /// Commits. When this returns `Ok` the rows survive a power cut, but for [`Open::Build`].
     pub fn commit(&self) -> Result<()> {
         Ok(self.db.execute_batch("COMMIT")?)
     }

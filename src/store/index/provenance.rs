@@ -30,13 +30,9 @@ pub struct Wanted {
     pub held: HashMap<i64, i64>,
 }
 
-/// The truth of all mailboxes: `mailbox_id, uid, line, expunged, guid`.
-const TRUTH: &str = "SELECT r.mailbox_id AS mailbox_id, r.uid AS uid, r.last_chunk_id AS line,
-    r.expunged AS expunged, m.guid AS guid FROM mailbox_message r
-    JOIN message m ON m.id = r.message_id WHERE NOT EXISTS (SELECT 1 FROM cyrbk_record x
-    WHERE x.mailbox_id = r.mailbox_id AND x.uid = r.uid)
-    UNION ALL SELECT mailbox_id, uid, last_chunk_id, expunged, guid FROM cyrbk_record
-    WHERE NOT hidden";
+/// That a row `r` of Cyrus's table tells the truth.
+const NO_EXCEPTION: &str = "NOT EXISTS (SELECT 1 FROM cyrbk_record x
+    WHERE x.mailbox_id = r.mailbox_id AND x.uid = r.uid)";
 
 /// Whether `column`, a time, is NULL or after `?1`, the end of retention; NULL there
 /// means for ever.
@@ -69,7 +65,7 @@ impl Index {
                  VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (guid) DO NOTHING",
             )?
             .execute(params![
-                file.guid.to_string(),
+                Text(&file.guid.hex()),
                 Text(&file.partition),
                 at.chunk_id,
                 at.offset as i64,
@@ -108,13 +104,13 @@ impl Index {
         let step = |sql: String| self.db.execute(&sql, [since]);
         self.db.execute_batch(
             "CREATE TABLE kept_mailbox(id INTEGER PRIMARY KEY, line INTEGER NOT NULL);
-             CREATE TABLE kept_record(mailbox_id INTEGER NOT NULL, uid INTEGER NOT NULL, line \
-             INTEGER NOT NULL, expunged INTEGER, guid TEXT NOT NULL);
-             CREATE INDEX kept_record_uid ON kept_record(mailbox_id, uid);
+             CREATE TABLE kept_record(mailbox_id INTEGER NOT NULL, uid INTEGER NOT NULL, \
+             message_id INTEGER NOT NULL, line INTEGER NOT NULL, expunged INTEGER, PRIMARY KEY \
+             (mailbox_id, uid, message_id)) WITHOUT ROWID;
              CREATE TABLE kept_item(line INTEGER NOT NULL, uid INTEGER NOT NULL, PRIMARY KEY \
              (line, uid)) WITHOUT ROWID;
-             CREATE TABLE kept_message(line INTEGER NOT NULL, guid TEXT NOT NULL, PRIMARY KEY \
-             (line, guid)) WITHOUT ROWID;
+             CREATE TABLE kept_message(line INTEGER NOT NULL, message_id INTEGER NOT NULL, \
+             PRIMARY KEY (line, message_id)) WITHOUT ROWID;
              CREATE TABLE kept_line(line INTEGER PRIMARY KEY);
              CREATE TABLE held_line(line INTEGER PRIMARY KEY, ts INTEGER NOT NULL);",
         )?;
@@ -122,15 +118,22 @@ impl Index {
             "INSERT INTO kept_mailbox SELECT id, last_chunk_id FROM mailbox WHERE {}",
             unexpired("deleted")
         ))?;
+        // A message that was lost has no row, so that only an exception can speak of it.
         step(format!(
-            "INSERT INTO kept_record SELECT mailbox_id, uid, line, expunged, guid FROM ({TRUTH})
-             WHERE mailbox_id IN (SELECT id FROM kept_mailbox) AND {}
+            "INSERT INTO kept_record SELECT r.mailbox_id, r.uid, r.message_id, r.last_chunk_id,
+             r.expunged FROM mailbox_message r
+             WHERE r.mailbox_id IN (SELECT id FROM kept_mailbox) AND {} AND {NO_EXCEPTION}",
+            unexpired("r.expunged")
+        ))?;
+        step(format!(
+            "INSERT INTO kept_record SELECT mailbox_id, uid, COALESCE((SELECT id FROM message m
+             WHERE m.guid = cyrbk_record.guid), 0), last_chunk_id, expunged FROM cyrbk_record
+             WHERE NOT hidden AND mailbox_id IN (SELECT id FROM kept_mailbox) AND {}
              AND guid NOT IN (SELECT guid FROM lost)",
             unexpired("expunged")
         ))?;
         self.db.execute_batch(
-            "CREATE INDEX kept_record_guid ON kept_record(guid);
-             INSERT OR IGNORE INTO kept_item SELECT line, uid FROM kept_record;
+            "INSERT OR IGNORE INTO kept_item SELECT line, uid FROM kept_record;
              CREATE TEMP TABLE first_expunged AS SELECT min(e.line) AS line, e.uid AS uid,
              e.ts AS ts FROM expunge_item e
              JOIN kept_record k ON k.mailbox_id = e.mailbox_id AND k.uid = e.uid
@@ -138,11 +141,11 @@ impl Index {
              INSERT OR IGNORE INTO kept_item SELECT line, uid FROM first_expunged;
              INSERT OR IGNORE INTO held_line SELECT line, ts FROM first_expunged;
              DROP TABLE first_expunged;
-             INSERT INTO kept_message SELECT chunk_id, guid FROM message
-             WHERE guid IN (SELECT guid FROM kept_record);
+             INSERT INTO kept_message SELECT chunk_id, id FROM message
+             WHERE id IN (SELECT message_id FROM kept_record);
              INSERT OR IGNORE INTO kept_line SELECT line FROM kept_mailbox;
-             INSERT OR IGNORE INTO kept_line SELECT line FROM kept_item;
-             INSERT OR IGNORE INTO kept_line SELECT line FROM kept_message;
+             INSERT OR IGNORE INTO kept_line SELECT DISTINCT line FROM kept_item;
+             INSERT OR IGNORE INTO kept_line SELECT DISTINCT line FROM kept_message;
              INSERT OR IGNORE INTO kept_line SELECT last_chunk_id FROM seen;",
         )?;
         step(format!(
@@ -218,7 +221,8 @@ impl Index {
         let mut wanted = Wanted::default();
         let query = "SELECT line FROM kept_line WHERE line >= ?1 AND line < ?2";
         wanted.lines.extend(self.rows(query, range, |row| row.get::<_, i64>(0))?);
-        let query = "SELECT line, guid FROM kept_message WHERE line >= ?1 AND line < ?2";
+        let query = "SELECT line, guid FROM kept_message JOIN message ON id = message_id
+                     WHERE line >= ?1 AND line < ?2";
         for (line, guid) in self.rows(query, range, |row| Ok((row.get(0)?, octets(row, 1)?)))? {
             if let Some(guid) = guid.and_then(|text| Guid::from_hex(&text)) {
                 wanted.messages.entry(line).or_default().insert(guid);
@@ -286,7 +290,11 @@ impl Index {
     pub fn live_chunks(&self, since: Option<i64>, mut tell: impl FnMut(u64, bool)) -> Result<()> {
         let query = format!(
             "WITH box AS (SELECT id, last_chunk_id, deleted FROM mailbox WHERE {deleted}),
-             record AS (SELECT line, guid, expunged FROM ({TRUTH}) WHERE {expunged}
+             truth AS (SELECT r.mailbox_id, r.last_chunk_id AS line, r.expunged, m.guid
+             FROM mailbox_message r JOIN message m ON m.id = r.message_id WHERE {NO_EXCEPTION}
+             UNION ALL SELECT mailbox_id, last_chunk_id, expunged, guid FROM cyrbk_record
+             WHERE NOT hidden),
+             record AS (SELECT line, guid, expunged FROM truth WHERE {expunged}
              AND mailbox_id IN (SELECT id FROM box)),
              live AS (SELECT last_chunk_id FROM box UNION SELECT line FROM record
              UNION SELECT chunk_id FROM message WHERE guid IN (SELECT guid FROM record)

@@ -113,7 +113,10 @@ pub(super) fn prepare(db: &Connection, mode: Open) -> Result<(), SchemaError> {
             db.execute_batch(&format!("BEGIN IMMEDIATE; {script}"))?;
             own_tables(db)?;
             db.execute_batch("COMMIT")?;
-            if is_new && mode != Open::Build {
+            if mode == Open::Build {
+                return Ok(());
+            }
+            if is_new {
                 // One sync for all of it, before anything is promised: what is left of it is
                 // an index, for whoever reads it before the first session was committed.
                 db.execute_batch(&format!(
@@ -121,8 +124,7 @@ pub(super) fn prepare(db: &Connection, mode: Open) -> Result<(), SchemaError> {
                      PRAGMA user_version = {VERSION}; PRAGMA journal_mode = DELETE;"
                 ))?;
             }
-            db.execute_batch("PRAGMA synchronous = FULL")?;
-            Ok(())
+            Ok(db.execute_batch("PRAGMA synchronous = FULL")?)
         }
     }
 }

@@ -70,6 +70,12 @@ impl<'a> List<'a> {
         Items { scanner: Scanner::checked(self.span) }
     }
 
+    /// The values of these names in each of its elements, of each name the first one: one walk over
+    /// all of it, for lists of very many short kvlists. `None` for an element that is none.
+    pub fn named<const N: usize>(&self, names: [&'static [u8]; N]) -> Named<'a, N> {
+        Named { scanner: Scanner::checked(self.span), names }
+    }
+
     /// Whether it has no element.
     pub fn is_empty(&self) -> bool {
         self.items().next().is_none()
@@ -142,6 +148,39 @@ impl<'a> Iterator for Items<'a> {
             return None;
         }
         self.scanner.value(0).ok()
+    }
+}
+
+/// Some values of each element of a list, see [`List::named`].
+#[derive(Clone, Debug)]
+pub struct Named<'a, const N: usize> {
+    scanner: Scanner<'a>,
+    names: [&'static [u8]; N],
+}
+
+impl<'a, const N: usize> Iterator for Named<'a, N> {
+    type Item = Option<[Option<Value<'a>>; N]>;
+
+    // As for `Items`.
+    fn next(&mut self) -> Option<Self::Item> {
+        self.scanner.skip_space();
+        if self.scanner.at_end() {
+            return None;
+        }
+        if !self.scanner.eat(b"%(") {
+            return self.scanner.value(0).ok().map(|_| None);
+        }
+        let mut values = [const { None }; N];
+        loop {
+            self.scanner.skip_space();
+            if self.scanner.eat(b")") {
+                return Some(Some(values));
+            }
+            let (key, value) = self.scanner.key_value(0).ok()?;
+            if let Some(i) = self.names.iter().position(|name| **name == key[..]) {
+                values[i].get_or_insert(value);
+            }
+        }
     }
 }
 

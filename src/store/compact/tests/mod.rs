@@ -5,6 +5,7 @@
 
 mod beside;
 pub(in crate::store) mod history;
+mod of_cyrus;
 mod windows;
 
 use std::fs::{self, File};
