@@ -14,8 +14,8 @@ use crate::wire::Guid;
 use crate::wire::dlist::{FileHeader, SyntaxError, Value, number, parse_item};
 use crate::wire::frame::{Event, Framer, Limits, Poison};
 
-/// Octets inflated at a time.
-const BUFFER: usize = 64 * 1024;
+/// Octets inflated at a time: what comes in larger pieces is inflated a little faster.
+const BUFFER: usize = 128 * 1024;
 /// So many times as much is made room for as is read at a time: to have the large buffer for each
 /// of many small chunks costs more than to inflate these.
 const PACKED: usize = 8;
@@ -220,6 +220,15 @@ impl<'f> LogReader<'f> {
 
     pub(super) fn hashing(self) -> LogReader<'f> {
         LogReader { plain_sha1: Some(Sha1::new()), ..self }
+    }
+
+    /// Goes to the chunk whose member begins at `offset_file`, wherever this reader is: with the
+    /// same buffers. After an error nothing but this is to be called.
+    pub(super) fn reopen(&mut self, offset_file: u64) -> Result<(), LogError> {
+        self.framer = Framer::new(Limits::LOG);
+        (self.used, self.filled, self.ended) = (0, 0, false);
+        self.plain_sha1.iter_mut().for_each(Digest::reset);
+        Ok(self.member.reopen(offset_file)?)
     }
 
     /// Inflates the rest of the member without looking at its lines; to be called

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use sha1::{Digest, Sha1};
 
-use super::chunk::{MemberError, MemberReader};
+use super::chunk::{MemberError, MemberReader, is_in_one_go};
 use super::disk::Disk;
 use super::error::{Result, StoreError};
 use super::file_hash::FileHash;
@@ -163,6 +163,9 @@ impl Replay<'_> {
             Err(what) => return Ok(Member::Broken(what)),
         };
         let end = totals.end;
+        if is_in_one_go(self.disk, at, totals.len_plain, end).map_err(self.io())? {
+            self.index.expect_missing_lines();
+        }
         match lines {
             Lines::Held(lines, fault) => {
                 let mut chunk = self.chunk(at)?;

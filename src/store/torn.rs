@@ -17,6 +17,7 @@ mod pieces;
 use std::io;
 
 use flate2::{Decompress, FlushDecompress, Status};
+use memchr::memmem;
 use sha1::{Digest, Sha1};
 
 use super::chunk::{CHUNK_HEADER, MEMBER_HEADER, MemberError, MemberReader};
@@ -128,8 +129,8 @@ fn next_where(
         if got < mark.len() {
             return Ok(None);
         }
-        for i in buffer[..got].windows(mark.len()).enumerate().filter(|(_, w)| *w == mark) {
-            let candidate = at + i.0 as u64;
+        for i in memmem::find_iter(&buffer[..got], mark) {
+            let candidate = at + i as u64;
             match is_it(candidate) {
                 Ok(true) => return Ok(Some(candidate)),
                 Err(MemberError::Io { source, .. }) => return Err(source),

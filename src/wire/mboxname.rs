@@ -1,12 +1,13 @@
 //! Internal mailbox names and their owners.
 //!
 //! ```text
-//! intname = [ domain "!" ] [ DELETEDPREFIX "." ] path [ "." HEXTIME ]
+//! intname = [ domain "!" ] ( path / DELETEDPREFIX "." path "." time )
 //! path    = "user." user *( "." component )   ; a user's mailbox
 //!         / component *( "." component )      ; a shared mailbox
 //! ```
 //!
-//! A dot that is part of a component is written `^`.
+//! A dot that is part of a component is written `^`. The time is hexadecimal, but whatever stands in
+//! its place passes for it, as in Cyrus.
 
 /// The key under which all mailboxes without an owner are backed up.
 pub const SHARED: &[u8] = b"%SHARED";
@@ -96,15 +97,10 @@ impl NameRules {
             return local;
         };
         match rest.iter().rposition(|&c| c == b'.') {
-            Some(at) if is_hex_time(&rest[at + 1..]) => &rest[..at],
-            _ => local,
+            Some(at) => &rest[..at],
+            None => local,
         }
     }
-}
-
-/// A non-zero hexadecimal number, as deletion times are written.
-fn is_hex_time(text: &[u8]) -> bool {
-    !text.is_empty() && text.iter().all(u8::is_ascii_hexdigit) && text.iter().any(|&c| c != b'0')
 }
 
 #[cfg(test)]
@@ -131,7 +127,9 @@ mod tests {
         assert_eq!(key("DELETED.user.frank.sub.5F000000"), "frank");
         assert_eq!(key("DELETED.user.frank.5F000000"), "frank");
         assert_eq!(key("other.org!DELETED.user.bob.Folder.6B014ECA"), "bob@other.org");
-        assert_eq!(key("DELETED.user.frank.sub.nothex"), "%SHARED");
+        assert_eq!(key("DELETED.user.frank.sub.nothex"), "frank");
+        assert_eq!(key("DELETED.user.frank.0"), "frank");
+        assert_eq!(key("DELETED.user.frank"), "%SHARED");
         assert_eq!(key("DELETED.shared.news.6B014ECA"), "%SHARED");
     }
 
@@ -153,7 +151,8 @@ mod tests {
             undeleted("other.org!DELETED.user.bob.A.6B014ECA").as_deref(),
             Some("other.org!user.bob.A")
         );
-        for name in ["user.tom", "DELETED.user.tom.nothex", "DELETED", "DELETED.6B014ECA"] {
+        assert_eq!(undeleted("DELETED.user.tom.nothex").as_deref(), Some("user.tom"));
+        for name in ["user.tom", "DELETED", "DELETED.6B014ECA"] {
             assert_eq!(undeleted(name), None, "{name}");
         }
     }

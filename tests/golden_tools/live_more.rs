@@ -142,6 +142,9 @@ fn show_and_json() {
             "cyr_backup carol show mailboxes user/carol/Old user/carol/Work user.carol",
             "cyr_backup alice show mailboxes user/alice/Trash z93h5wctnhbmspuni9g8ixgk",
             "cyr_backup bob show messages 65C6CB8690452DDAA71E168EE340D22BAE972E44 x",
+            "cyr_backup carol show mailboxes user/carol user/carol/Work user/carol",
+            "cyr_backup bob show messages 65c6cb8690452ddaa71e168ee340d22bae972e44 \
+             65C6CB8690452DDAA71E168EE340D22BAE972E44 65c6cb8690452ddaa71e168ee340d22bae972e44",
             "cyr_backup bob show messages 65c6cb8690452ddaa71e168ee340d22bae972e45",
             "cyr_backup bob json headers 65c6cb8690452ddaa71e168ee340d22bae972e45 nonsense",
             "cyr_backup -m user/bob json chunks",

@@ -45,6 +45,7 @@ mod test_limits;
 mod test_locks;
 mod test_locks_waiting;
 mod test_login;
+mod test_lost_by_compact;
 mod test_master_untouched;
 mod test_moment;
 mod test_move;

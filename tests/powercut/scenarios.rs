@@ -18,12 +18,34 @@ use super::world::World;
 const STRANGERS: usize = 120;
 const FIXTURES: &str = "tests/fixtures/backups";
 
-/// How many states there are, the how manieth of them is tried, and is gone on from.
-fn effort() -> (Effort, usize, usize) {
-    match std::env::var_os("CYRBK_POWERCUT").is_some_and(|what| what == "all") {
-        true => (Effort { random: 6, combines_fates: true }, 1, 7),
-        false => (Effort { random: 1, combines_fates: false }, 5, 29),
-    }
+/// How much is tried, unless it is all.
+const FEW: Tried = Tried { of_a_tool: 12, of_a_server: 60, again: 3, of_those: 6 };
+const ALL: Tried =
+    Tried { of_a_tool: usize::MAX, of_a_server: usize::MAX, again: 40, of_those: 60 };
+
+/// How many states.
+struct Tried {
+    of_a_tool: usize,
+    of_a_server: usize,
+    /// From these the power goes a second time.
+    again: usize,
+    of_those: usize,
+}
+
+/// Each kind of fate once.
+const ONCE: Effort = Effort { random: 1, combines_fates: false };
+
+fn is_all() -> bool {
+    std::env::var_os("CYRBK_POWERCUT").is_some_and(|what| what == "all")
+}
+
+fn tried() -> Tried {
+    if is_all() { ALL } else { FEW }
+}
+
+/// Evenly spread, at most about so many.
+fn spread(states: &[State], most: usize) -> impl Iterator<Item = (usize, &State)> {
+    states.iter().enumerate().step_by(states.len().div_ceil(most).max(1))
 }
 
 /// A backup made by Cyrus, at its place.
@@ -43,7 +65,7 @@ fn try_tool(name: &str, world: &mut World, user: &str, words: &[&str]) {
     let check = |world: &World, _: &State, way, tally: &mut Tally| {
         aftermath::check(world, user, (&before, &after), way, tally);
     };
-    try_states(name, world, &states, check);
+    try_states(name, world, (&states, tried().of_a_tool), check);
 }
 
 /// What the backup had to say before and afterwards, and what a power cut may leave.
@@ -53,8 +75,8 @@ fn run_tool(world: &mut World, user: &str, words: &[&str]) -> (Seen, Seen, Vec<S
     lay_out(world, &nodes, &names);
     let disk = world.record(nodes, names, |world, trace| world.trace_tool(words, &[0, 75], trace));
     let after = aftermath::look(world, user);
-    let states = outcomes::of(&disk, effort().0);
-    (before, after, states)
+    let effort = Effort { random: if is_all() { 6 } else { 1 }, combines_fates: is_all() };
+    (before, after, outcomes::of(&disk, effort))
 }
 
 /// The power goes once more, while a tool sets right what is left of the first time.
@@ -65,19 +87,16 @@ fn try_again(
     tools: &[&[&str]],
     check: impl Fn(&World, &State, usize, &mut Tally),
 ) {
-    let step = effort().2;
-    for (number, state) in states.iter().enumerate().step_by(step) {
-        let tool = tools[number / step % tools.len()];
+    for ((number, state), tool) in spread(states, tried().again).zip(tools.iter().cycle()) {
         world.lay_out(&state.names, |node| state.nodes[&node].clone());
         world.aside(|world| {
             let (nodes, names) = world.look();
             let run = |world: &World, trace: &Path| world.trace_tool(tool, &[0, 75], trace);
             let disk = world.record(nodes, names, run);
-            let again = outcomes::of(&disk, Effort { random: 1, combines_fates: false });
+            let again = outcomes::of(&disk, ONCE);
             let name = format!("{name}, state {number} ({}), then {tool:?}", state.what);
-            try_states(&name, world, &again, |world, _, way, tally| {
-                check(world, state, way, tally)
-            });
+            let some = (&*again, tried().of_those);
+            try_states(&name, world, some, |world, _, way, tally| check(world, state, way, tally));
         });
     }
 }
@@ -89,18 +108,13 @@ fn lay_out(world: &mut World, nodes: &[Node], names: &Names) {
 fn try_states(
     name: &str,
     world: &mut World,
-    states: &[State],
+    (states, most): (&[State], usize),
     check: impl Fn(&World, &State, usize, &mut Tally),
 ) {
     let mut tally = Tally::default();
     let mut failures = Vec::new();
-    let step = effort().1;
-    let only = std::env::var("CYRBK_POWERCUT_STATE").ok().map(|n| n.parse::<usize>().unwrap());
     let mut tried = 0;
-    for (number, state) in states.iter().enumerate() {
-        if only.is_some_and(|only| only != number) || (only.is_none() && number % step != 0) {
-            continue;
-        }
+    for (number, state) in spread(states, most) {
         tried += 1;
         world.lay_out(&state.names, |node| state.nodes[&node].clone());
         let result = catch_unwind(AssertUnwindSafe(|| check(world, state, tried, &mut tally)));
@@ -231,7 +245,7 @@ fn run_server(world: &mut World) -> (Ledger, Vec<State>) {
     });
     let ledger = ledger.unwrap();
     ledger.fits(&disk);
-    let states = outcomes::of(&disk, Effort { random: 1, combines_fates: false });
+    let states = outcomes::of(&disk, ONCE);
     (ledger, states)
 }
 
@@ -248,7 +262,7 @@ fn a_server_at_work() {
     }
     let mut world = World::new("");
     let (ledger, states) = run_server(&mut world);
-    try_states("serve", &mut world, &states, |world, state, way, tally| {
+    try_states("serve", &mut world, (&states, tried().of_a_server), |world, state, way, tally| {
         check_session(world, &ledger, state, way, tally);
     });
 }
@@ -265,7 +279,6 @@ fn a_second_power_cut_while_a_session_is_set_right() {
         &["verify", "--prefix", "tom"],
         &["reindex", "--prefix", "tom"],
     ];
-    let states: Vec<State> = states.into_iter().step_by(7).collect();
     try_again("serve", &mut world, &states, &tools, |world, state, way, tally| {
         check_session(world, &ledger, state, way, tally);
     });
@@ -277,8 +290,8 @@ fn deletion() {
     let (nodes, names) = world.look();
     let words = ["delete", "--force", "carol"];
     let disk = world.record(nodes, names, |world, trace| world.trace_tool(&words, &[0], trace));
-    let states = outcomes::of(&disk, effort().0);
-    try_states("delete, and again", &mut world, &states, |world, _, _, _| {
+    let states = outcomes::of(&disk, ONCE);
+    try_states("delete, and again", &mut world, (&states, usize::MAX), |world, _, _, _| {
         let Some(path) = path_of(world, "carol") else { return };
         let catalog = Catalog::open(world.catalog());
         delete::run(&catalog, b"carol", &path, false, Wait::Yes).expect("delete");
@@ -286,7 +299,7 @@ fn deletion() {
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 0);
     });
     // A client that does not know of it goes on.
-    try_states("delete, and mail", &mut world, &states, |world, _, _, _| {
+    try_states("delete, and mail", &mut world, (&states, usize::MAX), |world, _, _, _| {
         let new = aftermath::append(world, "carol", 1);
         let path = path_of(world, "carol").unwrap();
         let (messages, _) = aftermath::read(world, &path).unwrap();

@@ -1,7 +1,9 @@
 //! `cyr_backup ... show`: everything about some chunks, mailboxes or messages.
 //!
-//! What is not in the backup is passed over without a word, as in Cyrus.
+//! What is not in the backup is passed over without a word, as in Cyrus, and so is a word that
+//! was there already.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::io::{self, Write};
 
@@ -13,10 +15,16 @@ use crate::cmd::time::LocalTime;
 
 pub(super) fn run(what: &Show, look: &Look<'_>, out: &mut dyn Write) -> Result<(), Failure> {
     match what {
-        Show::Chunks(ids) => ids.iter().try_for_each(|id| chunk(id, look, out)),
-        Show::Mailboxes(names) => names.iter().try_for_each(|name| mailbox(name, look, out)),
-        Show::Messages(guids) => guids.iter().try_for_each(|guid| message(guid, look, out)),
+        Show::Chunks(ids) => once(ids).try_for_each(|id| chunk(id, look, out)),
+        Show::Mailboxes(names) => once(names).try_for_each(|name| mailbox(name, look, out)),
+        Show::Messages(guids) => once(guids).try_for_each(|guid| message(guid, look, out)),
     }
+}
+
+/// The words, each at its first place only.
+fn once(words: &[OsString]) -> impl Iterator<Item = &OsString> {
+    let mut seen = HashSet::new();
+    words.iter().filter(move |word| seen.insert(*word))
 }
 
 /// Cyrus has no output to be equal to.

@@ -3,10 +3,12 @@
 //! The only users of the compressor. A data file is a row of members without
 //! anything in between; each holds one chunk of the log.
 
+mod one_go;
 mod reader;
 mod segment;
 mod writer;
 
+pub(super) use one_go::is_in_one_go;
 pub use reader::{MemberError, MemberReader};
 pub use segment::{Packer, Piece, Segment, WITHIN_LINE};
 pub(super) use writer::hex;

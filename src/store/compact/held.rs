@@ -1,6 +1,6 @@
 //! What the survey has read of chunks, for when they are copied: they need not be inflated again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::store::replay::{Line, Lines, Scanned};
 
@@ -25,6 +25,11 @@ impl Held {
             self.octets = octets;
             self.chunks.insert(id, scanned);
         }
+    }
+
+    /// Lets go of all other chunks.
+    pub(super) fn keep_only(&mut self, ids: &HashSet<i64>) {
+        self.chunks.retain(|id, _| ids.contains(id));
     }
 
     /// What is held of a chunk.

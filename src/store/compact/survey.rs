@@ -8,7 +8,7 @@ use std::path::Path;
 use super::Damage;
 use super::ahead::{self, Chunk};
 use super::held::Held;
-use crate::store::chunk::{CHUNK_HEADER, MemberError, MemberReader};
+use crate::store::chunk::{CHUNK_HEADER, MemberError, MemberReader, is_in_one_go};
 use crate::store::error::{Result, StoreError};
 use crate::store::helpers;
 use crate::store::index::{ChunkRow, Index, IndexError, Note, NoteKind, Position, Source};
@@ -29,7 +29,7 @@ pub(super) struct Survey {
     pub(super) damages: Vec<Damage>,
     /// What can be read of damaged chunks, by their rows.
     pub(super) salvages: HashMap<i64, Salvage>,
-    /// Mailboxes that may not be what their master last had, because of damage.
+    /// Mailboxes that are not what their master last had, and the log does not say so.
     pub(super) doubtful: Vec<Vec<u8>>,
     /// What was read of chunks that are as they should be.
     pub(super) held: Held,
@@ -74,9 +74,21 @@ impl Survey {
         let mut survey = reading.survey;
         if !survey.damages.is_empty() {
             survey.find_lost(index).map_err(fault())?;
-            survey.doubtful = survey.scratch.doubtful_mailboxes().map_err(fault())?;
         }
+        survey.doubtful = survey.newly_doubtful().map_err(fault())?;
         Ok(survey)
+    }
+
+    /// Mailboxes that are not what their master last had, which is not to be seen any more when
+    /// lines have gone. Of others the log says so, and that line stays.
+    fn newly_doubtful(&self) -> std::result::Result<Vec<Vec<u8>>, IndexError> {
+        let mut new = Vec::new();
+        for uniqueid in self.scratch.doubtful_mailboxes()? {
+            if !self.scratch.is_to_be_resent(&uniqueid)? {
+                new.push(uniqueid);
+            }
+        }
+        Ok(new)
     }
 
     /// Messages that the index knows and that are not there any more.
@@ -161,6 +173,11 @@ impl Reading<'_> {
     fn lines(&mut self, source: &mut Source, scanned: Scanned) -> std::result::Result<u64, Stop> {
         self.offset_plain = 0;
         let (file, offset) = (self.file, source.offset);
+        let totals = &scanned.totals;
+        let in_one_go = is_in_one_go(file, offset, totals.len_plain, totals.end);
+        if in_one_go.map_err(|error| Stop::Store(StoreError::io(self.path)(error)))? {
+            self.survey.scratch.expect_missing_lines();
+        }
         let mut failed = None;
         let mut take = |Line { line, bodies, end_plain }: &Line| {
             self.offset_plain = line.offset;
@@ -180,7 +197,6 @@ impl Reading<'_> {
         if let Some(error) = failed {
             return Err(error.into());
         }
-        let totals = &scanned.totals;
         let (end, length, sha1) = (totals.end, totals.len_plain, &totals.data_sha1);
         if let Lines::Held(_, Some(fault)) = scanned.lines {
             return Err(fault.into());

@@ -142,6 +142,21 @@ impl NewPair {
     }
 }
 
+/// Lets go of what the survey has read of chunks that will be written anew: their messages are not
+/// in there.
+pub(super) fn hold_what_is_copied(survey: &mut Survey, sizes: Sizes) -> Result<(), IndexError> {
+    let mut copied = HashSet::new();
+    for near in Neighbours::new(plan::kept(&survey.scratch)) {
+        let near = near?;
+        let id = near.chunk.source.id;
+        if near.goes_on(sizes) && survey.held.get(id).is_some() {
+            copied.insert(id);
+        }
+    }
+    survey.held.keep_only(&copied);
+    Ok(())
+}
+
 /// Writes `<data>.new` and `<data>.index.new`.
 pub(super) fn write(
     source: &Source<'_>,

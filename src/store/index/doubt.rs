@@ -61,13 +61,19 @@ impl Index {
     /// whatever they said, every mailbox is to be compared as a whole before it is shown, also
     /// one whose first line, for all that is known, is entered from now on.
     pub fn miss_lines(&self) -> Result<()> {
-        self.misses_lines.set(true);
+        self.expect_missing_lines();
         self.db.execute(
             "INSERT OR REPLACE INTO cyrbk_doubt (mailbox_id, state) SELECT id, ?1 FROM mailbox
              WHERE id NOT IN (SELECT mailbox_id FROM cyrbk_doubt WHERE state <> ?2)",
             params![Doubt::Suspected as i64, Doubt::Nothing as i64],
         )?;
         Ok(())
+    }
+
+    /// Lines may have been dropped, with live mail in them, as Cyrus's compaction does: a mailbox
+    /// whose first line that is left does not fit is to be compared as a whole before it is shown.
+    pub fn expect_missing_lines(&self) {
+        self.misses_lines.set(true);
     }
 
     /// Identities of the mailboxes that are not what their master last had.
@@ -145,7 +151,8 @@ impl Index {
             if is_suspect && doubt != Doubt::Resend {
                 doubt = Doubt::Suspected;
             }
-        } else if self.misses_lines.get() {
+        } else if self.misses_lines.get() || line.since.is_some() {
+            // What came first, or what this is a part of, may be among what is missing.
             doubt = Doubt::Suspected;
         } else if has_checksum(line) {
             doubt = Doubt::Unverifiable;

@@ -255,8 +255,9 @@ impl Index {
 
     /// Whether every page can be read and is what it should be. Reads all of them.
     pub(in crate::store) fn is_intact(&self) -> Result<bool> {
-        let found =
-            self.db.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))?;
+        // Of this alone: a temporary database, once it is open, stays where it is.
+        let script = "PRAGMA main.quick_check(1)";
+        let found: String = self.db.query_row(script, [], |row| row.get(0))?;
         Ok(found == "ok")
     }
 

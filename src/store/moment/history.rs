@@ -1,19 +1,12 @@
 //! How far back a log tells everything.
 //!
 //! A compaction drops lines that later ones have superseded. cyrbk's says so in the log, see
-//! [`Compacted`]. Cyrus's says nothing, but leaves a trace: it writes a member without the
-//! flush that ends each line of a session, so also without the one in front of its end.
-//!
-//! ```text
-//! a session's member ends    00 00 ff ff   03 00   crc32 length
-//! a compaction's             ..........................  crc32 length
-//! ```
+//! [`Compacted`]. Cyrus's says nothing, but leaves a trace: it writes members in one go.
 
 use std::os::unix::fs::MetadataExt;
 
 use super::super::backup::Backup;
-use super::super::chunk::CHUNK_HEADER;
-use super::super::disk::Disk;
+use super::super::chunk::is_in_one_go;
 use super::super::error::{Result, StoreError};
 use super::super::exact::Truth;
 use super::super::index::ChunkRow;
@@ -54,15 +47,6 @@ impl History {
     }
 }
 
-/// Octets of a member without content, as versions of zlib before 1.2.12 leave them.
-const EMPTY_MEMBER: [u8; 20] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-/// The flush behind a last line, and the empty block that ends a member.
-const SESSION_END: [u8; 6] = [0, 0, 0xff, 0xff, 3, 0];
-/// CRC-32 and length.
-const TRAILER: usize = 8;
-/// Members without content that are passed over.
-const EMPTY_MAX: usize = 64;
-
 /// How far back the log of `backup` tells everything. `chunks` are in the order of the file.
 pub fn of(backup: &Backup, truth: &Truth<'_>, chunks: &[ChunkRow]) -> Result<History> {
     let ours = truth.ask(|index| index.compacted())?;
@@ -89,38 +73,12 @@ fn of_cyrus(backup: &Backup, chunks: &[ChunkRow]) -> Result<Option<i64>> {
     for (i, chunk) in chunks.iter().enumerate().rev() {
         let next = chunks.get(i + 1);
         let end = next.map_or(len, |next| next.offset);
-        if is_compacted(backup.file(), chunk, end).map_err(io())? {
+        if is_in_one_go(backup.file(), chunk.offset, chunk.length, end).map_err(io())? {
             let written = backup.file().metadata().map_err(io())?.mtime();
             return Ok(Some(next.map_or(written, |next| next.ts_start)));
         }
     }
     Ok(None)
-}
-
-/// Whether the member of a chunk, in front of `end`, was written in one go. `false` also if
-/// that cannot be told.
-fn is_compacted(file: &dyn Disk, chunk: &ChunkRow, mut end: u64) -> std::io::Result<bool> {
-    if chunk.length <= CHUNK_HEADER.len() as u64 {
-        return Ok(false);
-    }
-    for _ in 0..EMPTY_MAX {
-        let mut tail = [0; EMPTY_MEMBER.len()];
-        let Some(at) = end.checked_sub(tail.len() as u64).filter(|at| *at >= chunk.offset) else {
-            return Ok(false);
-        };
-        if file.read_at(&mut tail, at)? < tail.len() {
-            return Ok(false);
-        }
-        if tail == EMPTY_MEMBER {
-            end = at;
-            continue;
-        }
-        let (body, trailer) = tail.split_at(tail.len() - TRAILER);
-        // Something else stands in front of `end`: nothing is known of the member.
-        let is_its_end = trailer[4..] == (chunk.length as u32).to_le_bytes();
-        return Ok(is_its_end && !body.ends_with(&SESSION_END));
-    }
-    Ok(false)
 }
 
 #[cfg(test)]

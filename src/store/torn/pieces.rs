@@ -2,6 +2,8 @@
 
 use std::io;
 
+use memchr::memmem;
+
 use crate::store::disk::Disk;
 
 /// The end of what a flush writes.
@@ -61,7 +63,8 @@ impl<'f> Pieces<'f> {
     /// Octets up to the end of the first mark, if one ends within `wanted` octets.
     fn behind_mark(&self, wanted: usize) -> Option<usize> {
         let octets = &self.buffer[self.used..];
-        behind_mark(&octets[..octets.len().min(wanted)])
+        let at = memmem::find(&octets[..octets.len().min(wanted)], &FLUSH_MARK)?;
+        Some(at + FLUSH_MARK.len())
     }
 
     /// Reads until there are `wanted` octets, or all.
@@ -82,21 +85,6 @@ impl<'f> Pieces<'f> {
             }
         }
     }
-}
-
-/// Where the first mark ends. Of compressed data one octet in four is looked at: where one is
-/// none of a mark's, no mark ends, nor at the next three.
-fn behind_mark(octets: &[u8]) -> Option<usize> {
-    let mut last = FLUSH_MARK.len() - 1;
-    while let Some(&octet) = octets.get(last) {
-        last += match octet {
-            0xff if octets[..=last].ends_with(&FLUSH_MARK) => return Some(last + 1),
-            0xff => 1,
-            0 => 2,
-            _ => FLUSH_MARK.len(),
-        };
-    }
-    None
 }
 
 /// Whether a piece holds a sector of zeros. No sector of zeros lies in two pieces: they are

@@ -198,7 +198,7 @@ impl<'a> Run<'a, '_> {
             self.end(chunk, [fault]);
             return Ok(None);
         }
-        // Only now: readers are at work meanwhile.
+        // Only now: readers are at work.
         if !std::mem::replace(&mut self.is_sorted, true) {
             index.sort_by_chunk().map_err(StoreError::index(self.path))?;
         }

@@ -286,6 +286,23 @@ fn behind_missing_lines_nothing_is_taken_for_whole() {
     assert!(index.doubtful_mailboxes().unwrap().is_empty());
 }
 
+/// Cyrus's compaction drops whole lines, and live mail with them: where the first line that is
+/// left is a part, its checksum is understood all the same.
+#[test]
+fn a_part_that_comes_first_is_not_taken_for_whole() {
+    let index = index(2);
+    mailbox(&index, 2, Some(1), &[ONE, TWO], &[TWO]);
+    assert_eq!(index.doubt(1).unwrap(), Doubt::Suspected);
+    assert!(!is_whole(&index), "UID 1 is not there");
+    mailbox(&index, 2, None, &[ONE, TWO], &[ONE, TWO]);
+    assert!(is_whole(&index));
+    // What was dropped was superseded.
+    let index = super::tests::index(2);
+    mailbox(&index, 2, Some(1), &[ONE, TWO], &[ONE, TWO]);
+    assert!(is_whole(&index));
+    assert_eq!(index.doubt(1).unwrap(), Doubt::Nothing);
+}
+
 /// It is sent whole each time: better than to show what may not be the master's. Clients
 /// since 3.0 send checksums.
 #[test]
