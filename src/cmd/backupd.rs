@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use nix::sys::stat::{Mode, umask};
 
+use super::exit::in_full;
 use super::identity::become_cyrus;
 use super::{Exit, hosts_access, inherited, log, service};
 use crate::config::Settings;
@@ -78,7 +79,7 @@ pub(super) fn run(args: &[OsString]) -> Exit {
     };
     log::start(&settings, log::Target::Syslog { ident: ident.clone() });
     if let Err(error) = service::check(&settings) {
-        tracing::error!("{error:#}");
+        tracing::error!("{}", in_full(&error));
         return Exit::Config;
     }
     hosts_access::warn_of_rules(&ident);
@@ -92,6 +93,7 @@ pub(super) fn run(args: &[OsString]) -> Exit {
         return Exit::Usage;
     }
     umask(Mode::from_bits_truncate(settings.umask));
+    service::warn_of_directories(&settings);
     let ended = if options.stdio {
         serve_stdio(&options, &settings, &ident)
     } else {
@@ -102,7 +104,7 @@ pub(super) fn run(args: &[OsString]) -> Exit {
         // Cyrus's services end with this on SIGTERM, and master knows it.
         Ok(Ended::Signal) => Exit::TempFail,
         Err(error) => {
-            tracing::error!("{error:#}");
+            tracing::error!("{}", in_full(&error));
             Exit::Failure
         }
     }

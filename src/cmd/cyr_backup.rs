@@ -17,6 +17,7 @@ mod show;
 mod summary;
 
 use std::ffi::OsString;
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 
 pub use export::{Export, Form};
@@ -100,7 +101,7 @@ fn show(options: &Options, settings: &Settings, streams: &mut Streams<'_>) -> Re
         Command::Dump(what @ Dump::Message(_)) if is_checked_alone(options) => {
             dump::run(what, &look, streams).or_else(|failure| {
                 // What is wrong with the backup says more than what is wrong with the message.
-                check(&backup, options, streams)?;
+                check(&backup, options, streams.out)?;
                 Err(failure)
             })
         }
@@ -119,8 +120,8 @@ fn is_checked_alone(options: &Options) -> bool {
 }
 
 /// Checks the data file against its last chunk, as Cyrus does at each open.
-fn check(backup: &Backup, options: &Options, streams: &mut Streams<'_>) -> Result<(), Failure> {
-    let mut report = VerifyReport::new(&mut *streams.out, options.verbosity);
+fn check(backup: &Backup, options: &Options, out: &mut dyn Write) -> Result<(), Failure> {
+    let mut report = VerifyReport::new(out, options.verbosity);
     let checked = verify::quick(backup, &mut |event| report.event(event));
     let verdict = report.finish()?;
     checked.map_err(|error| Failure::Text(store_error(&error)))?;
@@ -141,8 +142,17 @@ fn open(
     let is_ours = matches!(options.command, Command::Export(_) | Command::Search(_));
     let open = if is_ours || options.at.is_some() { Backup::open_shared } else { Backup::open };
     let backup = open(&target.path, Wait::Yes).map_err(text)?;
-    if !is_checked_alone(options) {
-        check(&backup, options, streams)?;
+    if is_ours {
+        // Each message is checked by itself: damage is no reason to keep back the others.
+        match check(&backup, options, &mut io::sink()) {
+            Err(Failure::Text(text)) => {
+                let text = format!("{text}; what can be read follows (cyrbk verify tells more)");
+                write_labelled(streams.err, options.backup.as_bytes(), &text)?;
+            }
+            checked => checked?,
+        }
+    } else if !is_checked_alone(options) {
+        check(&backup, options, streams.out)?;
     }
     moment::look_back(backup, options.at, options.backup.as_bytes(), streams.err)?
         .map_err(Failure::Text)

@@ -18,6 +18,7 @@ use look::{DumpArgs, ExportArgs, SearchArgs, ShowArgs};
 use passwd::PasswdArgs;
 use restore::RestoreArgs;
 
+use super::exit::in_full;
 use super::serve::{self, ServeArgs};
 use super::{Exit, Stop, Streams, ctl_backups, cyr_backup};
 use crate::config::ConfigError;
@@ -155,13 +156,14 @@ fn look_after(mut options: ctl_backups::Options, streams: &mut Streams<'_>) -> R
 
 fn conclude(result: anyhow::Result<()>, streams: &mut Streams<'_>) -> Result<Exit, Stop> {
     let Err(error) = result else { return Ok(Exit::Ok) };
-    // Of the configuration the text says it all, in Cyrus's words.
+    // Of the configuration file the text says it all, in Cyrus's words.
     if error.is::<ConfigError>() {
         writeln!(streams.err, "fatal error: {error}")?;
         return Ok(Exit::Config);
     }
-    writeln!(streams.err, "fatal error: {error:#}")?;
-    Ok(Exit::TempFail)
+    writeln!(streams.err, "fatal error: {}", in_full(&error))?;
+    let is_config = error.is::<serve::Misconfigured>();
+    Ok(if is_config { Exit::Config } else { Exit::TempFail })
 }
 
 #[cfg(test)]

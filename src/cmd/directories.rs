@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
+
 use crate::config::Settings;
 
 /// What to say if the configuration directory is not there: nothing can work then.
@@ -16,9 +19,36 @@ pub(super) fn without_partitions(settings: &Settings) -> Option<String> {
 }
 
 fn missing(settings: &Settings) -> Vec<&Path> {
-    let named = std::iter::once(&settings.configdirectory);
-    let named = named.chain(settings.backup_partitions.values()).map(PathBuf::as_path);
-    named.filter(|path| !path.is_dir()).collect()
+    named(settings).filter(|path| !path.is_dir()).collect()
+}
+
+fn named(settings: &Settings) -> impl Iterator<Item = &Path> {
+    let first = std::iter::once(&settings.configdirectory);
+    first.chain(settings.backup_partitions.values()).map(PathBuf::as_path)
+}
+
+fn group(settings: &Settings) -> &str {
+    settings.cyrus_group.as_deref().unwrap_or("mail")
+}
+
+/// What to say of each directory that is there, and that the user who runs this cannot
+/// write to.
+pub(super) fn not_writable(settings: &Settings) -> Vec<String> {
+    let there = named(settings).filter(|path| path.is_dir());
+    let refused = there.filter_map(|path| {
+        let error = access(path, Access::WRITE_OK | Access::EXEC_OK).err()?;
+        Some(refusal(settings, path, error))
+    });
+    refused.collect()
+}
+
+fn refusal(settings: &Settings, path: &Path, error: Errno) -> String {
+    let (path, user, group) = (path.display(), &settings.cyrus_user, group(settings));
+    let advice = match error {
+        Errno::ACCESS => format!("; to give it to {user}: chown {user}:{group} {path}"),
+        _ => String::new(),
+    };
+    format!("{path} cannot be written to: {}{advice}", std::io::Error::from(error))
 }
 
 /// That they are missing, and the command that makes them.
@@ -27,7 +57,7 @@ fn advice(settings: &Settings, missing: &[&Path]) -> String {
     let paths = paths.join(" ");
     let (are, them) =
         if missing.len() == 1 { ("is no directory", "it") } else { ("are no directories", "them") };
-    let group = settings.cyrus_group.as_deref().unwrap_or("mail");
+    let group = group(settings);
     format!(
         "{paths} {are}; to make {them}: install -d -o {} -g {group} -m 750 {paths}",
         settings.cyrus_user
@@ -62,5 +92,12 @@ mod tests {
         assert_eq!(said, format!("{top}/b is no directory; to make it: {install} {top}/b"));
         std::fs::create_dir(dir.path().join("b")).unwrap();
         assert_eq!(without_partitions(&settings), None);
+        assert_eq!(not_writable(&settings), [""; 0]);
+        let said = |error| refusal(&settings, Path::new("/b"), error);
+        let denied = said(Errno::ACCESS);
+        assert!(denied.ends_with("; to give it to cyrus: chown cyrus:mail /b"), "{denied}");
+        let read_only = said(Errno::ROFS);
+        assert!(read_only.starts_with("/b cannot be written to: Read-only"), "{read_only}");
+        assert!(!read_only.contains("chown"), "{read_only}");
     }
 }

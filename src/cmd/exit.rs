@@ -42,6 +42,17 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// An error with its causes, each once: some are in the text of what they caused.
+pub(super) fn in_full(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 /// Why a command stopped before its end.
 #[derive(Debug)]
 pub enum Stop {
@@ -73,6 +84,18 @@ pub(super) fn conclude(result: Result<Exit, Stop>, err: &mut dyn Write) -> Exit 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn causes_are_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot listen: {source}")]
+        struct Outer {
+            source: io::Error,
+        }
+        let error = anyhow::Error::new(Outer { source: io::Error::other("in use") });
+        assert_eq!(in_full(&error), "cannot listen: in use");
+        assert_eq!(in_full(&error.context("no server")), "no server: cannot listen: in use");
+    }
 
     #[test]
     fn a_closed_pipe_is_no_failure_and_a_full_disk_is() {

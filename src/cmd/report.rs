@@ -33,6 +33,24 @@ pub(super) fn store_error(error: &StoreError) -> String {
     }
 }
 
+/// The same; among cyrbk's own words with what those of Cyrus leave out.
+pub(super) fn store_error_in_full(error: &StoreError, own_words: bool) -> String {
+    let text = store_error(error);
+    match error {
+        _ if !own_words => text,
+        StoreError::Locked(_) => format!("{text}: it is in use; --wait waits"),
+        StoreError::Index { source, .. } if source.is_full() => text,
+        StoreError::Io { .. }
+        | StoreError::Index { .. }
+        | StoreError::NoIndex(_)
+        | StoreError::DataMissing(_) => {
+            let why = error.to_string();
+            if text.ends_with(&why) { text } else { format!("{text}: {why}") }
+        }
+        _ => text,
+    }
+}
+
 /// What to do where SQLite has no room for its temporary files.
 fn no_room() -> String {
     let directory = temporary_directory();

@@ -22,14 +22,14 @@ pub use options::{Options, Words};
 
 use super::ctl_backups::progress::{Progress, Tally};
 use super::ctl_backups::{Outcome, bulk};
-use super::report::{store_error, write_labelled};
+use super::report::{store_error, store_error_in_full, write_labelled};
 use super::select::{Selected, Target, select};
 use super::startup::{self, DEFAULT_CONFIG};
 use super::{Exit, Mode, Stop, Streams, mailbox_name, moment, site};
 use crate::config::Settings;
 use crate::lock::Wait;
 use crate::restore::{self, Job, Object, Plan, Report, Request, View, What};
-use crate::store::Backup;
+use crate::store::{Backup, StoreError};
 use crate::sync::client::{Client, Options as ClientOptions};
 use crate::wire::mboxname::{NameRules, SHARED};
 
@@ -250,10 +250,17 @@ impl Errand<'_> {
         label: &[u8],
         streams: &mut Streams<'_>,
     ) -> Result<Outcome, Stop> {
-        let wait = if self.options.wait { Wait::Yes } else { Wait::No };
-        let backup = match Backup::open_shared(&target.path, wait) {
+        let mut opened = Backup::open_shared(&target.path, Wait::No);
+        if self.options.wait && matches!(opened, Err(StoreError::Locked(_))) {
+            write_labelled(streams.err, label, "in use: waiting for its lock")?;
+            opened = Backup::open_shared(&target.path, Wait::Yes);
+        }
+        let backup = match opened {
             Ok(backup) => backup,
-            Err(error) => return self.failed(target, label, &store_error(&error), streams),
+            Err(error) => {
+                let why = store_error_in_full(&error, self.options.own_words);
+                return self.failed(target, label, &why, streams);
+            }
         };
         let backup = match moment::look_back(backup, self.options.at, label, streams.err)? {
             Ok(backup) => backup,

@@ -8,7 +8,7 @@ use nix::sys::stat::{Mode, umask};
 use super::identity::become_cyrus;
 use super::{directories, hosts_access, inherited, log, service};
 use crate::config::Settings;
-use crate::sync::server::{Listener, Manager, Retirement, Server, bind};
+use crate::sync::server::{Listener, Manager, Retirement, Server, StartError, bind};
 
 /// Where to listen if nothing says otherwise: the port that csync has by custom, on
 /// this machine only.
@@ -21,6 +21,11 @@ const TLS_SOCKET: &str = "tls";
 /// What a machine without Cyrus mostly lacks.
 const NO_USER: &str = "cannot become the user and group that cyrus_user and cyrus_group name; to \
     make the usual ones: useradd --system --gid mail --home-dir /nonexistent cyrus";
+
+/// The configuration makes no sense; the text names the option or the file.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Misconfigured(String);
 
 /// The command line of `cyrbk serve`.
 #[derive(Debug, clap::Args)]
@@ -55,18 +60,19 @@ pub fn run(args: &ServeArgs) -> Result<()> {
     if let Some(missing) = directories::without_configdirectory(&settings) {
         bail!(missing);
     }
-    if let Some(missing) = directories::without_partitions(&settings) {
-        tracing::warn!("{missing}");
-    }
     let listeners = listeners(args, &settings)?;
     // As root up to here, for ports below 1024 and a limit above the usual.
     hosts_access::warn_of_rules(service::SERVICE);
     service::raise_descriptor_limit();
     become_cyrus(&settings).context(NO_USER)?;
     umask(Mode::from_bits_truncate(settings.umask));
+    service::warn_of_directories(&settings);
+    if settings.admins.is_empty() && listeners.iter().any(|l| l.address().is_some()) {
+        tracing::warn!("admins: nobody is named, so no client on the network may replicate");
+    }
     let server = server(&settings, listeners)?;
-    for address in server.addresses() {
-        eprintln!("listening on {address}");
+    for place in server.places() {
+        eprintln!("listening on {place}");
     }
     server.run().context("the event loop failed")?;
     Ok(())
@@ -75,8 +81,12 @@ pub fn run(args: &ServeArgs) -> Result<()> {
 /// A server for a site, on sockets that are listening.
 pub fn server(settings: &Settings, listeners: Vec<Listener>) -> Result<Server> {
     let server_settings = service::server_settings(settings);
-    Server::new(server_settings, listeners, Manager::Systemd, Retirement::default())
-        .context("cannot start the event loop")
+    Server::new(server_settings, listeners, Manager::Systemd, Retirement::default()).map_err(
+        |error| match error {
+            StartError::Tls(error) => Misconfigured(format!("TLS: {error}")).into(),
+            error => error.into(),
+        },
+    )
 }
 
 fn listeners(args: &ServeArgs, settings: &Settings) -> Result<Vec<Listener>> {
@@ -99,7 +109,8 @@ fn listeners(args: &ServeArgs, settings: &Settings) -> Result<Vec<Listener>> {
         listeners = bind(DEFAULT_LISTEN)?;
     }
     if listeners.iter().any(Listener::is_tls_first) && settings.tls.server_cert.is_none() {
-        bail!("TLS needs tls_server_cert and tls_server_key in {}", args.config.display());
+        let config = args.config.display();
+        bail!(Misconfigured(format!("TLS needs tls_server_cert and tls_server_key in {config}")));
     }
     Ok(listeners)
 }

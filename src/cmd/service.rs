@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use super::{private_tmp, site};
+use super::{directories, private_tmp, site};
 use crate::config::{DbBackend, Settings};
 use crate::sync::SessionSettings;
 use crate::sync::auth::Authenticator;
@@ -25,6 +25,14 @@ pub(super) fn check(settings: &Settings) -> Result<()> {
     settings.require_partition()?;
     private_tmp::warn_of_staging(&settings.backup_staging_path);
     Ok(())
+}
+
+/// What the Cyrus user, as whom this runs, lacks to take in a backup; each is a warning.
+pub(super) fn warn_of_directories(settings: &Settings) {
+    let missing = directories::without_partitions(settings);
+    for what in missing.into_iter().chain(directories::not_writable(settings)) {
+        tracing::warn!("{what}");
+    }
 }
 
 /// The name in cyrus.conf, unless it says another one.

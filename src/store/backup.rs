@@ -46,13 +46,14 @@ impl Backup {
     /// A reader sees what was acknowledged: lines of cyrbk that a crash has left
     /// beyond the index are taken in first, as when the server opens the backup. If that
     /// cannot be done, a warning is logged and the index is read as it is. A backup that only
-    /// Cyrus has written is never touched.
+    /// Cyrus has written is never touched. On a read-only file system the lock is a shared one.
     ///
     /// Errors: [`StoreError::Missing`], [`StoreError::Locked`] (only with
     /// [`Wait::No`]), [`StoreError::NoIndex`] if there are data but no index or an
     /// empty one, [`StoreError::Index`].
     pub fn open(path: &Path, wait: Wait) -> Result<Backup> {
-        let file = data_file::open(path, false, wait).map_err(StoreError::lock(path))?;
+        let (file, is_exclusive) =
+            data_file::open_to_read(path, wait).map_err(StoreError::lock(path))?;
         let len = file.metadata().map_err(StoreError::io(path))?.len();
         if let Err(error) = complete_interrupted(path, &file) {
             tracing::warn!("{error}: cannot complete an interrupted compaction");
@@ -80,7 +81,7 @@ impl Backup {
             drop(index);
             index = Index::open(&index_file, mode).map_err(StoreError::index(path))?;
         }
-        Ok(Backup { path: path.to_owned(), file, index, is_exclusive: true, end: None })
+        Ok(Backup { path: path.to_owned(), file, index, is_exclusive, end: None })
     }
 
     /// Opens the backup at `path` for reading, under a shared lock: others may read it

@@ -37,6 +37,17 @@ pub(super) fn open(path: &Path, create: bool, wait: Wait) -> Result<File, LockEr
     lock::open_locked(path, &options, Kind::Exclusive, wait)
 }
 
+/// [`open`] for a reader. On a read-only file system, where nobody can write, the lock is
+/// a shared one. Whether it is exclusive is told.
+pub(super) fn open_to_read(path: &Path, wait: Wait) -> Result<(File, bool), LockError> {
+    match open(path, false, wait) {
+        Err(LockError::Io(e)) if e.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+            Ok((open_shared(path, wait)?, false))
+        }
+        opened => Ok((opened?, true)),
+    }
+}
+
 /// Opens a data file that nobody writes while it is open, under a shared lock.
 pub(super) fn open_shared(path: &Path, wait: Wait) -> Result<File, LockError> {
     lock::open_locked(path, OpenOptions::new().read(true), Kind::Shared, wait)

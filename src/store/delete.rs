@@ -52,21 +52,30 @@ pub fn run(
     let mut removed = Vec::new();
     if !keep_files {
         removed = beside(path).map_err(|source| DeleteError::Io { path: path.into(), source })?;
-        // The data file last: without it nobody would find the others.
+        // The data file last, after a power cut too: without it nobody would find the others, and
+        // an index without data is refused.
         removed.sort_by_key(|file| (file == path, file.clone()));
-        for file in &removed {
-            fs::remove_file(file)
-                .map_err(|source| DeleteError::Io { path: file.clone(), source })?;
-        }
-        if !removed.is_empty() {
-            sync_directory_of(path)
-                .map_err(|source| DeleteError::Io { path: path.into(), source })?;
+        let (others, data) = removed.split_at(removed.partition_point(|file| file != path));
+        for files in [others, data] {
+            remove_all(files)?;
         }
     }
     let change = Change { userid: userid.to_vec(), from: Some(path.into()), to: None };
     let refused = catalog.change_all(&[change])?;
     drop(lock);
     if refused.is_empty() { Ok(removed) } else { Err(DeleteError::Overtaken) }
+}
+
+/// Removes files of one directory; none is back after a power cut.
+fn remove_all(files: &[PathBuf]) -> Result<(), DeleteError> {
+    let io = |file: &PathBuf| {
+        let path = file.clone();
+        |source| DeleteError::Io { path, source }
+    };
+    for file in files {
+        fs::remove_file(file).map_err(io(file))?;
+    }
+    files.last().map_or(Ok(()), |file| sync_directory_of(file).map_err(io(file)))
 }
 
 /// The data file and everything whose name is its own with one of the known endings.

@@ -34,7 +34,7 @@ impl Glance {
     /// Looks at the backup at `path`, under its exclusive lock. Errors: those of
     /// [`Backup::open`].
     pub fn open(path: &Path, wait: Wait) -> Result<Glance> {
-        let file = data_file::open(path, false, wait).map_err(StoreError::lock(path))?;
+        let (file, _) = data_file::open_to_read(path, wait).map_err(StoreError::lock(path))?;
         if let Some(seen) = in_order(path, file).map_err(StoreError::io(path))? {
             return Ok(Glance(Seen::InOrder(seen)));
         }

@@ -14,8 +14,8 @@ use crate::wire::Guid;
 use crate::wire::dlist::{FileHeader, SyntaxError, Value, number, parse_item};
 use crate::wire::frame::{Event, Framer, Limits, Poison};
 
-/// Octets inflated at a time.
-const BUFFER: usize = 64 * 1024;
+/// Octets inflated at a time: what comes in larger pieces is inflated a little faster.
+const BUFFER: usize = 128 * 1024;
 /// So many times as much is made room for as is read at a time: to have the large buffer for each
 /// of many small chunks costs more than to inflate these.
 const PACKED: usize = 8;
@@ -121,13 +121,13 @@ impl LogLine {
     }
 
     /// Whether a line, body octets left out, is one that a writer may have written.
-    pub(super) fn is_sound(line: Vec<u8>) -> bool {
+    pub(super) fn is_sound(line: &[u8]) -> bool {
         line.first() == Some(&b'#')
             || matches!(LogLine::parse(0, line), Ok(Some(line)) if line.item().is_ok())
     }
 
     /// `None` if it is a comment, or of another verb.
-    pub(super) fn parse(offset: u64, line: Vec<u8>) -> Result<Option<LogLine>, LogError> {
+    pub(super) fn parse(offset: u64, line: &[u8]) -> Result<Option<LogLine>, LogError> {
         let syntax = |what, at| LogError::Syntax { offset, source: SyntaxError { what, at } };
         if line.first() == Some(&b'#') {
             return Ok(None);
@@ -222,6 +222,15 @@ impl<'f> LogReader<'f> {
         LogReader { plain_sha1: Some(Sha1::new()), ..self }
     }
 
+    /// Goes to the chunk whose member begins at `offset_file`, wherever this reader is: with the
+    /// same buffers. After an error nothing but this is to be called.
+    pub(super) fn reopen(&mut self, offset_file: u64) -> Result<(), LogError> {
+        self.framer = Framer::new(Limits::LOG);
+        (self.used, self.filled, self.ended) = (0, 0, false);
+        self.plain_sha1.iter_mut().for_each(Digest::reset);
+        Ok(self.member.reopen(offset_file)?)
+    }
+
     /// Inflates the rest of the member without looking at its lines; to be called
     /// after an unreadable line, or instead of reading any.
     pub fn skip_rest(&mut self) -> Result<(), MemberError> {
@@ -258,14 +267,10 @@ impl<'f> LogReader<'f> {
             if offset >= self.until {
                 return Ok(None);
             }
-            let line = match self.raw_line(offset, sink) {
-                Ok(Some(line)) => LogLine::parse(offset, line),
+            match self.any_line(offset, sink) {
                 Ok(None) => return Ok(None),
-                Err(error) => Err(error),
-            };
-            match line {
-                Ok(Some(line)) => return Ok(Some(line)),
-                Ok(None) => {}
+                Ok(Some(Some(line))) => return Ok(Some(line)),
+                Ok(Some(None)) => {}
                 Err(error) if self.is_at_an_end(&error) || !self.goes_on_behind(offset) => {
                     return Err(error);
                 }
@@ -293,11 +298,12 @@ impl<'f> LogReader<'f> {
         false
     }
 
-    fn raw_line(
+    /// The next line, which counts or, inside, does not; `None` at the end.
+    fn any_line(
         &mut self,
         offset: u64,
         sink: &mut dyn BodySink,
-    ) -> Result<Option<Vec<u8>>, LogError> {
+    ) -> Result<Option<Option<LogLine>>, LogError> {
         loop {
             if self.used == self.filled && !self.refill()? {
                 let clean = self.framer.at_line_start();
@@ -313,8 +319,8 @@ impl<'f> LogReader<'f> {
                 Event::BodyEnd => sink.end(),
                 Event::Line => {
                     self.used = self.filled - left;
-                    let line = self.framer.take_line();
-                    return line.map(Some).map_err(|source| LogError::TooLong { offset, source });
+                    let line = self.framer.read_line(|line| LogLine::parse(offset, line));
+                    return line.map_err(|source| LogError::TooLong { offset, source })?.map(Some);
                 }
                 Event::Lost => {
                     let source = SyntaxError { what: "bad length", at: 0 };

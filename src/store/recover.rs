@@ -196,6 +196,13 @@ fn take_in(disk: &dyn Disk, path: &Path, index: &Index, taking: &mut Taking<'_>)
     let len = disk.len_file().map_err(StoreError::io(path))?;
     let known = index.at_once(|index| Ok((index.state()?, index.last_chunk()?)));
     let (state, last) = known.flatten().map_err(StoreError::index(path))?;
+    // Nothing was ever committed to it: a power cut may have left any part of an empty index.
+    if state.is_none() && last.is_none() {
+        let is_intact = index.is_intact().map_err(StoreError::index(path))?;
+        if !is_intact {
+            return Ok(Fit::Misfit("it was not finished when it was made".into()));
+        }
+    }
     let last_ts = last.as_ref().map_or(0, |chunk| chunk.ts_end.max(chunk.ts_start));
     let (hash, known) = (FileHash::default(), taking.known);
     let replay = Replay { disk, path, index, hash, last_ts, known };

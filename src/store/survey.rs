@@ -2,9 +2,11 @@
 //!
 //! The owner of a file is who its lines name: the owner of the mailbox of MAILBOX,
 //! UNMAILBOX and EXPUNGE, of the old name of RENAME, the USERID of SEEN, SUB and
-//! SIEVE. Anchors (see [`crate::wire::own`]) may be without a userid in anybody's backup: they
-//! mean the shared one only where nothing else names anybody. The file's name says nothing. Nothing is locked or changed: data files only grow,
-//! and are replaced as a whole.
+//! SIEVE. Anchors (see [`crate::wire::own`]) may be without a userid in anybody's backup:
+//! they mean the shared one only where nothing else names anybody. The file's name says
+//! nothing.
+//!
+//! Nothing is locked or changed: data files only grow, and are replaced as a whole.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;

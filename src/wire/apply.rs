@@ -87,7 +87,7 @@ impl<'a> Apply<'a> {
     /// Reads the payload of `APPLY name value`. `LOCAL_` forms mean the same as
     /// the plain ones.
     pub fn read(name: &[u8], value: &Value<'a>) -> Result<Apply<'a>, Reject> {
-        match name.strip_prefix(b"LOCAL_").unwrap_or(name) {
+        match plain(name) {
             b"MESSAGE" => messages(value),
             b"MAILBOX" => {
                 Mailbox::read(&fields(value)?).map(|mailbox| Apply::Mailbox(Box::new(mailbox)))
@@ -108,6 +108,16 @@ impl<'a> Apply<'a> {
             _ => Err(Reject::Protocol),
         }
     }
+}
+
+/// Whether [`Apply::read`] would give messages.
+pub fn is_message(name: &[u8], value: &Value<'_>) -> bool {
+    plain(name) == b"MESSAGE" && files(value).next().is_some()
+}
+
+/// A command's name without `LOCAL_`.
+fn plain(name: &[u8]) -> &[u8] {
+    name.strip_prefix(b"LOCAL_").unwrap_or(name)
 }
 
 impl Rename {
@@ -136,13 +146,16 @@ impl<'a> Expunge<'a> {
     }
 }
 
-fn messages<'a>(value: &Value<'a>) -> Result<Apply<'a>, Reject> {
-    // A sender that cannot read one of its messages puts NIL in its place.
-    let files = value.as_list().items().filter_map(|item| match item {
+/// A sender that cannot read one of its messages puts NIL in its place.
+fn files<'a>(value: &Value<'a>) -> impl Iterator<Item = FileHeader> + use<'a> {
+    value.as_list().items().filter_map(|item| match item {
         Value::File(file) => Some(file),
         _ => None,
-    });
-    let files: Vec<FileHeader> = files.collect();
+    })
+}
+
+fn messages<'a>(value: &Value<'a>) -> Result<Apply<'a>, Reject> {
+    let files: Vec<FileHeader> = files(value).collect();
     if files.is_empty() { Err(Reject::Protocol) } else { Ok(Apply::Message(files)) }
 }
 

@@ -27,7 +27,7 @@ mod scan;
 mod tokens;
 
 pub use print::{Literals, Printer};
-pub use read::{Fields, Items, KvItems, KvList, List, Pairs, Value, parse_item, parse_value};
+pub use read::{Fields, Items, KvList, List, Named, Pairs, Value, parse_item, parse_value};
 
 /// Deepest nesting that is read; the protocol itself needs four levels.
 pub const DEPTH_MAX: usize = 32;
@@ -79,9 +79,9 @@ pub fn number(text: &[u8]) -> Option<u64> {
     if text.is_empty() {
         return None;
     }
-    text.iter().try_fold(0u64, |number, c| {
-        let digit = c.is_ascii_digit().then(|| u64::from(c - b'0'))?;
-        number.checked_mul(10)?.checked_add(digit)
+    text.iter().try_fold(0u64, |number, c| match c {
+        b'0'..=b'9' => number.checked_mul(10)?.checked_add(u64::from(c - b'0')),
+        _ => None,
     })
 }
 

@@ -80,6 +80,8 @@ const LENGTH_MAX: u64 = u32::MAX as u64;
 const FILE_HEADER_MAX: usize = 4096;
 /// `{`, twenty digits, `+`, `}`, CR.
 const LITERAL_HEADER_MAX: usize = 24;
+/// Room for lines that is kept for later ones, in octets.
+const ROOM_MAX: usize = 64 * 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -150,9 +152,22 @@ impl Framer {
     /// out. The framer is then at the start of the next line.
     pub fn take_line(&mut self) -> Result<Vec<u8>, Poison> {
         let line = std::mem::take(&mut self.line);
+        self.begin_line().map(|()| line)
+    }
+
+    /// The same for who only looks at it: its room is used for the next one.
+    pub fn read_line<T>(&mut self, read: impl FnOnce(&[u8]) -> T) -> Result<T, Poison> {
+        let result = read(&self.line);
+        self.line.clear();
+        self.line.shrink_to(ROOM_MAX);
+        self.begin_line().map(|()| result)
+    }
+
+    /// Ends a line; why it is refused, if it is.
+    fn begin_line(&mut self) -> Result<(), Poison> {
         self.state = State::Start;
         self.bodies = 0;
-        self.poison.take().map_or(Ok(line), Err)
+        self.poison.take().map_or(Ok(()), Err)
     }
 
     /// Consumes from `input` up to the next event.
@@ -173,8 +188,8 @@ impl Framer {
                     }
                     continue;
                 }
-                State::Word => self.plain_run(input, ends_word),
-                State::Quoted => self.plain_run(input, ends_quoted),
+                State::Start | State::Word => self.words(input),
+                State::Quoted => self.quoted_run(input),
                 _ => {}
             }
             let Some((&c, rest)) = input.split_first() else {
@@ -189,9 +204,29 @@ impl Framer {
         }
     }
 
-    /// Takes as many octets as cannot change the state.
-    fn plain_run(&mut self, input: &mut &[u8], ends: fn(u8) -> bool) {
-        let len = input.iter().position(|&c| ends(c)).unwrap_or(input.len());
+    /// Takes words and what separates them.
+    fn words(&mut self, input: &mut &[u8]) {
+        let mut may_begin = self.state == State::Start;
+        let ends = |&c: &u8| {
+            match CLASSES[usize::from(c)] {
+                Class::Letter => may_begin = false,
+                Class::Separator => may_begin = true,
+                Class::Return => {}
+                Class::Opening => return may_begin,
+                Class::End => return true,
+            }
+            false
+        };
+        let len = input.iter().position(ends).unwrap_or(input.len());
+        let run = take(input, len as u64);
+        self.keep(run);
+        self.state = if may_begin { State::Start } else { State::Word };
+    }
+
+    /// Takes what cannot end a quoted string.
+    fn quoted_run(&mut self, input: &mut &[u8]) {
+        let ends = |c: &u8| matches!(c, b'"' | b'\\' | b'\n');
+        let len = input.iter().position(ends).unwrap_or(input.len());
         let run = take(input, len as u64);
         self.keep(run);
     }
@@ -236,7 +271,6 @@ impl Framer {
                 State::LiteralHeader
             }
             State::Start if c == b'%' => State::Percent,
-            State::Start if c == b'\r' => State::Start,
             _ => match c {
                 b' ' | b'\t' | b'(' | b')' => State::Start,
                 b'"' => State::Quoted,
@@ -356,13 +390,35 @@ fn take<'a>(input: &mut &'a [u8], at_most: u64) -> &'a [u8] {
     piece
 }
 
-fn ends_word(c: u8) -> bool {
-    matches!(c, b' ' | b'\t' | b'\n' | b'(' | b')' | b'"')
+/// What an octet is outside strings and headers.
+#[derive(Clone, Copy)]
+enum Class {
+    Letter,
+    /// A value may begin behind it.
+    Separator,
+    /// Changes nothing.
+    Return,
+    /// Where a value may begin it is not a letter.
+    Opening,
+    /// Of a run of words.
+    End,
 }
 
-fn ends_quoted(c: u8) -> bool {
-    matches!(c, b'"' | b'\\' | b'\n')
-}
+const CLASSES: [Class; 256] = {
+    let mut classes = [Class::Letter; 256];
+    let special = b" \t()\r{%\"\n";
+    let mut i = 0;
+    while i < special.len() {
+        classes[special[i] as usize] = match special[i] {
+            b'\r' => Class::Return,
+            b'{' | b'%' => Class::Opening,
+            b'"' | b'\n' => Class::End,
+            _ => Class::Separator,
+        };
+        i += 1;
+    }
+    classes
+};
 
 #[cfg(test)]
 mod tests;

@@ -5,8 +5,10 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Stdio;
 
+use cyrbk::lock::{Kind, Wait, open_locked};
 use rusqlite::Connection;
 
+use crate::damage::flip;
 use crate::site::{Ran, Site, wait};
 
 fn cyrbk(site: &Site, line: &str) -> Ran {
@@ -53,6 +55,74 @@ fn mailboxes_go_by_either_name() {
     assert_eq!((dave.code, &dave.out), (0, &same.out));
     let bob = cyrbk(&site, "show bob messages in user/bob@example.com");
     assert_eq!((bob.code, bob.out), (0, cyrbk(&site, "show bob messages in user/bob").out));
+}
+
+/// Each message is checked by itself, and standard output has nothing but mail.
+#[test]
+fn damage_keeps_back_nothing_but_what_is_damaged() {
+    let site = Site::of_fixture("main");
+    let whole = cyrbk(&site, "export carol --expunged --deleted").out.len();
+    flip(&site.path().join("one/c/carol_cesxQB"), 5_000);
+    let ran = cyrbk(&site, "export carol --expunged --deleted");
+    assert_eq!(ran.code, 75);
+    assert!(ran.err_text().starts_with("carol: file checksum mismatch"), "{}", ran.err_text());
+    assert!(ran.out.starts_with(b"From "), "{}", ran.out_text());
+    assert!(ran.out.len() > whole / 4 && ran.out.len() < whole, "{} of {whole}", ran.out.len());
+    let found = cyrbk(&site, "search carol --guids");
+    assert!(found.out_text().lines().count() > 1, "{}", found.err_text());
+}
+
+#[test]
+fn errors_say_what_cyrus_leaves_out() {
+    let site = Site::of_fixture("main");
+    let data = site.path().join("two/b/bob_5xHD5K");
+    let read_write = fs::OpenOptions::new().read(true).write(true).clone();
+    let held = open_locked(&data, &read_write, Kind::Exclusive, Wait::No).unwrap();
+    let told = |line: &str| cyrbk(&site, line).err_text();
+    assert_eq!(told("list bob"), "bob: Mailbox is locked: it is in use; --wait waits\n");
+    let restore = "restore mail.example.com bob --all -n";
+    let locked = "bob: Mailbox is locked: it is in use; --wait waits\n";
+    assert_eq!(told(restore), locked);
+    let waiting = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| told(&format!("{restore} --wait")));
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        drop(held);
+        waiting.join().unwrap()
+    });
+    assert_eq!(waiting, "bob: in use: waiting for its lock\n");
+    fs::remove_file(format!("{}.index", data.display())).unwrap();
+    let said = told("list bob");
+    assert!(said.starts_with("bob: Mailbox has an invalid format: /"), "{said}");
+    assert!(said.contains("`ctl_backups reindex`"), "{said}");
+    fs::remove_file(&data).unwrap();
+    fs::create_dir(&data).unwrap();
+    let said = cyrbk(&site, "verify bob").out_text();
+    assert!(said.contains(": Is a directory"), "{said}");
+}
+
+/// A disk that has become read-only is when backups are wanted most.
+#[test]
+fn backups_on_a_read_only_file_system_can_be_read() {
+    let site = Site::of_fixture("main");
+    let two = site.path().join("two");
+    let words = "mount --bind \"$0\" \"$0\" && mount -o remount,bind,ro \"$0\" || exit 99; \
+        cyrbk=$1; shift; for command; do \"$cyrbk\" $command || exit; done";
+    let mut command = site.command(Path::new("/usr/bin/unshare"));
+    command.args(["--mount", "--propagation", "private", "sh", "-c", words]);
+    command.arg(&two).arg(env!("CARGO_BIN_EXE_cyrbk"));
+    for line in ["list", "verify", "export", "show"] {
+        let rest = if line == "show" { " mailboxes" } else { "" };
+        command.arg(format!("{line} -C {} bob{rest}", site.conf().display()));
+    }
+    let ran = wait(command);
+    let may_not = ran.err_text().contains("unshare") || ran.code == 99;
+    if may_not {
+        eprintln!("skipped: mounting takes root: {}", ran.err_text());
+        return;
+    }
+    assert_eq!(ran.code, 0, "{}{}", ran.out_text(), ran.err_text());
+    assert!(ran.out_text().contains("verify bob: ok\n"), "{}", ran.out_text());
+    assert!(ran.out_text().contains("\nFrom "), "{}", ran.out_text());
 }
 
 #[test]

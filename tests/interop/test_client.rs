@@ -39,7 +39,7 @@ pub(crate) fn mailbox_line(name: &str, id: &str, guid: &Guid, size: usize) -> Ve
          1600000000 SIZE {size} GUID {guid})"
     );
     let list = format!("({record})");
-    let mut records = parse_value(list.as_bytes()).unwrap().as_list().kv_items().map(Record::read);
+    let mut records = Record::all_of(parse_value(list.as_bytes()).unwrap().as_list());
     let crc = records.next().unwrap().unwrap().crc();
     format!(
         "MAILBOX %(UNIQUEID {id} MBOXNAME {name} SYNC_CRC {crc} SYNC_CRC_ANNOT 0 LAST_UID 1 \

@@ -56,10 +56,16 @@ impl Client {
         }
     }
 
-    /// One line; empty at the end of the connection.
+    /// One line with its literals; empty at the end of the connection.
     fn line(&mut self) -> String {
         let mut line = Vec::new();
         self.socket.read_until(b'\n', &mut line).unwrap();
+        while let Some(len) = literal_len(&line) {
+            let start = line.len();
+            line.resize(start + len, 0);
+            self.socket.read_exact(&mut line[start..]).unwrap();
+            self.socket.read_until(b'\n', &mut line).unwrap();
+        }
         String::from_utf8_lossy(&line).into_owned()
     }
 
@@ -72,6 +78,13 @@ impl Client {
     pub(crate) fn assert_in_step(&mut self) {
         assert_eq!(self.ask("NOOP\r\n"), "OK Noop completed\r\n");
     }
+}
+
+/// Octets that follow a line which ends in `{n}`.
+fn literal_len(line: &[u8]) -> Option<usize> {
+    let head = line.strip_suffix(b"}\r\n")?;
+    let digits = &head[head.iter().rposition(|&octet| octet == b'{')? + 1..];
+    std::str::from_utf8(digits).ok()?.trim_end_matches('+').parse().ok()
 }
 
 pub(crate) fn guid(message: &[u8]) -> String {

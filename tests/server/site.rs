@@ -28,6 +28,7 @@ pub(crate) struct Site {
 
 /// What tests change.
 pub(crate) struct Options {
+    pub(crate) root: tempfile::TempDir,
     pub(crate) limits: ServerLimits,
     pub(crate) lines: Limits,
     pub(crate) spool_memory: usize,
@@ -37,6 +38,7 @@ pub(crate) struct Options {
 impl Default for Options {
     fn default() -> Options {
         Options {
+            root: tempfile::tempdir().unwrap(),
             limits: ServerLimits {
                 login_pause: Duration::from_millis(50),
                 ..ServerLimits::default()
@@ -50,7 +52,7 @@ impl Default for Options {
 
 impl Site {
     pub(crate) fn start(options: Options) -> Site {
-        let root = tempfile::tempdir().unwrap();
+        let root = options.root;
         let passwords = root.path().join("passwd");
         let sources = match options.saslauthd {
             Some(mux) => PasswordSources::saslauthd(mux),

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::{Options, Outcome, for_each, outcome_json, write_outcome};
 use crate::cmd::json::Json;
 use crate::cmd::people::octets;
-use crate::cmd::report::store_error;
+use crate::cmd::report::store_error_in_full;
 use crate::cmd::select::Target;
 use crate::cmd::time::now;
 use crate::cmd::{Exit, Stop, Streams, tool_log};
@@ -36,7 +36,7 @@ pub(super) fn run(
         let (mut status, outcome) = match (&result, damages.len()) {
             // To Cyrus that is a failure anyway.
             (Ok(compact::Outcome::Skipped), count @ 1..) if options.own_words => not_worth(count),
-            _ => status(&result),
+            _ => status(&result, options.own_words),
         };
         if let (true, Ok(compact::Outcome::Done { figures, .. })) = (options.for_people, &result) {
             gained(&mut status, figures);
@@ -79,7 +79,7 @@ fn policy(options: &Options, settings: &Settings, now: i64) -> Policy {
 
 /// The word for it, and what it counts as. Damage counts as a failure, for somebody has to
 /// look at it.
-fn status(result: &Result<compact::Outcome, CompactError>) -> (String, Outcome) {
+fn status(result: &Result<compact::Outcome, CompactError>, own_words: bool) -> (String, Outcome) {
     match result {
         Ok(compact::Outcome::Skipped) => ("skipped".into(), Outcome::Skipped),
         Ok(compact::Outcome::Planned(figures)) => (planned(figures), Outcome::Done),
@@ -91,7 +91,7 @@ fn status(result: &Result<compact::Outcome, CompactError>) -> (String, Outcome) 
         }
         Err(CompactError::Store(StoreError::Locked(_))) => ("locked".into(), Outcome::Locked),
         Err(CompactError::Store(error)) => {
-            (format!("failed ({})", store_error(error)), Outcome::Failed)
+            (format!("failed ({})", store_error_in_full(error, own_words)), Outcome::Failed)
         }
         Err(error) => (format!("failed ({error})"), Outcome::Failed),
     }

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use super::{Options, Outcome, for_each};
 use crate::cmd::json::Json;
 use crate::cmd::people::{Colour, harmless, octets, paint};
-use crate::cmd::report::{VerifyReport, store_error, write_labelled};
+use crate::cmd::report::{VerifyReport, store_error_in_full, write_labelled};
 use crate::cmd::select::Target;
 use crate::cmd::time::{LocalTime, now};
 use crate::cmd::{Exit, Stop, Streams};
@@ -38,7 +38,7 @@ pub(super) fn run(
     for_each(options, settings, streams, |target, streams| {
         let row = match read(options, target) {
             Ok(row) => row,
-            Err(failure) => return fail(target, failure, streams),
+            Err(failure) => return fail(options, target, failure, streams),
         };
         if row.ts_end.zip(stale).is_none_or(|(ts_end, stale)| ts_end <= stale) {
             let when = row.ts_end.map_or("[unknown]".into(), |ts| time.format(ts));
@@ -66,10 +66,16 @@ fn read(options: &Options, target: &Target) -> Result<Row, Failure> {
     }
 }
 
-fn fail(target: &Target, failure: Failure, streams: &mut Streams<'_>) -> Result<Outcome, Stop> {
+fn fail(
+    options: &Options,
+    target: &Target,
+    failure: Failure,
+    streams: &mut Streams<'_>,
+) -> Result<Outcome, Stop> {
+    let words = |error| store_error_in_full(error, options.own_words);
     let (text, outcome) = match failure {
-        Failure::Store(error @ StoreError::Locked(_)) => (store_error(&error), Outcome::Locked),
-        Failure::Store(error) => (store_error(&error), Outcome::Failed),
+        Failure::Store(error @ StoreError::Locked(_)) => (words(&error), Outcome::Locked),
+        Failure::Store(error) => (words(&error), Outcome::Failed),
         Failure::Unsound(verdict) => (verdict, Outcome::Failed),
     };
     write_labelled(streams.err, target.label(), &text)?;

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use super::{Options, Outcome, for_each, write_outcome};
-use crate::cmd::report::store_error;
+use crate::cmd::report::store_error_in_full;
 use crate::cmd::time::now;
 use crate::cmd::{Exit, Stop, Streams, tool_log};
 use crate::config::Settings;
@@ -46,7 +46,10 @@ pub(super) fn run(
                 (format!("failed ({what})"), Outcome::Failed)
             }
             Err(StoreError::Locked(_)) => ("locked".into(), Outcome::Locked),
-            Err(error) => (format!("failed ({})", store_error(&error)), Outcome::Failed),
+            Err(error) => {
+                let why = store_error_in_full(&error, options.own_words);
+                (format!("failed ({why})"), Outcome::Failed)
+            }
         };
         write_outcome(options, target, &status, streams.out)?;
         Ok(outcome)

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use super::{Options, Outcome, for_each, retained_since};
 use crate::cmd::json::Json;
 use crate::cmd::people::{harmless, octets};
-use crate::cmd::report::{percent, quick_check, write_labelled};
+use crate::cmd::report::{percent, quick_check, store_error_in_full, write_labelled};
 use crate::cmd::select::Target;
 use crate::cmd::time::LocalTime;
 use crate::cmd::{Exit, Stop, Streams};
@@ -41,7 +41,7 @@ pub(super) fn run(
 }
 
 fn read(options: &Options, settings: &Settings, target: &Target) -> Result<Stat, String> {
-    let text = |error| crate::cmd::report::store_error(&error);
+    let text = |error| store_error_in_full(&error, options.own_words);
     let backup = Backup::open(&target.path, options.wait()).map_err(text)?;
     if !options.no_verify {
         quick_check(&backup)?;

@@ -11,7 +11,7 @@ use super::{Level, Options, Outcome, for_each, outcome_json, write_outcome};
 use crate::cmd::findings;
 use crate::cmd::json::Json;
 use crate::cmd::people::harmless;
-use crate::cmd::report::{VerifyReport, store_error, write_progress};
+use crate::cmd::report::{VerifyReport, store_error, store_error_in_full, write_progress};
 use crate::cmd::select::Target;
 use crate::cmd::{Exit, Mode, Stop, Streams, site, tool_log};
 use crate::config::Settings;
@@ -93,6 +93,10 @@ fn with_findings(
             (status, Outcome::Failed)
         }
         Err(StoreError::Locked(_)) => ("locked".into(), Outcome::Locked),
+        // Of others a finding tells more.
+        Err(error @ StoreError::Io { .. }) => {
+            (format!("failed ({})", store_error_in_full(&error, true)), Outcome::Failed)
+        }
         Err(error) => (format!("failed ({})", store_error(&error)), Outcome::Failed),
     };
     if options.json {

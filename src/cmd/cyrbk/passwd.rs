@@ -61,5 +61,12 @@ fn set_password(args: &PasswdArgs, settings: &Settings) -> anyhow::Result<()> {
         remove: args.delete,
     };
     let is_tty = stdin.is_terminal();
-    passwd::run(request, stdin.lock(), is_tty)
+    passwd::run(request, stdin.lock(), is_tty)?;
+    let is_admin =
+        |user: &str| settings.admins.iter().any(|a| a == user || a.starts_with("group:"));
+    if !args.delete && !is_admin(&args.user) {
+        let (user, config) = (&args.user, settings.config_file.display());
+        eprintln!("{user} may not replicate yet: admins of {config} does not name it");
+    }
+    Ok(())
 }

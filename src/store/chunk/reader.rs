@@ -89,6 +89,16 @@ impl<'f> MemberReader<'f> {
         Ok(reader)
     }
 
+    /// Goes to the member that begins at `offset`, wherever this one is: with the same buffers. After
+    /// an error nothing but this is to be called.
+    pub(in crate::store) fn reopen(&mut self, offset: u64) -> Result<(), MemberError> {
+        self.inflate.reset(false);
+        self.crc.reset();
+        (self.at, self.used, self.filled, self.len_plain) = (offset, 0, 0, 0);
+        (self.is_full, self.inflated, self.damaged, self.checked) = (false, false, None, false);
+        self.header(offset)
+    }
+
     /// Begins at a restart point: the file offset behind a full flush, which is
     /// `offset_plain` inflated octets into its member. The member's CRC-32 and length
     /// cannot be checked.

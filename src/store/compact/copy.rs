@@ -9,12 +9,13 @@ use super::CompactError;
 use super::output::Copied;
 use super::replace::fail_point;
 use super::target::{Rows, Target};
-use super::write::Source;
-use crate::store::chunk::MemberTotals;
+use super::write::{Source, read};
+use crate::store::chunk::{MemberError, MemberTotals};
 use crate::store::helpers;
 use crate::store::index::{Kept, Position, RestartPoint};
 use crate::store::log::{LogError, LogLine, LogReader, NoBodies};
 use crate::store::replay::{self, Lines, Scanned};
+use crate::wire::apply::Apply;
 
 /// Takes over these chunks, of which everything stays. None is open in `target`, and nothing on
 /// its way.
@@ -33,27 +34,45 @@ pub(super) fn chunks<'a>(
                 let chunk = chunk?;
                 let end = chunk.whole_until.ok_or_else(|| source.has_changed(&chunk.source))?;
                 copies.push((chunk.source.offset, end));
-                let held = source.survey.held.take(chunk.source.id);
+                let held = source.survey.held.get(chunk.source.id);
                 Ok((chunk, end, held))
             }),
             || (),
-            // Unless what the survey has read is still there, they are read again, several at a
-            // time.
             |(), (chunk, end, held)| {
-                let read = || replay::scan_member(file, chunk.source.offset, end);
-                let scanned = held.map_or_else(read, Ok);
-                (chunk, end, scanned)
+                let content = match held {
+                    Some(scanned) => Ok(Content::Held(scanned, said(scanned))),
+                    None => replay::scan_member(file, chunk.source.offset, end).map(Content::Read),
+                };
+                (chunk, end, content)
             },
-            |(chunk, end, scanned)| {
-                let scanned = scanned.map_err(LogError::from).map_err(source.log())?;
+            |(chunk, end, content): (_, _, Result<_, MemberError>)| {
+                let content = content.map_err(LogError::from).map_err(source.log())?;
                 // Not copied: its thread has panicked, and so will this one.
                 let copied = copies.pull().unwrap_or_else(|| Err(io::ErrorKind::Other.into()));
                 let copied = copied.map_err(source.io())?;
-                entering.chunk(&chunk, end, scanned, &copied)?;
+                entering.chunk(&chunk, end, content, &copied)?;
                 Ok(fail_point()?)
             },
         )
     })
+}
+
+/// What a chunk holds.
+enum Content<'a> {
+    /// The survey has read it; what its lines say.
+    Held(&'a Scanned, Vec<Said<'a>>),
+    /// It was read again.
+    Read(Scanned),
+}
+
+/// What a line says, or why nobody understands it.
+type Said<'a> = Result<Apply<'a>, String>;
+
+fn said(scanned: &Scanned) -> Vec<Said<'_>> {
+    match &scanned.lines {
+        Lines::Held(lines, _) => lines.iter().map(|line| read(line.line.text())).collect(),
+        Lines::TooLong => Vec::new(),
+    }
 }
 
 struct Entering<'t, 'a> {
@@ -67,30 +86,40 @@ impl Entering<'_, '_> {
         &mut self,
         chunk: &Kept,
         end: u64,
-        scanned: Scanned,
+        content: Content<'_>,
         copied: &Copied,
     ) -> Result<(), CompactError> {
+        let said_now;
+        let (scanned, said) = match &content {
+            Content::Held(scanned, said) => (*scanned, said),
+            Content::Read(scanned) => {
+                said_now = said(scanned);
+                (scanned, &said_now)
+            }
+        };
         let Scanned { totals, points, lines, packed_crc } = scanned;
         let due = &chunk.source;
         let is_due =
             (totals.end, totals.len_plain, &totals.data_sha1) == (end, due.length, &due.data_sha1);
         // What was copied is what was read.
-        if !is_due || copied.crc != packed_crc {
+        if !is_due || copied.crc != *packed_crc {
             return Err(self.source.has_changed(due));
         }
         let mut id = None;
         match lines {
             Lines::Held(lines, None) => {
-                lines.iter().try_for_each(|line| self.line(&mut id, copied, &line.line))?;
+                for (line, said) in lines.iter().zip(said) {
+                    self.line(&mut id, copied, &line.line, said)?;
+                }
             }
-            Lines::Held(_, Some(fault)) => return Err(self.source.log()(fault).into()),
+            Lines::Held(_, Some(fault)) => return Err(self.source.unfaithful(fault.to_string())),
             Lines::TooLong => {
                 let opened = LogReader::open(self.source.file, due.offset);
                 let mut reader = opened.map_err(self.source.log())?;
                 let source = self.source;
                 let mut next = || reader.next_line(&mut NoBodies).map_err(source.log());
                 while let Some(line) = next()? {
-                    self.line(&mut id, copied, &line)?;
+                    self.line(&mut id, copied, &line, &read(line.text()))?;
                 }
             }
         }
@@ -99,7 +128,7 @@ impl Entering<'_, '_> {
         let fault = || self.source.fault();
         for point in points {
             let offset_file = point.offset_file - due.offset + copied.offset;
-            let point = RestartPoint { offset_file, ..point };
+            let point = RestartPoint { offset_file, ..*point };
             self.rows.index.add_restart_point(id, point).map_err(fault())?;
         }
         let held = self.source.survey.scratch.held_times(&due.lines).map_err(fault())?;
@@ -108,19 +137,21 @@ impl Entering<'_, '_> {
         Ok(self.rows.end(id, self.rows.last_ts(), &totals)?)
     }
 
-    /// Enters a line; the row of its chunk is made with the first one.
+    /// Enters what a line says; the row of its chunk is made with the first one.
     fn line(
         &mut self,
         id: &mut Option<i64>,
         copied: &Copied,
         line: &LogLine,
+        said: &Said<'_>,
     ) -> Result<(), CompactError> {
+        let said = said.as_ref().map_err(|what| self.source.unfaithful(what.clone()))?;
         let chunk_id = match *id {
             Some(id) => id,
             None => *id.insert(self.rows.next(line.ts, copied.offset, &copied.file_sha1)?),
         };
         self.rows.pass(line.ts);
         let at = Position { chunk_id, ts: line.ts, offset: line.offset };
-        self.source.apply(&self.rows.index, at, line.text())
+        Ok(self.rows.index.apply(at, said).map_err(self.source.fault())?)
     }
 }

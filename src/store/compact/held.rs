@@ -1,7 +1,6 @@
 //! What the survey has read of chunks, for when they are copied: they need not be inflated again.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::store::replay::{Line, Lines, Scanned};
 
@@ -11,7 +10,7 @@ const LINES_MAX: usize = 16 << 20;
 /// Chunks by their rows.
 #[derive(Default)]
 pub(super) struct Held {
-    chunks: RefCell<HashMap<i64, Scanned>>,
+    chunks: HashMap<i64, Scanned>,
     octets: usize,
 }
 
@@ -24,12 +23,17 @@ impl Held {
         let octets = self.octets + size_of::<Scanned>() + lines.iter().map(size).sum::<usize>();
         if octets <= LINES_MAX {
             self.octets = octets;
-            self.chunks.get_mut().insert(id, scanned);
+            self.chunks.insert(id, scanned);
         }
     }
 
-    /// Hands a chunk over, once.
-    pub(super) fn take(&self, id: i64) -> Option<Scanned> {
-        self.chunks.borrow_mut().remove(&id)
+    /// Lets go of all other chunks.
+    pub(super) fn keep_only(&mut self, ids: &HashSet<i64>) {
+        self.chunks.retain(|id, _| ids.contains(id));
+    }
+
+    /// What is held of a chunk.
+    pub(super) fn get(&self, id: i64) -> Option<&Scanned> {
+        self.chunks.get(&id)
     }
 }

@@ -191,7 +191,7 @@ pub fn run(
     }
     let file = File::open(path).map_err(io)?;
     let len_file = file.metadata().map_err(io)?.len();
-    let survey = Survey::of(&file, path, index)?;
+    let mut survey = Survey::of(&file, path, index)?;
     survey.scratch.choose(policy.since).map_err(fault())?;
     let terms = Terms { since: policy.since, sizes: policy.sizes, len_file };
     let plan = Plan::restating(&survey, terms).map_err(fault())?;
@@ -215,6 +215,7 @@ pub fn run(
         return Ok(Outcome::Planned(figures));
     }
     replace::check_space(path, figures.octets_after)?;
+    write::hold_what_is_copied(&mut survey, policy.sizes).map_err(fault())?;
     let source = write::Source { path, file: &file, survey: &survey, plan: &plan };
     let new = write_faithfully(source, terms, policy, now, sink)?;
     if !policy.force && survey.damages.is_empty() && new.says_the_same_as(index).map_err(fault())? {

@@ -105,8 +105,8 @@ pub(super) fn check_space(path: &Path, len_data: u64) -> std::result::Result<(),
     Ok(())
 }
 
-/// Puts the new pair, which was synced, in place. With `keep`, a time, the old pair stays beside it as
-/// `<data>.<time>` and `<data>.index.<time>`; returns the former.
+/// Puts the new pair, which was synced, in place. With `keep`, a time, the old pair stays beside it
+/// as `<data>.<time>` and `<data>.index.<time>`; returns the former.
 pub(super) fn replace(
     path: &Path,
     new: NewPair,

@@ -51,11 +51,8 @@ impl<'a> Source<'a> {
         at: Position,
         text: &[u8],
     ) -> Result<(), CompactError> {
-        let unfaithful = |what: String| self.unfaithful(what);
-        let (name, value) = parse_item(text).map_err(|e| unfaithful(e.to_string()))?;
-        let name = name.to_ascii_uppercase();
-        let apply = Apply::read(&name, &value).map_err(|e| unfaithful(e.to_string()))?;
-        Ok(index.apply(at, &apply).map_err(self.fault())?)
+        let line = read(text).map_err(|what| self.unfaithful(what))?;
+        Ok(index.apply(at, &line).map_err(self.fault())?)
     }
 
     pub(super) fn fault(&self) -> impl FnOnce(IndexError) -> StoreError + use<'a> {
@@ -74,9 +71,15 @@ impl<'a> Source<'a> {
         self.unfaithful(format!("chunk {} has changed", chunk.id))
     }
 
-    fn unfaithful(&self, what: String) -> CompactError {
+    pub(super) fn unfaithful(&self, what: String) -> CompactError {
         CompactError::Unfaithful { path: self.path.to_owned(), what }
     }
+}
+
+/// What a line says that is in the new data file, or why nobody understands it.
+pub(super) fn read(text: &[u8]) -> Result<Apply<'_>, String> {
+    let (name, value) = parse_item(text).map_err(|error| error.to_string())?;
+    Apply::read(&name.to_ascii_uppercase(), &value).map_err(|error| error.to_string())
 }
 
 /// The new pair, under its own lock.
@@ -108,9 +111,9 @@ impl NewPair {
         }
     }
 
-    /// Makes both files and their names survive a power cut, while `differs` looks for a difference;
-    /// returns what it finds. Nobody depends on any of them before the first rename: they are
-    /// synced in any order.
+    /// Makes both files and their names survive a power cut, while `differs` looks for a
+    /// difference; returns what it finds. Nobody depends on any of them before the first rename:
+    /// they are synced in any order.
     pub(super) fn settle(
         &self,
         path: &Path,
@@ -137,6 +140,21 @@ impl NewPair {
     pub(super) fn into_locked(self) -> (File, replace::NewNames) {
         (self.output.file, self.names)
     }
+}
+
+/// Lets go of what the survey has read of chunks that will be written anew: their messages are not
+/// in there.
+pub(super) fn hold_what_is_copied(survey: &mut Survey, sizes: Sizes) -> Result<(), IndexError> {
+    let mut copied = HashSet::new();
+    for near in Neighbours::new(plan::kept(&survey.scratch)) {
+        let near = near?;
+        let id = near.chunk.source.id;
+        if near.goes_on(sizes) && survey.held.get(id).is_some() {
+            copied.insert(id);
+        }
+    }
+    survey.held.keep_only(&copied);
+    Ok(())
 }
 
 /// Writes `<data>.new` and `<data>.index.new`.
@@ -254,8 +272,6 @@ impl<'a> Act<'a> {
     ) -> Result<(), CompactError> {
         let source = &near.chunk.source;
         let Source { file, survey, .. } = self.source;
-        // Its messages are not in there.
-        drop(survey.held.take(source.id));
         let mut reader = Reader::open(file, survey, &near.chunk).map_err(self.source.log())?;
         for first in source.lines.clone().step_by(LINES_AT_A_TIME) {
             let lines = first..source.lines.end.min(first + LINES_AT_A_TIME as i64);

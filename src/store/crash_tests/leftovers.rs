@@ -124,6 +124,27 @@ fn a_page_gone_bad_is_found_when_touched_and_mended_at_the_next_open() {
     }
 }
 
+/// None of it was synced when the power went: any sector may be lost.
+#[test]
+fn a_new_index_that_a_power_cut_broke_is_made_again() {
+    let dir = fast_dir();
+    let path = dir.path().join("data");
+    drop(Writer::open(&path, 1_000).unwrap());
+    let whole = fs::read(index_path(&path)).unwrap();
+    let steps = history(&mut Random::new(3)).concat();
+    for at in (0..whole.len()).step_by(512) {
+        let mut index = whole.clone();
+        index[at..at + 512].fill(0);
+        fs::write(&path, []).unwrap();
+        fs::write(index_path(&path), index).unwrap();
+        let mut writer = Writer::open(&path, 2_000).unwrap();
+        steps.iter().for_each(|step| step.append_to(&mut writer, 2_000).unwrap());
+        writer.finish(2_000).unwrap();
+        drop(writer);
+        assert_eq!(check(&path, &steps), steps.len(), "sector at {at}");
+    }
+}
+
 #[test]
 fn a_later_version_or_a_path_that_is_no_file_is_left_alone() {
     let stored = stored();

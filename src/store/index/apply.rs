@@ -42,7 +42,7 @@ impl Index {
     }
 
     fn enter_message(&self, at: Position, file: &FileHeader) -> Result<()> {
-        let guid = file.guid.to_string();
+        let guid = file.guid.hex();
         let (partition, offset, size) = (Text(&file.partition), at.offset as i64, file.size as i64);
         self.db
             .prepare_cached(
@@ -50,7 +50,7 @@ impl Index {
                  VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (guid) DO UPDATE SET
                  partition = ?2, chunk_id = ?3, offset = ?4, size = ?5",
             )?
-            .execute(params![guid, partition, at.chunk_id, offset, size])?;
+            .execute(params![Text(&guid), partition, at.chunk_id, offset, size])?;
         Ok(())
     }
 
@@ -152,9 +152,9 @@ impl Index {
     /// Enters the record of a UID that is new, in one step; `false` if its message is not there,
     /// or has a record in the mailbox.
     fn new_record(&self, at: Position, mailbox_id: i64, record: &Record) -> Result<bool> {
-        let mut statement = self.db.prepare_cached(NEW_RECORD)?;
         let guid = record.guid.hex();
-        Ok(statement.execute(columns(at, mailbox_id, Text(&guid), record))? > 0)
+        let row = columns(at, mailbox_id, Text(&guid), record);
+        Ok(self.db.prepare_cached(NEW_RECORD)?.execute(row)? > 0)
     }
 
     /// Enters a record of a message that is there. Returns whether Cyrus's table does not tell the
@@ -312,11 +312,12 @@ const UPDATE_RECORD: &str = "UPDATE mailbox_message SET last_chunk_id = ?3, uid 
 const INSERT_RECORD: &str = "INSERT INTO mailbox_message (mailbox_id, message_id, last_chunk_id,
     uid, modseq, last_updated, flags, internaldate, annotations, expunged)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
-/// Likewise, but `?2` is the GUID of the message.
-const NEW_RECORD: &str = "INSERT INTO mailbox_message (mailbox_id, message_id, last_chunk_id, uid,
+/// Likewise, but `?2` is the GUID of the message, and nothing happens where that is not known or
+/// has a row.
+const NEW_RECORD: &str =
+    "INSERT OR IGNORE INTO mailbox_message (mailbox_id, message_id, last_chunk_id, uid,
     modseq, last_updated, flags, internaldate, annotations, expunged)
-    SELECT ?1, id, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10 FROM message WHERE guid = ?2
-    ON CONFLICT (mailbox_id, message_id) DO NOTHING";
+    VALUES (?1, (SELECT id FROM message WHERE guid = ?2), ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
 
 /// What these three statements take.
 fn columns<'r>(

@@ -33,6 +33,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, ToSql, 
 
 pub use apply::Position;
 pub use audit::{Cell, Rows, Table, TableSum, UnsentRow};
+pub use by_chunk::LinkRow;
 pub use figures::Place;
 pub(in crate::store) use last_rows::last_rows;
 pub use own::{ActiveRow, AnnotationRow};
@@ -193,6 +194,8 @@ impl Index {
         let db = Connection::open_with_flags("", flags)?;
         let index = Index::over(db);
         index.configure(Open::Create)?;
+        // It need not be small, but fast.
+        index.db.execute_batch("PRAGMA page_size = 4096")?;
         index.work_on_disk(SCRATCH_CACHE_KIB)?;
         schema::prepare(&index.db, Open::Create).map_err(|what| IndexError::Unusable {
             path: PathBuf::new(),
@@ -248,6 +251,14 @@ impl Index {
     /// After an error of the disk SQLite has ended the transaction by itself.
     fn end_reading(&self) -> rusqlite::Result<()> {
         if self.db.is_autocommit() { Ok(()) } else { self.db.execute_batch("COMMIT") }
+    }
+
+    /// Whether every page can be read and is what it should be. Reads all of them.
+    pub(in crate::store) fn is_intact(&self) -> Result<bool> {
+        // Of this alone: a temporary database, once it is open, stays where it is.
+        let script = "PRAGMA main.quick_check(1)";
+        let found: String = self.db.query_row(script, [], |row| row.get(0))?;
+        Ok(found == "ok")
     }
 
     /// From now on, until [`Index::begin`], all questions are asked at once: for whoever holds

@@ -65,7 +65,7 @@ impl Index {
                  VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (guid) DO NOTHING",
             )?
             .execute(params![
-                file.guid.to_string(),
+                Text(&file.guid.hex()),
                 Text(&file.partition),
                 at.chunk_id,
                 at.offset as i64,

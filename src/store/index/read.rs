@@ -310,6 +310,6 @@ pub(super) fn message_row(row: &Row<'_>) -> rusqlite::Result<MessageRow> {
 }
 
 /// A number; NULL reads as zero.
-fn integer(row: &Row<'_>, column: usize) -> rusqlite::Result<i64> {
+pub(super) fn integer(row: &Row<'_>, column: usize) -> rusqlite::Result<i64> {
     Ok(row.get::<_, Option<i64>>(column)?.unwrap_or_default())
 }

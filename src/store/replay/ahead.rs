@@ -6,6 +6,8 @@
 
 use std::io;
 
+use memchr::memmem;
+
 use crate::store::chunk::MEMBER_HEADER;
 use crate::store::disk::Disk;
 
@@ -51,7 +53,7 @@ impl Iterator for Marks<'_> {
     fn next(&mut self) -> Option<io::Result<u64>> {
         loop {
             let rest = &self.window[self.used..];
-            if let Some(at) = rest.windows(MARK.len()).position(|octets| octets == MARK) {
+            if let Some(at) = memmem::find(rest, MARK) {
                 self.used += at + 1;
                 return Some(Ok(self.at + self.used as u64 - 1));
             }

@@ -208,12 +208,11 @@ impl Scan {
                 Event::Line => {
                     let offset = self.line_offset;
                     self.line_offset = self.len_plain + (plain.len() - rest.len()) as u64;
-                    let line = self.framer.take_line();
+                    let line = self.framer.read_line(|line| LogLine::parse(offset, line));
                     let line = line.map_err(|source| LogError::TooLong { offset, source })?;
-                    let len = line.len();
                     let bodies = self.bodies.as_mut().map(|bodies| take(&mut bodies.found));
-                    if let Some(line) = LogLine::parse(offset, line)? {
-                        self.keep(line, bodies.unwrap_or_default(), len);
+                    if let Some(line) = line? {
+                        self.keep(line, bodies.unwrap_or_default());
                     }
                 }
                 Event::Lost => {
@@ -232,8 +231,8 @@ impl Scan {
         }
     }
 
-    fn keep(&mut self, line: LogLine, bodies: Vec<(Guid, Guid)>, len: usize) {
-        self.lines_len += len;
+    fn keep(&mut self, line: LogLine, bodies: Vec<(Guid, Guid)>) {
+        self.lines_len += line.text().len();
         match self.lines_len <= LINES_MAX {
             true => self.lines.push(Line { line, bodies, end_plain: self.line_offset }),
             false => self.lines = Vec::new(),

@@ -227,7 +227,7 @@ impl<'a> Walk<'a> {
                 }
                 Event::Line => {
                     let Ok(line) = self.framer.take_line() else { return false };
-                    if !self.line(line, piece_end) {
+                    if !self.line(&line, piece_end) {
                         return false;
                     }
                 }
@@ -235,10 +235,10 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn line(&mut self, line: Vec<u8>, piece_end: u64) -> bool {
+    fn line(&mut self, line: &[u8], piece_end: u64) -> bool {
         let is_comment = line.first() == Some(&b'#');
         let is_strict = std::mem::take(&mut self.is_first_strict);
-        if !LogLine::is_sound(line.clone()) {
+        if !LogLine::is_sound(line) {
             return false;
         }
         let is_bad = std::mem::take(&mut self.is_line_bad) || !is_comment && !is_known(line);
@@ -263,7 +263,7 @@ impl<'a> Walk<'a> {
 }
 
 /// Whether an index takes the line.
-fn is_known(line: Vec<u8>) -> bool {
+fn is_known(line: &[u8]) -> bool {
     let Ok(Some(line)) = LogLine::parse(0, line) else { return false };
     let Ok((name, value)) = line.item() else { return false };
     Apply::read(&name, &value).is_ok()

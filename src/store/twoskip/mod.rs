@@ -76,7 +76,7 @@ pub enum ErrorKind {
     #[error(
         "damaged at offset {at:#x}: {what}; nothing was changed. Keep a copy, then put back \
          an older one (ctl_cyrusdb keeps some in db.backup1 and db.backup2) or rebuild it \
-         from the data files"
+         from the data files (ctl_backups reconstruct)"
     )]
     Damaged {
         /// Offset in the file, in bytes.

@@ -13,7 +13,7 @@ use crate::store::disk::Disk;
 use crate::store::error::{Result, StoreError};
 use crate::store::file_hash::FileHash;
 use crate::store::index::{ChunkRow, Index, IndexError};
-use crate::wire::apply::Apply;
+use crate::wire::apply::{self, Apply};
 
 /// A last chunk of at most so many octets in the file is inflated in any case.
 const SMALL: u64 = 64 * 1024;
@@ -68,7 +68,8 @@ pub(in crate::store) fn last_chunk(
     last: &LastChunk<'_>,
     sink: &mut Sink<'_>,
 ) -> Result<bool> {
-    let mut run = Run { path, file, len_file: last.len_file, hash: FileHash::default(), sink };
+    let (hash, len_file, is_sorted) = (FileHash::default(), last.len_file, false);
+    let mut run = Run { path, file, len_file, hash, is_sorted, sink };
     if last.is_hashed() { Ok(run.trusted(last.chunk)) } else { run.checksums_only(last.chunk) }
 }
 
@@ -79,14 +80,15 @@ pub fn full(backup: &Backup, sink: &mut Sink<'_>) -> Result<bool> {
 
 /// The same; chunks are read by `jobs` threads.
 pub fn full_with(backup: &Backup, jobs: usize, sink: &mut Sink<'_>) -> Result<bool> {
-    backup.index().sort_by_chunk().map_err(StoreError::index(backup.path()))?;
+    backup.index().work_by_chunk().map_err(StoreError::index(backup.path()))?;
     let sound = backup.index().at_once(|_| every_chunk(backup, jobs, sink));
     sound.map_err(StoreError::index(backup.path()))?
 }
 
 fn every_chunk(backup: &Backup, jobs: usize, sink: &mut Sink<'_>) -> Result<bool> {
     let (path, file, len_file) = (backup.path(), backup.file(), backup.len_file()?);
-    let mut run = Run { path, file, len_file, hash: FileHash::default(), sink };
+    let (hash, is_sorted) = (FileHash::default(), false);
+    let mut run = Run { path, file, len_file, hash, is_sorted, sink };
     // Row order, unless the index is forged: then still one pass over the file.
     let mut rows = backup.index().chunks_by_offset();
     loop {
@@ -106,6 +108,8 @@ struct Run<'a, 's> {
     file: &'a File,
     len_file: u64,
     hash: FileHash,
+    /// What the index knows is sorted by chunk.
+    is_sorted: bool,
     sink: &'a mut Sink<'s>,
 }
 
@@ -119,15 +123,14 @@ impl Expected<'_> {
     /// A line that says nothing intelligible is passed over: if the index has
     /// something from it, that will be missing.
     fn compare(&mut self, taken: &Taken) -> std::result::Result<(), IndexError> {
-        let line = &taken.line;
-        let apply = line.item().ok().and_then(|(name, value)| Apply::read(&name, &value).ok());
-        if let Some(Apply::Mailbox(mailbox)) = &apply {
-            self.links.compare(mailbox)?;
+        let Ok((name, value)) = taken.line.item() else { return Ok(()) };
+        if apply::is_message(&name, &value) {
+            return self.messages.compare(taken.line.offset, &taken.bodies);
         }
-        if matches!(apply, Some(Apply::Message(_))) {
-            self.messages.compare(line.offset, &taken.bodies)?;
+        match Apply::read(&name, &value) {
+            Ok(Apply::Mailbox(mailbox)) => self.links.compare(&mailbox),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -194,6 +197,10 @@ impl<'a> Run<'a, '_> {
         if let Some(fault) = self.file_checksum(chunk)? {
             self.end(chunk, [fault]);
             return Ok(None);
+        }
+        // Only now: readers are at work.
+        if !std::mem::replace(&mut self.is_sorted, true) {
+            index.sort_by_chunk().map_err(StoreError::index(self.path))?;
         }
         let messages = Messages::of_chunk(index, chunk.id);
         let links = Links::of_chunk(index, chunk.id);

@@ -3,8 +3,12 @@
 use std::collections::HashMap;
 
 use super::finding::Fault;
-use crate::store::index::{Index, IndexError, MailboxRow, RecordRow};
+use crate::store::index::{Index, IndexError, LinkRow, MailboxRow};
+use crate::wire::Guid;
 use crate::wire::apply::{Mailbox, Record};
+
+/// Rows looked at at a time.
+const PAGE: u32 = if cfg!(test) { 3 } else { 512 };
 
 /// The rows whose latest state should be in a chunk.
 pub(super) struct Links<'i> {
@@ -14,6 +18,10 @@ pub(super) struct Links<'i> {
     /// Rows of `mailboxes` that no line has confirmed yet.
     mailboxes_due: HashMap<Vec<u8>, usize>,
     confirmed: Bits,
+    /// Some rows in their order, which mostly is that of the log: by mailbox and message.
+    page: HashMap<(i64, Guid), LinkRow>,
+    /// Row id of the last of these, of which only later ones take the place.
+    last: i64,
 }
 
 impl<'i> Links<'i> {
@@ -22,7 +30,8 @@ impl<'i> Links<'i> {
         let mailboxes = index.sorted_mailboxes(chunk_id)?;
         let due = |(i, row): (usize, &MailboxRow)| (row.uniqueid.clone(), i);
         let mailboxes_due = mailboxes.iter().enumerate().map(due).collect();
-        Ok(Links { index, chunk_id, mailboxes, mailboxes_due, confirmed: Bits::default() })
+        let (confirmed, page, last) = (Bits::default(), HashMap::new(), i64::MIN);
+        Ok(Links { index, chunk_id, mailboxes, mailboxes_due, confirmed, page, last })
     }
 
     /// Confirms the rows that this line agrees with.
@@ -35,15 +44,28 @@ impl<'i> Links<'i> {
         let Some(mailbox) = self.index.mailbox_with_uniqueid(&line.uniqueid)? else {
             return Ok(());
         };
-        for record in line.records().filter_map(Result::ok) {
-            let row = self.index.record_in_chunk(mailbox.id, &record.guid, self.chunk_id)?;
-            if let Some((id, row)) = row
+        for record in line.bare_records().filter_map(Result::ok) {
+            if let Some(row) = self.row(mailbox.id, &record.guid)?
                 && same_record(&row, &record)
             {
-                self.confirmed.set(id);
+                self.confirmed.set(row.id);
             }
         }
         Ok(())
+    }
+
+    /// The row of a message in a mailbox, if it was last seen in this chunk.
+    fn row(&mut self, mailbox_id: i64, guid: &Guid) -> Result<Option<LinkRow>, IndexError> {
+        if let Some(row) = self.page.get(&(mailbox_id, *guid)) {
+            return Ok(Some(*row));
+        }
+        let row = self.index.record_in_chunk(mailbox_id, guid, self.chunk_id)?;
+        if let Some(row) = row.as_ref().filter(|row| row.id > self.last) {
+            let rows = self.index.sorted_records(self.chunk_id, row.id, PAGE)?;
+            self.last = rows.last().map_or(row.id, |row| row.id);
+            self.page = rows.into_iter().map(|row| ((row.mailbox_id, row.guid), row)).collect();
+        }
+        Ok(row)
     }
 
     /// Mailboxes, then records, each in the order of their rows.
@@ -101,7 +123,7 @@ fn same_mailbox(row: &MailboxRow, line: &Mailbox<'_>) -> bool {
         && row.sync_crc_annot == line.sync_crc_annot
 }
 
-fn same_record(row: &RecordRow, line: &Record) -> bool {
+fn same_record(row: &LinkRow, line: &Record) -> bool {
     row.uid == line.uid
         && row.modseq == line.modseq
         && row.last_updated == line.last_updated
@@ -110,8 +132,63 @@ fn same_record(row: &RecordRow, line: &Record) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::store::index::Position;
+    use crate::wire::apply::Apply;
+    use crate::wire::dlist::parse_item;
+
+    fn read<T>(line: &str, look: impl FnOnce(&Apply<'_>) -> T) -> T {
+        let (name, value) = parse_item(line.as_bytes()).unwrap();
+        look(&Apply::read(&name, &value).unwrap())
+    }
+
+    /// A line with these UIDs, of messages of the same numbers.
+    fn line(uids: impl IntoIterator<Item = u32>, modseq: impl Fn(u32) -> u32) -> String {
+        let record = |uid| {
+            let modseq = modseq(uid);
+            format!(
+                "%(UID {uid} MODSEQ {modseq} LAST_UPDATED 1 FLAGS (\\Seen) INTERNALDATE 1 \
+                 SIZE 7 GUID {uid:040x})"
+            )
+        };
+        let records: Vec<String> = uids.into_iter().map(record).collect();
+        format!(
+            "MAILBOX %(UNIQUEID u MBOXNAME user.a LAST_UID 20 HIGHESTMODSEQ 1 RECENTUID 0 \
+             RECENTTIME 0 LAST_APPENDDATE 0 POP3_LAST_LOGIN 0 UIDVALIDITY 1 PARTITION d ACL \"\" \
+             OPTIONS P RECORD ({}))",
+            records.join(" ")
+        )
+    }
+
+    #[test]
+    fn records_are_found_in_whatever_order_they_come() {
+        let index = Index::scratch().unwrap();
+        let chunk_id = index.start_chunk(1, 0, "").unwrap();
+        let at = Position { chunk_id, ts: 1, offset: 0 };
+        let enter = |line: &str| read(line, |apply| index.apply(at, apply).unwrap());
+        let files: Vec<String> = (1..=20).map(|n| format!("%{{d {n:040x} 7}}\r\n")).collect();
+        enter(&format!("MESSAGE ({})", files.join(" ")));
+        enter(&line(1..=20, |_| 5));
+        index.sort_by_chunk().unwrap();
+        let in_turns = (1..=20).filter(|n| n % 2 == 0).chain((1..=20).filter(|n| n % 2 == 1));
+        for order in [(1..=20).collect(), (1..=20).rev().collect(), in_turns.collect::<Vec<_>>()] {
+            let mut links = Links::of_chunk(&index, chunk_id).unwrap();
+            // 7 is missing, 9 has changed, 4 comes twice.
+            let uids = order.iter().copied().filter(|uid| *uid != 7).chain([4]);
+            read(&line(uids, |uid| if uid == 9 { 6 } else { 5 }), |apply| {
+                let Apply::Mailbox(mailbox) = apply else { panic!("{apply:?}") };
+                links.compare(mailbox).unwrap();
+            });
+            let uid = |fault: &Fault| match fault {
+                Fault::NoRecord { uid, .. } => *uid,
+                fault => panic!("{fault:?}"),
+            };
+            let missing: Vec<u32> = links.faults().unwrap().iter().map(uid).collect();
+            assert_eq!(missing, [7, 9], "{order:?}");
+        }
+    }
 
     #[test]
     fn a_set_of_numbers() {

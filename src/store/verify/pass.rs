@@ -57,7 +57,7 @@ pub(super) struct Content {
     pub(super) saved: u64,
 }
 
-/// What is told of a chunk: any number of `Lines`, and `End`.
+/// What is told of a chunk: any number of `Lines`, even none at a time, and `End`.
 pub(super) enum Piece {
     Lines(Vec<Taken>),
     End(Content),
@@ -99,9 +99,10 @@ pub(super) fn chunks<E>(
     if jobs > 1 {
         return in_parallel(source, offsets, jobs, take);
     }
+    let mut reader = None;
     for (i, &offset) in offsets.iter().enumerate() {
         let mut result = Ok(true);
-        let content = chunk(source, (offset, end_of(offsets, i)), &mut |lines| {
+        let content = chunk(source, &mut reader, (offset, end_of(offsets, i)), &mut |lines| {
             result = take(i, Piece::Lines(lines));
             matches!(result, Ok(true))
         });
@@ -125,9 +126,10 @@ fn in_parallel<E>(
         for _ in 0..jobs.min(offsets.len()) {
             let tasks = tasks.clone();
             scope.spawn(move || {
+                let mut reader = None;
                 for (bounds, told) in tasks {
                     let tell = &mut |lines| told.send(Piece::Lines(lines)).is_ok();
-                    if let Some(content) = chunk(source, bounds, tell) {
+                    if let Some(content) = chunk(source, &mut reader, bounds, tell) {
                         // Nobody may be listening any more.
                         let _ = told.send(Piece::End(content));
                     }
@@ -147,7 +149,9 @@ fn in_parallel<E>(
                 ahead.push_back(receiver);
             }
             let Some(pieces) = ahead.pop_front() else { break };
-            for piece in pieces {
+            // What there is to do in front of its lines is done while it is being read.
+            let first = Piece::Lines(Vec::new());
+            for piece in std::iter::once(first).chain(pieces) {
                 if !take(i, piece)? {
                     // Whatever is dropped here lets the readers end.
                     return Ok(());
@@ -162,7 +166,7 @@ fn in_parallel<E>(
 /// Inflates a chunk of a file of so many octets once, only to see whether its text is there.
 pub(super) fn text(file: &dyn Disk, offset: u64, len_file: u64) -> Content {
     match MemberReader::open_until(file, offset, len_file) {
-        Ok(member) => finish(LogReader::over(member).hashing(), None),
+        Ok(member) => finish(&mut LogReader::over(member).hashing(), None),
         Err(error) => Content::unopened(error.into()),
     }
 }
@@ -172,11 +176,20 @@ fn end_of(offsets: &[u64], i: usize) -> u64 {
     salvage::limit(offsets[i], offsets.get(i + 1).copied())
 }
 
-/// Inflates the chunk at `offset`, in front of `end`, once. `tell` says whether to go on; `None`
-/// if not.
-fn chunk(source: Source<'_>, (offset, end): (u64, u64), tell: &mut Tell<'_>) -> Option<Content> {
-    let mut reader = match LogReader::open_hashing(source.file, offset) {
-        Ok(reader) => reader,
+/// Inflates the chunk at `offset`, in front of `end`, once, by the reader of the one before.
+/// `tell` says whether to go on; `None` if not.
+fn chunk<'a>(
+    source: Source<'a>,
+    reader: &mut Option<LogReader<'a>>,
+    (offset, end): (u64, u64),
+    tell: &mut Tell<'_>,
+) -> Option<Content> {
+    let opened = match reader.take() {
+        Some(mut reader) => reader.reopen(offset).map(|()| reader),
+        None => LogReader::open_hashing(source.file, offset),
+    };
+    let reader = match opened {
+        Ok(opened) => reader.insert(opened),
         Err(error) => return saved(source, (offset, end), Content::unopened(error), tell),
     };
     let mut held = Held::new(source, offset);
@@ -186,7 +199,8 @@ fn chunk(source: Source<'_>, (offset, end): (u64, u64), tell: &mut Tell<'_>) -> 
     });
     let Some(failure) = read else {
         return match held.is_broken {
-            true => saved(source, (offset, end), rest(reader), tell),
+            // The rest of a chunk that is known to be damaged.
+            true => saved(source, (offset, end), finish(reader, None), tell),
             false => None,
         };
     };
@@ -195,11 +209,6 @@ fn chunk(source: Source<'_>, (offset, end): (u64, u64), tell: &mut Tell<'_>) -> 
         return saved(source, (offset, end), content, tell);
     }
     held.all(tell).then_some(content)
-}
-
-/// The rest of a chunk that is known to be damaged.
-fn rest(reader: LogReader<'_>) -> Content {
-    finish(reader, None)
 }
 
 /// Tells the lines of a damaged chunk.
@@ -305,7 +314,7 @@ fn lines(
 }
 
 /// Whatever is wrong with a line, the rest of the text counts too.
-fn finish(mut reader: LogReader<'_>, failure: Option<LogError>) -> Content {
+fn finish(reader: &mut LogReader<'_>, failure: Option<LogError>) -> Content {
     let (mut member, mut lines) = (Ok(()), Ok(()));
     match failure {
         Some(LogError::Member(error)) => member = Err(error),

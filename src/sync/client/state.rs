@@ -133,7 +133,7 @@ impl FullMailbox {
 
     /// The records in the order sent: ascending UIDs. Read one by one from the text.
     pub fn records(&self) -> impl Iterator<Item = Result<Record, Reject>> {
-        self.list().into_iter().flat_map(|list| list.kv_items()).map(Record::read)
+        self.list().into_iter().flat_map(Record::all_of)
     }
 
     fn list(&self) -> Option<List<'_>> {

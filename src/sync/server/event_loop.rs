@@ -143,7 +143,12 @@ impl Server {
         })
     }
 
-    /// The addresses listened on.
+    /// Where it listens: addresses, and paths of Unix sockets.
+    pub fn places(&self) -> Vec<String> {
+        self.listeners.iter().map(Listener::place).collect()
+    }
+
+    /// The addresses of a network that it listens on.
     pub fn addresses(&self) -> Vec<std::net::SocketAddr> {
         self.listeners.iter().filter_map(Listener::address).collect()
     }

@@ -8,9 +8,13 @@ use std::path::{Path, PathBuf};
 
 use mio::net::{TcpListener, UnixListener};
 use nix::sys::stat::{Mode, umask};
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 
 use super::stream::ListenSocket;
 use crate::sync::Door;
+
+/// Clients that wait to be accepted.
+const BACKLOG: i32 = 1024;
 
 /// Why a socket cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -54,11 +58,9 @@ impl Listener {
 
     /// A socket that a service manager has bound; TCP or Unix.
     pub fn inherited(fd: OwnedFd) -> Result<Listener, ListenError> {
-        let is_unix = matches!(rustix::net::getsockname(&fd), Ok(address)
-            if address.address_family() == rustix::net::AddressFamily::UNIX);
-        if !rustix::net::sockopt::socket_acceptconn(&fd)
-            .map_err(|e| ListenError::Inherited(e.into()))?
-        {
+        let is_unix = matches!(net::getsockname(&fd), Ok(address)
+            if address.address_family() == AddressFamily::UNIX);
+        if !sockopt::socket_acceptconn(&fd).map_err(|e| ListenError::Inherited(e.into()))? {
             let text = "it is not listening";
             return Err(ListenError::Inherited(io::Error::new(io::ErrorKind::InvalidInput, text)));
         }
@@ -112,6 +114,20 @@ impl Listener {
             ListenSocket::Unix(_) => None,
         }
     }
+
+    /// The address, or the path of the socket.
+    pub(super) fn place(&self) -> String {
+        match &self.socket {
+            ListenSocket::Tcp(listener) => {
+                listener.local_addr().map_or_else(|e| e.to_string(), |address| address.to_string())
+            }
+            ListenSocket::Unix(listener) => {
+                let path = listener.local_addr().ok();
+                let path = path.as_ref().and_then(|address| address.as_pathname());
+                path.map_or_else(|| "a Unix socket".to_owned(), |path| path.display().to_string())
+            }
+        }
+    }
 }
 
 /// Binds what `spec` stands for: every address of `ADDRESS:PORT`, `[V6]:PORT` or
@@ -127,11 +143,26 @@ pub fn bind(spec: &str) -> Result<Vec<Listener>, ListenError> {
     }
     addresses
         .into_iter()
-        .map(|address| match TcpListener::bind(address) {
+        .map(|address| match bind_tcp(address) {
             Ok(listener) => Ok(Listener::new(ListenSocket::Tcp(listener))),
             Err(source) => Err(ListenError::Bind { address, source }),
         })
         .collect()
+}
+
+/// An IPv6 socket is for IPv6 alone, so that `0.0.0.0:PORT` and `[::]:PORT` can be listened
+/// on together.
+fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    if address.is_ipv4() {
+        return TcpListener::bind(address);
+    }
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = net::socket_with(AddressFamily::INET6, SocketType::STREAM, flags, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    sockopt::set_ipv6_v6only(&socket, true)?;
+    net::bind(&socket, &address)?;
+    net::listen(&socket, BACKLOG)?;
+    Ok(TcpListener::from_std(socket.into()))
 }
 
 /// A Unix socket that only its owner can connect to: whoever can is an administrator.
@@ -174,6 +205,19 @@ mod tests {
         let unix = bind(path.to_str().unwrap()).unwrap().pop().unwrap();
         assert_eq!(unix.door(true), Door { is_trusted: true, ..Door::default() });
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn both_families_have_one_port() {
+        let place = |listener: &Listener| listener.address().unwrap().port();
+        let Ok(six) = bind("[::]:0") else { return };
+        let port = place(&six[0]);
+        match bind(&format!("0.0.0.0:{port}")) {
+            Ok(four) => assert_eq!(place(&four[0]), port),
+            // Somebody else has it for IPv4.
+            Err(_) => drop(std::net::TcpListener::bind(("0.0.0.0", port)).unwrap_err()),
+        }
+        assert_eq!(six[0].place(), format!("[::]:{port}"));
     }
 
     #[test]

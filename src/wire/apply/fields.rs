@@ -58,10 +58,15 @@ impl<'a> Fields<'a> {
 
     /// Canonical text of a list, as the index keeps it; empty if absent.
     pub(super) fn list(&self, name: &str) -> Vec<u8> {
-        match self.get(name) {
-            Some(value @ Value::List(_)) => canonical(value),
-            _ => Vec::new(),
-        }
+        canonical_list(self.get(name))
+    }
+}
+
+/// Canonical text of a list, as the index keeps it; empty if there is none.
+pub(super) fn canonical_list(value: Option<&Value<'_>>) -> Vec<u8> {
+    match value {
+        Some(value @ Value::List(_)) => canonical(value),
+        _ => Vec::new(),
     }
 }
 

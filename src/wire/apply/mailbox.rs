@@ -116,13 +116,18 @@ impl<'a> Mailbox<'a> {
             records: fields.get("RECORD").ok_or(Reject::BadParameters)?.as_list(),
             extra: fields.others(&KNOWN_FIELDS),
         };
-        mailbox.records.kv_items().try_for_each(Record::check)?;
+        mailbox.bare_records().try_for_each(|record| record.map(drop))?;
         Ok(mailbox)
     }
 
     /// The records in the order sent.
     pub fn records(&self) -> impl Iterator<Item = Result<Record, Reject>> + use<'a> {
-        self.records.kv_items().map(Record::read)
+        Record::all_of(self.records)
+    }
+
+    /// The same, each without flags and annotations.
+    pub fn bare_records(&self) -> impl Iterator<Item = Result<Record, Reject>> + use<'a> {
+        Record::all_bare_of(self.records)
     }
 
     /// The fields without a column of their own, as canonical text of a kvlist.

@@ -1,10 +1,28 @@
 //! `RECORD`: one message of a mailbox.
 
 use super::Reject;
-use super::fields::Fields;
+use super::fields::canonical_list;
 use crate::wire::Guid;
-use crate::wire::dlist::{self, Literals, Printer, Value};
+use crate::wire::dlist::{List, Literals, Printer, Value};
 use crate::wire::sync_crc::CrcRecord;
+
+/// What a record has.
+const FIELDS: [&[u8]; 8] = [
+    b"UID",
+    b"MODSEQ",
+    b"LAST_UPDATED",
+    b"FLAGS",
+    b"INTERNALDATE",
+    b"SIZE",
+    b"GUID",
+    b"ANNOTATIONS",
+];
+
+/// The values of these.
+type Values<'a> = [Option<Value<'a>>; FIELDS.len()];
+
+/// FLAGS and ANNOTATIONS.
+type Lists<'a> = [Option<Value<'a>>; 2];
 
 /// One message of a mailbox.
 #[derive(Debug, PartialEq, Eq)]
@@ -43,41 +61,49 @@ impl Record {
         .crc()
     }
 
-    /// Reads one item of a list of records, from its fields.
-    pub fn read(item: Option<dlist::Fields<'_>>) -> Result<Record, Reject> {
-        let fields = Fields(item.ok_or(Reject::BadRecord)?);
-        let mut record = Record::without_lists(&fields).map_err(|_| Reject::BadRecord)?;
-        if let Some(value) = fields.get("FLAGS") {
-            (record.flags, record.expunged) = flags(value);
-        }
-        record.annotations = fields.list("ANNOTATIONS");
-        Ok(record)
+    /// The records of a list, in the order sent.
+    pub fn all_of(list: List<'_>) -> impl Iterator<Item = Result<Record, Reject>> {
+        list.named(FIELDS).map(|values| {
+            let (mut record, [flags, annotations]) = Record::without_lists(values)?;
+            if let Some(value) = &flags {
+                (record.flags, record.expunged) = without_expunged(value);
+            }
+            record.annotations = canonical_list(annotations.as_ref());
+            Ok(record)
+        })
     }
 
-    /// Whether [`Record::read`] would give a record.
-    pub(super) fn check(item: Option<dlist::Fields<'_>>) -> Result<(), Reject> {
-        let fields = Fields(item.ok_or(Reject::BadRecord)?);
-        Record::without_lists(&fields).map(drop).map_err(|_| Reject::BadRecord)
+    /// The same, without flags and annotations: a record is as if none were sent. All that can be
+    /// wrong with it is outside these.
+    pub fn all_bare_of(list: List<'_>) -> impl Iterator<Item = Result<Record, Reject>> {
+        list.named(FIELDS).map(|values| Record::without_lists(values).map(|(record, _)| record))
     }
 
-    /// All that can be wrong with a record is outside its lists.
-    fn without_lists(fields: &Fields<'_>) -> Result<Record, Reject> {
-        Ok(Record {
-            uid: fields.u32("UID")?,
-            modseq: fields.u64("MODSEQ")?,
-            last_updated: fields.time("LAST_UPDATED")?,
+    /// A record without its lists, flags and annotations; and these. `None` is no kvlist.
+    fn without_lists(values: Option<Values<'_>>) -> Result<(Record, Lists<'_>), Reject> {
+        let [uid, modseq, last_updated, flags, internaldate, size, guid, annotations] =
+            values.ok_or(Reject::BadRecord)?;
+        let optional = |value: Option<Value<'_>>| value.and_then(|value| value.as_number());
+        let number = |value| optional(value).ok_or(Reject::BadRecord);
+        let time = |value| i64::try_from(number(value)?).map_err(|_| Reject::BadRecord);
+        let record = Record {
+            // 32-bit fields take the low 32 bits.
+            uid: number(uid)? as u32,
+            modseq: number(modseq)?,
+            last_updated: time(last_updated)?,
             flags: Vec::new(),
             expunged: false,
-            internaldate: fields.time("INTERNALDATE")?,
-            size: fields.u64("SIZE").ok(),
-            guid: fields.get("GUID").and_then(|v| v.as_guid()).ok_or(Reject::BadRecord)?,
+            internaldate: time(internaldate)?,
+            size: optional(size),
+            guid: guid.and_then(|value| value.as_guid()).ok_or(Reject::BadRecord)?,
             annotations: Vec::new(),
-        })
+        };
+        Ok((record, [flags, annotations]))
     }
 }
 
 /// Flags without `\Expunged`, in canonical text, and whether that was there.
-fn flags(value: &Value<'_>) -> (Vec<u8>, bool) {
+fn without_expunged(value: &Value<'_>) -> (Vec<u8>, bool) {
     let mut expunged = false;
     let mut printer = Printer::new(Literals::NonSync, b"(".to_vec());
     let mut count = 0;

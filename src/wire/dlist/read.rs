@@ -70,10 +70,10 @@ impl<'a> List<'a> {
         Items { scanner: Scanner::checked(self.span) }
     }
 
-    /// The fields of its elements, in order: one walk over all of it, where to take the fields of
-    /// each of [`List::items`] is two. `None` for an element that has none.
-    pub fn kv_items(&self) -> KvItems<'a> {
-        KvItems { scanner: Scanner::checked(self.span) }
+    /// The values of these names in each of its elements, of each name the first one: one walk over
+    /// all of it, for lists of very many short kvlists. `None` for an element that is none.
+    pub fn named<const N: usize>(&self, names: [&'static [u8]; N]) -> Named<'a, N> {
+        Named { scanner: Scanner::checked(self.span), names }
     }
 
     /// Whether it has no element.
@@ -96,14 +96,12 @@ impl<'a> KvList<'a> {
 
     /// All fields, for looking up several of them.
     pub fn fields(&self) -> Fields<'a> {
-        let mut pairs = Vec::with_capacity(FIELDS);
+        // Records have nine, mailboxes some twenty.
+        let mut pairs = Vec::with_capacity(12);
         pairs.extend(self.pairs());
         Fields { pairs }
     }
 }
-
-/// Records have nine fields, mailboxes some twenty.
-const FIELDS: usize = 12;
 
 /// The fields of a kvlist. Names are case-sensitive, the first match wins.
 #[derive(Clone, Debug, Default)]
@@ -153,14 +151,15 @@ impl<'a> Iterator for Items<'a> {
     }
 }
 
-/// Elements of a list, each with its fields.
+/// Some values of each element of a list, see [`List::named`].
 #[derive(Clone, Debug)]
-pub struct KvItems<'a> {
+pub struct Named<'a, const N: usize> {
     scanner: Scanner<'a>,
+    names: [&'static [u8]; N],
 }
 
-impl<'a> Iterator for KvItems<'a> {
-    type Item = Option<Fields<'a>>;
+impl<'a, const N: usize> Iterator for Named<'a, N> {
+    type Item = Option<[Option<Value<'a>>; N]>;
 
     // As for `Items`.
     fn next(&mut self) -> Option<Self::Item> {
@@ -171,13 +170,16 @@ impl<'a> Iterator for KvItems<'a> {
         if !self.scanner.eat(b"%(") {
             return self.scanner.value(0).ok().map(|_| None);
         }
-        let mut pairs = Vec::with_capacity(FIELDS);
+        let mut values = [const { None }; N];
         loop {
             self.scanner.skip_space();
             if self.scanner.eat(b")") {
-                return Some(Some(Fields { pairs }));
+                return Some(Some(values));
             }
-            pairs.push(self.scanner.key_value(0).ok()?);
+            let (key, value) = self.scanner.key_value(0).ok()?;
+            if let Some(i) = self.names.iter().position(|name| **name == key[..]) {
+                values[i].get_or_insert(value);
+            }
         }
     }
 }

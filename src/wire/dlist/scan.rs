@@ -65,7 +65,10 @@ impl<'a> Scanner<'a> {
         let key = self.string()?;
         // The name of a list is printed as it is: one that could not stand bare would read
         // as something else, a line of its own for one.
-        if key.contains(&0) || !(is_bare || key.iter().all(|&c| c > b' ' && !is_special(c))) {
+        let is_name = |key: &[u8]| {
+            !key.contains(&0) && (is_bare || key.iter().all(|&c| c > b' ' && !is_special(c)))
+        };
+        if !self.is_checked && !is_name(&key) {
             return Err(SyntaxError { what: "a name that is no atom", at: start });
         }
         self.skip_space();

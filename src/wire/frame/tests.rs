@@ -78,6 +78,24 @@ fn braces_count_only_where_a_value_may_begin() {
 }
 
 #[test]
+fn a_line_that_is_only_looked_at() {
+    let mut framer = Framer::new(LIMITS);
+    let text = format!("A %(b {{2}}\r\n)(c)\r\n{}\r\n\r\n", "x".repeat(300));
+    let mut input = text.as_bytes();
+    let mut lines = Vec::new();
+    loop {
+        match framer.next(&mut input) {
+            Event::Line => lines.push(framer.read_line(<[u8]>::to_vec)),
+            Event::More => break,
+            Event::Continue => {}
+            event => panic!("{event:?}"),
+        }
+    }
+    assert_eq!(lines, [line("A %(b {2}\r\n)(c)"), Err(Poison::Line(200)), line("")]);
+    assert!(framer.at_line_start());
+}
+
+#[test]
 fn limits_at_their_edges() {
     let literal = |n: usize| whole(&format!("A {{{n}+}}\r\n{}\r\nB\r\n", "x".repeat(n)));
     assert!(literal(50).lines[0].is_ok());

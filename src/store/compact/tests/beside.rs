@@ -1,7 +1,10 @@
 //! What is touched beside the result, and what must not be.
 
+use std::os::unix::fs::MetadataExt;
+
 use super::*;
 use crate::store::data_file;
+use crate::store::index::{Index, Open};
 
 #[test]
 fn nothing_is_left_beside_and_the_old_pair_on_request() {
@@ -22,6 +25,35 @@ fn nothing_is_left_beside_and_the_old_pair_on_request() {
         assert_eq!(fs::read(previous).unwrap(), octets);
         assert!(site.files().contains(&format!("data.index.{time}")));
     }
+}
+
+/// An index that goes away is not written to. One that stays knows its file again.
+#[test]
+fn a_moved_file_is_noted_in_the_index_that_stays() {
+    let site = Site::new();
+    let end = site.write(&simple_history());
+    let (copy, index) = (site.dir.path().join("copy"), with_suffix(&site.path, ".index"));
+    let move_away = || {
+        fs::copy(&site.path, &copy).unwrap();
+        fs::rename(&copy, &site.path).unwrap();
+    };
+    let is_noted = || {
+        let state = Index::open(&index, Open::Read).unwrap().state().unwrap().unwrap();
+        state.inode == fs::metadata(&site.path).unwrap().ino()
+    };
+    move_away();
+    assert!(!is_noted());
+    let mut policy = site.policy(Some(START));
+    policy.force = false;
+    assert_eq!(site.compact(&policy).1, Outcome::Skipped);
+    assert!(is_noted());
+    move_away();
+    let before = fs::read(&index).unwrap();
+    let mut policy = site.policy(Some(end));
+    policy.keep_previous = true;
+    assert!(matches!(site.compact(&policy).1, Outcome::Done { .. }));
+    assert!(is_noted());
+    assert!(fs::read(site.dir.path().join("data.index.4294967296")).unwrap() == before);
 }
 
 #[test]

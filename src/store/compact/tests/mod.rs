@@ -406,6 +406,18 @@ fn an_index_that_was_about_to_get_its_place_is_no_missing_one() {
 /// Not a chunk of which another octet was copied than was read for the survey, although it
 /// inflates to the same.
 #[test]
+fn a_broken_index_is_built_again_and_compacted() {
+    let site = Site::new();
+    let end = site.write(&simple_history());
+    let before = site.seen(None);
+    fs::write(with_suffix(&site.path, ".index"), "what a disk has made of it").unwrap();
+    let outcome = site.compact(&site.policy(Some(end - 1_000))).1;
+    assert!(matches!(outcome, Outcome::Done { .. }), "{outcome:?}");
+    assert_eq!(site.seen(None), before);
+    assert!(is_sound(&site));
+}
+
+#[test]
 fn what_is_copied_is_what_was_read() {
     let site = Site::new();
     site.write(&[

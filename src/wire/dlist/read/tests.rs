@@ -60,6 +60,7 @@ fn walk(value: &Value<'_>, out: &mut Vec<String>) {
     match value {
         Value::List(list) => {
             out.push(format!("( {}", list.span.escape_ascii()));
+            assert_named_agrees(list);
             list.items().for_each(|item| walk(&item, out));
         }
         Value::KvList(kv) => {
@@ -71,6 +72,19 @@ fn walk(value: &Value<'_>, out: &mut Vec<String>) {
         }
         other => out.push(format!("{other:?}")),
     }
+}
+
+/// [`List::named`] says what its elements do by themselves.
+fn assert_named_agrees(list: &List<'_>) {
+    let named: Vec<_> = list.named([b"a", b"1"]).collect();
+    let expected = list.items().map(|item| match item {
+        Value::KvList(kv) => {
+            let fields = kv.fields();
+            Some(["a", "1"].map(|name| fields.get(name).cloned()))
+        }
+        _ => None,
+    });
+    assert_eq!(named, expected.collect::<Vec<_>>(), "{}", list.span.escape_ascii());
 }
 
 /// As `walk`, but each list is checked again.
@@ -112,6 +126,7 @@ fn lists_are_found_again_where_they_were_checked() {
         "X (%(k \"(\" \"l\" \"a\\\")\") {3+}\r\n(\"( z)",
         "X (%(%{a (b) c %(d e)) (%{d 4eea1e78e5032625a64f9ba26611156942a8f86a 0}\r\n) y)",
         "X (%(%(a b) c d) ((%(e NIL)(f)%(g h)) i))",
+        "X (%(a 1 b 2 a 3) b %() %(1 (x) {1+}\r\na %(a b)) (%(a NIL a c)))",
         "X (%({1+}\r\na {2+}\r\n)) b (c)) (\\{3}) x{3} ()%())",
     ] {
         assert!(parse_item(text.as_bytes()).is_ok(), "{text}");
