@@ -6,8 +6,8 @@
 //!         / component *( "." component )      ; a shared mailbox
 //! ```
 //!
-//! A dot that is part of a component is written `^`. The time is hexadecimal, but whatever stands in
-//! its place passes for it, as in Cyrus.
+//! A dot that is part of a component is written `^`. The time is hexadecimal, but whatever stands
+//! in its place passes for it, as in Cyrus.
 
 /// The key under which all mailboxes without an owner are backed up.
 pub const SHARED: &[u8] = b"%SHARED";

@@ -171,6 +171,7 @@ fn names_with_domains() {
         "ctl_backups list -m user/dave@virt.example user/bob@example.com user/erin/x@virt.example",
         "ctl_backups list -m user.bob user.dave@virt.example DELETED.user.bob.x.6B014EEA",
         "ctl_backups list -m user..carol",
+        "ctl_backups list -m DELETED/user/bob/x DELETED/user/carol/x/0 DELETED/user/bob DELETED/x",
         "ctl_backups list -D example.com",
         "ctl_backups list -D internal",
         "cyr_backup -m user/dave@virt.example list mailboxes",

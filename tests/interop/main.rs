@@ -51,6 +51,7 @@ mod test_moment;
 mod test_move;
 mod test_own_state;
 mod test_probe;
+mod test_random;
 mod test_replication;
 mod test_replies;
 mod test_restore;

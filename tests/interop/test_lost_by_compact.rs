@@ -23,7 +23,7 @@ fn live_mail_that_cyrus_has_dropped_is_sent_again() {
     let server = BackupServer::start(&cyrus, Maker::Cyrbk, &["tom"]);
     let site = Site::start(&cyrus, &["tom"], &[Channel::new("tested", server.port, false)]);
     let sync = || site.sync("tested", &["-u", "tom"]).success_with_refusals();
-    let [came_back, stayed] = [1, 2].map(mail::note);
+    let [came_back, stayed, passing] = [1, 2, 3].map(mail::note);
     site.imap(ADMIN).create("user.tom");
     let mut imap = site.imap("tom");
     imap.append("INBOX", "", DATE, &came_back.bytes);
@@ -34,6 +34,11 @@ fn live_mail_that_cyrus_has_dropped_is_sent_again() {
     imap.ok("EXPUNGE");
     let _ = sync();
     imap.append("INBOX", "", DATE, &came_back.bytes);
+    imap.append("INBOX", "", DATE, &passing.bytes);
+    let _ = sync();
+    // So that the chunk is written again, without the record of what came back.
+    imap.ok("UID STORE 4 +FLAGS (\\Deleted)");
+    imap.ok("EXPUNGE");
     let _ = sync();
     assert_eq!(sync().applied(), Vec::<String>::new());
 

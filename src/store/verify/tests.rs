@@ -148,3 +148,17 @@ fn each_row_is_compared() {
         assert_eq!(said.last().unwrap(), "false");
     }
 }
+
+/// The row of the older message is that of a record which another one has superseded.
+#[test]
+fn two_messages_of_one_uid_in_a_chunk_are_sound() {
+    use crate::store::compact::tests::history::{Op, Site};
+    let site = Site::new();
+    let _ = site.write(&[
+        (0, Op::Message(vec![1, 2])),
+        (0, Op::Mailbox(0, 0, 1, vec![(1, 1, false)])),
+        (0, Op::Mailbox(0, 0, 1, vec![(1, 2, false)])),
+    ]);
+    let (sound, said) = run(full, &Backup::open(&site.path, Wait::No).unwrap());
+    assert!(sound, "{said:?}");
+}
