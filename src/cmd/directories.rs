@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
+use super::site;
 use crate::config::Settings;
+use crate::store::survey;
 
 /// What to say if the configuration directory is not there: nothing can work then.
 pub(super) fn without_configdirectory(settings: &Settings) -> Option<String> {
@@ -51,6 +53,22 @@ fn refusal(settings: &Settings, path: &Path, error: Errno) -> String {
     format!("{path} cannot be written to: {}{advice}", std::io::Error::from(error))
 }
 
+/// What to say if there are backups, and no catalog that names them: new ones would be begun.
+pub(super) fn without_catalog(settings: &Settings) -> Option<String> {
+    let catalog = site::catalog(settings);
+    if catalog.path().exists() {
+        return None;
+    }
+    let partitions: Vec<_> = settings.backup_partitions.values().cloned().collect();
+    // What cannot be looked into is told of elsewhere.
+    let files = survey::count_below(&partitions).ok().filter(|&files| files > 0)?;
+    Some(format!(
+        "{} is missing, but data files are there ({files}): every mail server would begin new \
+         backups; to make it again: ctl_backups reconstruct",
+        catalog.path().display()
+    ))
+}
+
 /// That they are missing, and the command that makes them.
 fn advice(settings: &Settings, missing: &[&Path]) -> String {
     let paths: Vec<_> = missing.iter().map(|path| path.display().to_string()).collect();
@@ -93,6 +111,14 @@ mod tests {
         std::fs::create_dir(dir.path().join("b")).unwrap();
         assert_eq!(without_partitions(&settings), None);
         assert_eq!(not_writable(&settings), [""; 0]);
+        assert_eq!(without_catalog(&settings), None);
+        std::fs::write(dir.path().join("b/tom_aaaaaa"), "").unwrap();
+        std::fs::write(dir.path().join("b/tom_aaaaaa.index"), "").unwrap();
+        let said = without_catalog(&settings).unwrap();
+        let lost = format!("{top}/conf/backups.db is missing, but data files are there (1)");
+        assert!(said.starts_with(&lost) && said.ends_with("ctl_backups reconstruct"), "{said}");
+        std::fs::write(dir.path().join("conf/backups.db"), "").unwrap();
+        assert_eq!(without_catalog(&settings), None);
         let said = |error| refusal(&settings, Path::new("/b"), error);
         let denied = said(Errno::ACCESS);
         assert!(denied.ends_with("; to give it to cyrus: chown cyrus:mail /b"), "{denied}");

@@ -30,7 +30,9 @@ pub(super) fn check(settings: &Settings) -> Result<()> {
 /// What the Cyrus user, as whom this runs, lacks to take in a backup; each is a warning.
 pub(super) fn warn_of_directories(settings: &Settings) {
     let missing = directories::without_partitions(settings);
-    for what in missing.into_iter().chain(directories::not_writable(settings)) {
+    let refused = directories::not_writable(settings);
+    let lost = directories::without_catalog(settings);
+    for what in missing.into_iter().chain(refused).chain(lost) {
         tracing::warn!("{what}");
     }
 }

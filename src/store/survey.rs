@@ -142,6 +142,13 @@ pub(super) fn files_below(directories: &[PathBuf]) -> io::Result<Vec<(PathBuf, (
     Ok(found)
 }
 
+/// How many data files there seem to be below the partitions, by their names.
+pub fn count_below(directories: &[PathBuf]) -> io::Result<usize> {
+    let mut paths = BTreeMap::new();
+    directories.iter().try_for_each(|directory| walk(directory, DEPTH_MAX, &mut paths))?;
+    Ok(paths.len())
+}
+
 /// Whether a file stands beside a data file: its index, what a compaction or a move is
 /// writing, copies of earlier times (`<name>.<unix time>`), what recovery cut.
 pub(super) fn is_side_file(name: &OsStr) -> bool {
