@@ -92,7 +92,8 @@ pub(crate) fn append(world: &World, user: &str, number: usize) -> String {
         "APPLY MAILBOX %(UNIQUEID id-{name} MBOXNAME {name} SYNC_CRC 0 SYNC_CRC_ANNOT 0 \
          LAST_UID 1 HIGHESTMODSEQ 1 RECENTUID 0 RECENTTIME 0 LAST_APPENDDATE 0 \
          POP3_LAST_LOGIN 0 POP3_SHOW_AFTER 0 UIDVALIDITY 7 PARTITION default ACL \"\" OPTIONS P \
-         RECORD (%(UID 1 MODSEQ 1 LAST_UPDATED 1 FLAGS () INTERNALDATE 1 SIZE {} GUID {hash})))\r\n",
+         RECORD (%(UID 1 MODSEQ 1 LAST_UPDATED 1 FLAGS () INTERNALDATE 1 SIZE {} \
+         GUID {hash})))\r\n",
         text.len()
     );
     order(mailbox.into_bytes(), "OK Success");

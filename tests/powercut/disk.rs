@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
+use super::change::{Change, Edit};
 use super::trace::{Call, Step};
 
 /// What is in a file system: files, directories and links have numbers.
@@ -19,22 +20,6 @@ pub(crate) enum Node {
     File(Vec<u8>),
     Directory,
     Link(PathBuf),
-}
-
-/// A change that a power cut may take back.
-#[derive(Debug)]
-pub(crate) enum Change {
-    Write { file: usize, at: usize, octets: Vec<u8> },
-    Cut { file: usize, len: usize },
-    Name(Vec<Edit>),
-}
-
-/// A name that has another meaning, or none, from now on.
-#[derive(Debug)]
-pub(crate) struct Edit {
-    path: PathBuf,
-    was: Option<usize>,
-    is: Option<usize>,
 }
 
 /// A change, the moment at which it was made, and the one from which on it is durable.
@@ -338,64 +323,4 @@ impl Disk {
 fn is_reply(octets: &[u8]) -> bool {
     let text = String::from_utf8_lossy(octets);
     text.ends_with("\r\n") && text.lines().last().is_some_and(|last| last.contains("OK "))
-}
-
-impl Edit {
-    /// Makes it, as far as there is something to change.
-    pub(crate) fn make(&self, names: &mut Names) {
-        match self.is {
-            Some(number) => drop(names.insert(self.path.clone(), number)),
-            None if names.get(&self.path).copied() == self.was => drop(names.remove(&self.path)),
-            None => {}
-        }
-    }
-}
-
-impl Edit {
-    /// The name and number of what it puts there.
-    pub(crate) fn made(&self) -> Option<(PathBuf, usize)> {
-        Some((self.path.clone(), self.is?))
-    }
-}
-
-impl Change {
-    pub(crate) fn file(&self) -> Option<usize> {
-        match self {
-            Change::Write { file, .. } | Change::Cut { file, .. } => Some(*file),
-            Change::Name(_) => None,
-        }
-    }
-
-    pub(crate) fn make(&self, octets: &mut Vec<u8>) {
-        match self {
-            Change::Write { at, octets: written, .. } => put(octets, *at, written),
-            Change::Cut { len, .. } => octets.resize(*len, 0),
-            Change::Name(_) => {}
-        }
-    }
-
-    /// What it does to names.
-    pub(crate) fn shown(&self) -> Option<String> {
-        let Change::Name(edits) = self else { return None };
-        let name = |edit: &Edit| {
-            let sign = if edit.is.is_some() { '+' } else { '-' };
-            format!("{sign}{}", edit.path.file_name().unwrap_or_default().display())
-        };
-        Some(edits.iter().map(name).collect::<Vec<_>>().join(" "))
-    }
-
-    pub(crate) fn lengthen(&self, octets: &mut Vec<u8>) {
-        match self {
-            Change::Write { at, octets: written, .. } => {
-                octets.resize(octets.len().max(at + written.len()), 0);
-            }
-            _ => self.make(octets),
-        }
-    }
-}
-
-pub(crate) fn put(octets: &mut Vec<u8>, at: usize, written: &[u8]) {
-    let end = at + written.len();
-    octets.resize(octets.len().max(end), 0);
-    octets[at..end].copy_from_slice(written);
 }

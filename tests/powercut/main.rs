@@ -10,6 +10,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod aftermath;
+mod change;
 #[path = "../server/client.rs"]
 #[allow(dead_code)]
 mod client;

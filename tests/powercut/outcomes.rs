@@ -5,10 +5,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 
 use super::Random;
-use super::disk::{Change, Cut, Disk, Made, Names, Node, put};
+use super::change::Change;
+use super::disk::{Disk, Made, Names, Node};
 
-/// Power goes sector by sector.
-const SECTOR: usize = 512;
 /// So many unsynced names are tried in every combination.
 const COMBINED: usize = 5;
 
@@ -46,29 +45,51 @@ pub(crate) struct Effort {
     pub(crate) combines_fates: bool,
 }
 
-/// All states of a history that differ.
-pub(crate) fn of(disk: &Disk, effort: Effort) -> Vec<State> {
-    let mut seen = HashSet::new();
-    let mut states = Vec::new();
-    for (number, cut) in disk.cuts.iter().enumerate() {
-        let done = || disk.history.iter().filter(|made| made.at <= cut.at);
-        let pending: Vec<&Made> = done().filter(|made| made.durable > cut.at).collect();
-        let is_name = |made: &&&Made| matches!(made.change, Change::Name(_));
-        let names: Vec<usize> = pending.iter().filter(is_name).map(|made| made.at).collect();
-        let files: Vec<usize> = pending.iter().filter_map(|made| made.change.file()).collect();
-        let files: Vec<usize> = BTreeSet::from_iter(files).into_iter().collect();
-        for kept in combinations(&names) {
-            for fates in fates(&files, effort, number as u64) {
-                let has_all = kept.len() == names.len()
-                    && fates.values().all(|fate| matches!(fate, Fate::All));
-                let state = state(disk, cut, &kept, &fates, has_all);
-                if seen.insert(state.hash()) {
-                    states.push(state);
+/// A history, and what may be left of it.
+pub(crate) struct Outcomes {
+    disk: Disk,
+    losses: Vec<Loss>,
+}
+
+/// What is there of the unsynced changes in front of a cut.
+struct Loss {
+    /// By its number.
+    cut: usize,
+    /// Names, by the moments at which they were made.
+    kept: BTreeSet<usize>,
+    fates: BTreeMap<usize, Fate>,
+    /// Only the process has died: what it had written is there.
+    has_all: bool,
+}
+
+impl Outcomes {
+    pub(crate) fn of(disk: Disk, effort: Effort) -> Outcomes {
+        let mut losses = Vec::new();
+        for (number, cut) in disk.cuts.iter().enumerate() {
+            let pending =
+                || disk.history.iter().filter(|made| made.at <= cut.at && made.durable > cut.at);
+            let is_name = |made: &&Made| matches!(made.change, Change::Name(_));
+            let names: Vec<usize> = pending().filter(is_name).map(|made| made.at).collect();
+            let files: BTreeSet<usize> = pending().filter_map(|made| made.change.file()).collect();
+            let files: Vec<usize> = files.into_iter().collect();
+            for kept in combinations(&names) {
+                for fates in fates(&files, effort, number as u64) {
+                    let all = fates.values().all(|fate| matches!(fate, Fate::All));
+                    let has_all = kept.len() == names.len() && all;
+                    losses.push(Loss { cut: number, kept: kept.clone(), fates, has_all });
                 }
             }
         }
+        Outcomes { disk, losses }
     }
-    states
+
+    /// States that differ, evenly spread, at most about so many; with a number each.
+    pub(crate) fn states(&self, most: usize) -> impl Iterator<Item = (usize, State)> {
+        let mut seen = HashSet::new();
+        let some = self.losses.iter().enumerate().step_by(self.losses.len().div_ceil(most).max(1));
+        some.map(|(number, loss)| (number, state(&self.disk, loss)))
+            .filter(move |(_, state)| seen.insert(state.hash()))
+    }
 }
 
 /// Which of the unsynced names are there: every combination, or of many each prefix, each one
@@ -118,13 +139,9 @@ fn fates(files: &[usize], effort: Effort, seed: u64) -> Vec<BTreeMap<usize, Fate
     found
 }
 
-fn state(
-    disk: &Disk,
-    cut: &Cut,
-    kept: &BTreeSet<usize>,
-    fates: &BTreeMap<usize, Fate>,
-    has_all: bool,
-) -> State {
+fn state(disk: &Disk, loss: &Loss) -> State {
+    let Loss { kept, fates, has_all, .. } = loss;
+    let cut = &disk.cuts[loss.cut];
     let done = || disk.history.iter().filter(|made| made.at <= cut.at);
     let mut names = disk.names.clone();
     for made in done() {
@@ -153,7 +170,7 @@ fn state(
     let is_lost = |made: &&Made| made.durable > cut.at && !kept.contains(&made.at);
     let lost: Vec<String> = done().filter(is_lost).filter_map(|made| made.change.shown()).collect();
     let what = format!("{}; lost: {lost:?}; {fates:?}", cut.what);
-    State { what, replies: cut.replies, has_all, names, nodes }
+    State { what, replies: cut.replies, has_all: *has_all, names, nodes }
 }
 
 /// What is in a directory that is not there is not there either.
@@ -201,29 +218,18 @@ impl Fate {
     }
 }
 
-impl Change {
-    fn scatter(&self, octets: &mut Vec<u8>, random: &mut Random, loss: u64) {
-        match self {
-            Change::Write { at, octets: written, .. } => {
-                let mut from = 0;
-                while from < written.len() {
-                    let to = written.len().min(((at + from) / SECTOR + 1) * SECTOR - at);
-                    if random.below(loss) > 0 {
-                        put(octets, at + from, &written[from..to]);
-                    }
-                    from = to;
-                }
-            }
-            _ if random.below(2) == 0 => {}
-            _ => self.make(octets),
-        }
-    }
-}
-
 impl State {
     fn hash(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        (self.replies, &self.names, &self.nodes).hash(&mut hasher);
+        (self.replies, self.has_all, &self.names).hash(&mut hasher);
+        for (number, node) in &self.nodes {
+            match node {
+                Node::File(octets) => {
+                    (number, octets.len(), crc32fast::hash(octets)).hash(&mut hasher);
+                }
+                other => (number, other).hash(&mut hasher),
+            }
+        }
         hasher.finish()
     }
 }

@@ -5,11 +5,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use cyrbk::lock::Wait;
+use cyrbk::store::backup::index_path;
 use cyrbk::store::{Catalog, Writer, delete};
 
 use super::aftermath::{self, Seen, Tally, path_of};
 use super::disk::{Names, Node};
-use super::outcomes::{self, Effort, State};
+use super::outcomes::{Effort, Outcomes, State};
 use super::session::{self, Ledger};
 use super::trace;
 use super::world::World;
@@ -19,7 +20,7 @@ const STRANGERS: usize = 120;
 const FIXTURES: &str = "tests/fixtures/backups";
 
 /// How much is tried, unless it is all.
-const FEW: Tried = Tried { of_a_tool: 12, of_a_server: 60, again: 3, of_those: 6 };
+const FEW: Tried = Tried { of_a_tool: 30, of_a_server: 120, again: 4, of_those: 10 };
 const ALL: Tried =
     Tried { of_a_tool: usize::MAX, of_a_server: usize::MAX, again: 40, of_those: 60 };
 
@@ -43,11 +44,6 @@ fn tried() -> Tried {
     if is_all() { ALL } else { FEW }
 }
 
-/// Evenly spread, at most about so many.
-fn spread(states: &[State], most: usize) -> impl Iterator<Item = (usize, &State)> {
-    states.iter().enumerate().step_by(states.len().div_ceil(most).max(1))
-}
-
 /// A backup made by Cyrus, at its place.
 fn take_over(world: &World, set: &str, user: &str, name: &str) {
     let letter = &user[..1];
@@ -55,7 +51,7 @@ fn take_over(world: &World, set: &str, user: &str, name: &str) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     let source = Path::new(FIXTURES).join(set).join(letter).join(name);
     fs::copy(&source, &path).unwrap();
-    fs::copy(source.with_added_extension("index"), path.with_added_extension("index")).unwrap();
+    fs::copy(index_path(&source), index_path(&path)).unwrap();
     Catalog::open(world.catalog()).set(user.as_bytes(), &path).unwrap();
 }
 
@@ -69,34 +65,34 @@ fn try_tool(name: &str, world: &mut World, user: &str, words: &[&str]) {
 }
 
 /// What the backup had to say before and afterwards, and what a power cut may leave.
-fn run_tool(world: &mut World, user: &str, words: &[&str]) -> (Seen, Seen, Vec<State>) {
+fn run_tool(world: &mut World, user: &str, words: &[&str]) -> (Seen, Seen, Outcomes) {
     let (nodes, names) = world.look();
     let before = aftermath::look(world, user);
     lay_out(world, &nodes, &names);
     let disk = world.record(nodes, names, |world, trace| world.trace_tool(words, &[0, 75], trace));
     let after = aftermath::look(world, user);
     let effort = Effort { random: if is_all() { 6 } else { 1 }, combines_fates: is_all() };
-    (before, after, outcomes::of(&disk, effort))
+    (before, after, Outcomes::of(disk, effort))
 }
 
 /// The power goes once more, while a tool sets right what is left of the first time.
 fn try_again(
     name: &str,
     world: &mut World,
-    states: &[State],
+    states: &Outcomes,
     tools: &[&[&str]],
     check: impl Fn(&World, &State, usize, &mut Tally),
 ) {
-    for ((number, state), tool) in spread(states, tried().again).zip(tools.iter().cycle()) {
+    for ((number, state), tool) in states.states(tried().again).zip(tools.iter().cycle()) {
         world.lay_out(&state.names, |node| state.nodes[&node].clone());
         world.aside(|world| {
             let (nodes, names) = world.look();
             let run = |world: &World, trace: &Path| world.trace_tool(tool, &[0, 75], trace);
             let disk = world.record(nodes, names, run);
-            let again = outcomes::of(&disk, ONCE);
+            let again = Outcomes::of(disk, ONCE);
             let name = format!("{name}, state {number} ({}), then {tool:?}", state.what);
-            let some = (&*again, tried().of_those);
-            try_states(&name, world, some, |world, _, way, tally| check(world, state, way, tally));
+            let some = (&again, tried().of_those);
+            try_states(&name, world, some, |world, _, way, tally| check(world, &state, way, tally));
         });
     }
 }
@@ -108,16 +104,16 @@ fn lay_out(world: &mut World, nodes: &[Node], names: &Names) {
 fn try_states(
     name: &str,
     world: &mut World,
-    (states, most): (&[State], usize),
+    (states, most): (&Outcomes, usize),
     check: impl Fn(&World, &State, usize, &mut Tally),
 ) {
     let mut tally = Tally::default();
     let mut failures = Vec::new();
     let mut tried = 0;
-    for (number, state) in spread(states, most) {
+    for (number, state) in states.states(most) {
         tried += 1;
         world.lay_out(&state.names, |node| state.nodes[&node].clone());
-        let result = catch_unwind(AssertUnwindSafe(|| check(world, state, tried, &mut tally)));
+        let result = catch_unwind(AssertUnwindSafe(|| check(world, &state, tried, &mut tally)));
         if let Err(panic) = result {
             let text = panic.downcast_ref::<String>().cloned();
             let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| text.to_string()));
@@ -127,7 +123,7 @@ fn try_states(
             }
         }
     }
-    eprintln!("{name}: {} states, {tried} tried, {:?}", states.len(), tally.0);
+    eprintln!("{name}: {tried} states, {:?}", tally.0);
     assert!(failures.is_empty(), "{name}:\n{}", failures.join("\n"));
 }
 
@@ -185,7 +181,7 @@ fn building_an_index_anew() {
     let Some(mut world) = site_of("carol", true, "") else { return };
     try_tool("reindex", &mut world, "carol", &["reindex", "carol"]);
     let Some(mut world) = site_of("alice", false, "") else { return };
-    let index = path_of(&world, "alice").unwrap().with_added_extension("index");
+    let index = index_path(&path_of(&world, "alice").unwrap());
     fs::write(index, "what a disk may make of it").unwrap();
     try_tool("reindex, broken", &mut world, "alice", &["reindex", "alice"]);
 }
@@ -231,7 +227,7 @@ fn a_second_power_cut_while_an_index_is_completed() {
 }
 
 /// What a session was doing.
-fn run_server(world: &mut World) -> (Ledger, Vec<State>) {
+fn run_server(world: &mut World) -> (Ledger, Outcomes) {
     // So many entries that backups.db is packed anew on the way.
     let catalog = Catalog::open(world.catalog());
     for number in 0..STRANGERS {
@@ -245,7 +241,7 @@ fn run_server(world: &mut World) -> (Ledger, Vec<State>) {
     });
     let ledger = ledger.unwrap();
     ledger.fits(&disk);
-    let states = outcomes::of(&disk, ONCE);
+    let states = Outcomes::of(disk, ONCE);
     (ledger, states)
 }
 
@@ -290,7 +286,7 @@ fn deletion() {
     let (nodes, names) = world.look();
     let words = ["delete", "--force", "carol"];
     let disk = world.record(nodes, names, |world, trace| world.trace_tool(&words, &[0], trace));
-    let states = outcomes::of(&disk, ONCE);
+    let states = Outcomes::of(disk, ONCE);
     try_states("delete, and again", &mut world, (&states, usize::MAX), |world, _, _, _| {
         let Some(path) = path_of(world, "carol") else { return };
         let catalog = Catalog::open(world.catalog());

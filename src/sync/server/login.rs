@@ -49,6 +49,9 @@ impl Login {
                 let tls = if self.channel.is_tls { "+TLS" } else { "" };
                 let (user, mech) = (&identity.authzid, identity.mech);
                 tracing::info!(target: NOTICE, "login: {peer} {user} {mech}{tls} User logged in");
+                if !identity.is_admin {
+                    tracing::warn!("{user} may do nothing here: admins does not name this user");
+                }
                 *self = Login::default();
                 AuthReply::Success { user: identity.authzid, is_admin: identity.is_admin }
             }
