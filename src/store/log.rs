@@ -14,8 +14,8 @@ use crate::wire::Guid;
 use crate::wire::dlist::{FileHeader, SyntaxError, Value, number, parse_item};
 use crate::wire::frame::{Event, Framer, Limits, Poison};
 
-/// Octets inflated at a time: what comes in larger pieces is inflated a little faster.
-const BUFFER: usize = 128 * 1024;
+/// Octets inflated at a time.
+const BUFFER: usize = 64 * 1024;
 /// So many times as much is made room for as is read at a time: to have the large buffer for each
 /// of many small chunks costs more than to inflate these.
 const PACKED: usize = 8;
