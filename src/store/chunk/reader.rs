@@ -89,8 +89,8 @@ impl<'f> MemberReader<'f> {
         Ok(reader)
     }
 
-    /// Goes to the member that begins at `offset`, wherever this one is: with the same buffers. After
-    /// an error nothing but this is to be called.
+    /// Goes to the member that begins at `offset`, wherever this one is: with the same buffers.
+    /// After an error nothing but this is to be called.
     pub(in crate::store) fn reopen(&mut self, offset: u64) -> Result<(), MemberError> {
         self.inflate.reset(false);
         self.crc.reset();
