@@ -275,9 +275,10 @@ fn what_tools_read_does_not_grow() {
             println!("{verb} of {fill} messages more: {io:?}");
             io.read
         };
-        let list = read("list", &["tom"]);
+        // The server may still be at its index.
+        let list = read("list", &["--wait", "tom"]);
         // It sums up what the index knows of each message.
-        let stat = read("stat", &["tom"]);
+        let stat = read("stat", &["--wait", "tom"]);
         (list, stat, read("dump", &["tom", "message", &guid(text.as_bytes())]))
     };
     let (small, large) = (costs(20), costs(2_000));
