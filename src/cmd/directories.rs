@@ -33,39 +33,55 @@ fn group(settings: &Settings) -> &str {
     settings.cyrus_group.as_deref().unwrap_or("mail")
 }
 
-/// What to say of each directory that is there, and that the user who runs this cannot
-/// write to.
+/// What to say of each directory that is there, is written to, and that the user who runs this
+/// cannot write to. Nothing new goes to an excluded partition.
 pub(super) fn not_writable(settings: &Settings) -> Vec<String> {
-    let there = named(settings).filter(|path| path.is_dir());
-    let refused = there.filter_map(|path| {
+    let exclude = &settings.partition_select.exclude;
+    let chosen = settings.backup_partitions.iter().filter(|(name, _)| !exclude.contains(name));
+    let own = std::iter::once(&settings.configdirectory).chain(chosen.map(|(_, path)| path));
+    let own: Vec<&Path> = own.map(PathBuf::as_path).collect();
+    // These may lie in directories of others, which are not to be given away.
+    let others = [settings.backup_db_path.parent(), Some(&*settings.backup_staging_path)];
+    let others = others.into_iter().flatten().filter(|path| !own.contains(path));
+    let refused = |path: &Path| {
         let error = access(path, Access::WRITE_OK | Access::EXEC_OK).err()?;
-        Some(refusal(settings, path, error))
+        path.is_dir().then_some(error)
+    };
+    let own_refused = own.iter().filter_map(|path| {
+        let error = refused(path)?;
+        Some(refusal(path, error) + &advice_on_owner(settings, path, error))
     });
-    refused.collect()
+    own_refused.chain(others.filter_map(|path| Some(refusal(path, refused(path)?)))).collect()
 }
 
-fn refusal(settings: &Settings, path: &Path, error: Errno) -> String {
+fn refusal(path: &Path, error: Errno) -> String {
+    format!("{} cannot be written to: {}", path.display(), std::io::Error::from(error))
+}
+
+/// Empty where another owner would not help.
+fn advice_on_owner(settings: &Settings, path: &Path, error: Errno) -> String {
     let (path, user, group) = (path.display(), &settings.cyrus_user, group(settings));
-    let advice = match error {
+    match error {
         Errno::ACCESS => format!("; to give it to {user}: chown {user}:{group} {path}"),
         _ => String::new(),
-    };
-    format!("{path} cannot be written to: {}{advice}", std::io::Error::from(error))
+    }
 }
 
-/// What to say if there are backups, and no catalog that names them: new ones would be begun.
+/// What to say if there are backups, and no catalog that names any: new ones would be begun.
 pub(super) fn without_catalog(settings: &Settings) -> Option<String> {
     let catalog = site::catalog(settings);
-    if catalog.path().exists() {
+    let path = catalog.path().display();
+    // Whoever asks for a catalog that is not there makes an empty one. What cannot be read is
+    // told of elsewhere.
+    if !catalog.list().ok()?.is_empty() {
         return None;
     }
+    let is = if catalog.path().exists() { "names no backup" } else { "is missing" };
     let partitions: Vec<_> = settings.backup_partitions.values().cloned().collect();
-    // What cannot be looked into is told of elsewhere.
     let files = survey::count_below(&partitions).ok().filter(|&files| files > 0)?;
     Some(format!(
-        "{} is missing, but data files are there ({files}): every mail server would begin new \
-         backups; to make it again: ctl_backups reconstruct",
-        catalog.path().display()
+        "{path} {is}, but data files are there ({files}): every mail server would begin new \
+         backups; to make it again: ctl_backups reconstruct"
     ))
 }
 
@@ -88,17 +104,19 @@ mod tests {
     use super::*;
     use crate::config::ImapdConf;
 
+    fn settings(top: &Path, lines: &str) -> Settings {
+        let conf = top.join("imapd.conf");
+        let text = format!("configdirectory: {}/conf\n{lines}", top.display());
+        std::fs::write(&conf, text).unwrap();
+        Settings::from_conf(&ImapdConf::read(&conf, None).unwrap(), "backupd").unwrap()
+    }
+
     #[test]
     fn what_is_missing_is_named_with_the_command_that_makes_it() {
         let dir = tempfile::tempdir().unwrap();
         let top = dir.path().display().to_string();
-        let conf = dir.path().join("imapd.conf");
-        let lines = format!(
-            "configdirectory: {top}/conf\nbackuppartition-a: {top}/a\nbackuppartition-b: {top}/b\n"
-        );
-        std::fs::write(&conf, lines).unwrap();
-        let settings =
-            Settings::from_conf(&ImapdConf::read(&conf, None).unwrap(), "backupd").unwrap();
+        let lines = format!("backuppartition-a: {top}/a\nbackuppartition-b: {top}/b\n");
+        let settings = settings(dir.path(), &lines);
         let all = format!("{top}/conf {top}/a {top}/b");
         let said = without_configdirectory(&settings).unwrap();
         let install = "install -d -o cyrus -g mail -m 750";
@@ -117,13 +135,43 @@ mod tests {
         let said = without_catalog(&settings).unwrap();
         let lost = format!("{top}/conf/backups.db is missing, but data files are there (1)");
         assert!(said.starts_with(&lost) && said.ends_with("ctl_backups reconstruct"), "{said}");
-        std::fs::write(dir.path().join("conf/backups.db"), "").unwrap();
+        let catalog = site::catalog(&settings);
+        let path = dir.path().join("b/tom_aaaaaa");
+        catalog.set(b"tom", &path).unwrap();
         assert_eq!(without_catalog(&settings), None);
-        let said = |error| refusal(&settings, Path::new("/b"), error);
-        let denied = said(Errno::ACCESS);
-        assert!(denied.ends_with("; to give it to cyrus: chown cyrus:mail /b"), "{denied}");
-        let read_only = said(Errno::ROFS);
+        catalog.remove(b"tom").unwrap();
+        let said = without_catalog(&settings).unwrap();
+        assert!(said.contains("backups.db names no backup, but data files are there"), "{said}");
+        std::fs::write(catalog.path(), "damaged").unwrap();
+        assert_eq!(without_catalog(&settings), None);
+    }
+
+    #[test]
+    fn another_owner_is_advised_where_that_helps() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = settings(dir.path(), "backuppartition-a: /b\n");
+        let advice = |error| advice_on_owner(&settings, Path::new("/b"), error);
+        assert_eq!(advice(Errno::ACCESS), "; to give it to cyrus: chown cyrus:mail /b");
+        assert_eq!(advice(Errno::ROFS), "");
+        let read_only = refusal(Path::new("/b"), Errno::ROFS);
         assert!(read_only.starts_with("/b cannot be written to: Read-only"), "{read_only}");
-        assert!(!read_only.contains("chown"), "{read_only}");
+    }
+
+    /// `/proc/sys` takes no new names of anybody, root included.
+    #[test]
+    fn what_is_written_to_is_tried() {
+        let dir = tempfile::tempdir().unwrap();
+        let refused = |lines: &str| not_writable(&settings(dir.path(), lines));
+        for (lines, count) in [
+            ("backuppartition-a: /nonexistent\n", 0),
+            ("backuppartition-a: DENIED\n", 1),
+            ("backuppartition-a: DENIED\npartition_select_exclude: a\n", 0),
+            ("backuppartition-a: /nonexistent\nbackup_db_path: DENIED/backups.db\n", 1),
+            ("backuppartition-a: /nonexistent\nbackup_staging_path: DENIED\n", 1),
+            ("backuppartition-a: DENIED\nbackup_staging_path: DENIED\n", 1),
+        ] {
+            let said = refused(&lines.replace("DENIED", "/proc/sys"));
+            assert_eq!(said.len(), count, "{lines}: {said:?}");
+        }
     }
 }
