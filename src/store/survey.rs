@@ -28,6 +28,8 @@ use crate::wire::own::{ANCHOR_PREFIX, Own};
 /// Directories below a partition that are entered: its hash directories, and those
 /// that userids with `/` make.
 const DEPTH_MAX: usize = 8;
+/// What mkfs makes at the top of a file system, for root alone.
+const LOST_AND_FOUND: &str = "lost+found";
 
 /// What the lines of a data file say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -102,28 +104,32 @@ fn walk(
 }
 
 /// The regular files below a directory. Does not follow symbolic links: what they lead to
-/// is found in its own place. A directory that does not exist holds none.
+/// is found in its own place. A directory that does not exist holds none, nor does `lost+found`
+/// of a partition that is a file system of its own. An error names its path.
 fn each_file(
     directory: &Path,
     depth: usize,
     take: &mut dyn FnMut(PathBuf, &fs::Metadata),
 ) -> io::Result<()> {
+    let named =
+        |path: &Path, e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(e),
+        Err(e) => return Err(named(directory, e)),
     };
     for entry in entries {
-        let entry = entry?;
-        let kind = entry.file_type()?;
-        if kind.is_dir() && depth > 0 {
+        let entry = entry.map_err(|e| named(directory, e))?;
+        let kind = entry.file_type().map_err(|e| named(&entry.path(), e))?;
+        let is_lost = depth == DEPTH_MAX && entry.file_name() == LOST_AND_FOUND;
+        if kind.is_dir() && depth > 0 && !is_lost {
             each_file(&entry.path(), depth - 1, take)?;
         } else if kind.is_file() {
             match entry.metadata() {
                 Ok(meta) => take(entry.path(), &meta),
                 // Gone meanwhile.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(e) => return Err(e),
+                Err(e) => return Err(named(&entry.path(), e)),
             }
         }
     }
@@ -319,6 +325,29 @@ mod tests {
         assert_eq!(owners(&[&compacted, &sub]), tom);
         assert_eq!(owners(&[&quota, &compacted]), [b"%SHARED".to_vec()]);
         assert_eq!(owners(&[&compacted]), [b""; 0]);
+    }
+
+    #[test]
+    fn of_a_file_system_lost_and_found_is_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["lost+found", "a/lost+found"] {
+            fs::create_dir_all(dir.path().join(name)).unwrap();
+            fs::write(dir.path().join(name).join("x_aaaaaa"), "").unwrap();
+        }
+        let top = [dir.path().to_owned()];
+        assert_eq!(count_below(&top).unwrap(), 1);
+        let found = files_below(&top).unwrap();
+        assert!(found[0].0.ends_with("a/lost+found/x_aaaaaa") && found.len() == 1, "{found:?}");
+    }
+
+    #[test]
+    fn errors_name_their_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        let error = count_below(std::slice::from_ref(&file)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotADirectory);
+        assert!(error.to_string().starts_with(file.to_str().unwrap()), "{error}");
     }
 
     #[test]
