@@ -2,7 +2,7 @@
 //! watchers like fail2ban look for.
 
 use super::{NOTICE, Peer};
-use crate::sync::auth::{self, AuthFailure, Authenticator, Exchange, Step};
+use crate::sync::auth::{self, AuthFailure, Authenticator, Exchange, Identity, Step};
 use crate::sync::{AuthReply, Channel};
 
 /// The exchange under way, if any.
@@ -49,8 +49,8 @@ impl Login {
                 let tls = if self.channel.is_tls { "+TLS" } else { "" };
                 let (user, mech) = (&identity.authzid, identity.mech);
                 tracing::info!(target: NOTICE, "login: {peer} {user} {mech}{tls} User logged in");
-                if !identity.is_admin {
-                    tracing::warn!("{user} may do nothing here: admins does not name this user");
+                if let Some(why) = why_powerless(&identity) {
+                    tracing::warn!("{user} may do nothing here: {why}");
                 }
                 *self = Login::default();
                 AuthReply::Success { user: identity.authzid, is_admin: identity.is_admin }
@@ -64,6 +64,18 @@ impl Login {
                 }
             }
         }
+    }
+}
+
+/// Why somebody who is let in may do nothing.
+fn why_powerless(identity: &Identity) -> Option<String> {
+    if identity.is_admin {
+        None
+    } else if identity.authzid == identity.authcid {
+        Some("admins does not name this user".to_owned())
+    } else {
+        let Identity { authcid, .. } = identity;
+        Some(format!("{authcid} is an administrator only without another user's name"))
     }
 }
 
@@ -91,6 +103,18 @@ fn sasl_error(failure: &AuthFailure) -> &'static str {
 mod tests {
     use super::*;
     use std::net::SocketAddr;
+
+    #[test]
+    fn why_a_log_in_is_of_no_use() {
+        let why = |authzid: &str, is_admin| {
+            let authzid = authzid.to_owned();
+            why_powerless(&Identity { authcid: "cyrus".into(), authzid, mech: "PLAIN", is_admin })
+        };
+        assert_eq!(why("cyrus", true), None);
+        assert_eq!(why("cyrus", false).unwrap(), "admins does not name this user");
+        let proxied = why("root", false).unwrap();
+        assert_eq!(proxied, "cyrus is an administrator only without another user's name");
+    }
 
     /// Lines of backupd 3.6.1, up to where its words are about its own insides.
     #[test]
