@@ -18,7 +18,7 @@ use super::{Exit, hosts_access, inherited, log, service};
 use crate::config::Settings;
 use crate::sync::Door;
 use crate::sync::server::{
-    Ended, Listener, Manager, Peer, Program, Retirement, Server, ServerSettings, Stream,
+    Ended, Listener, Manager, Peer, Program, Retirement, ServerSettings, Stream,
 };
 
 /// Where master's status pipe is.
@@ -105,7 +105,7 @@ pub(super) fn run(args: &[OsString]) -> Exit {
         Ok(Ended::Signal) => Exit::TempFail,
         Err(error) => {
             tracing::error!("{}", in_full(&error));
-            Exit::Failure
+            if error.is::<service::Misconfigured>() { Exit::Config } else { Exit::Failure }
         }
     }
 }
@@ -152,7 +152,7 @@ fn serve_master(
         on_change: program,
     };
     let manager = Manager::Master(status.into());
-    let server = Server::new(server_settings, vec![listener], manager, retirement)?;
+    let server = service::server(server_settings, vec![listener], manager, retirement)?;
     Ok(server.run()?)
 }
 
@@ -163,7 +163,7 @@ fn serve_stdio(options: &Options, settings: &Settings, ident: &str) -> anyhow::R
     let server_settings = server_settings(settings, ident);
     let tls_first = wants_tls_first(options, &server_settings);
     let has_tls = server_settings.tls.is_some();
-    let mut server = Server::new(server_settings, Vec::new(), Manager::None, retirement)?;
+    let mut server = service::server(server_settings, Vec::new(), Manager::None, retirement)?;
     let stdin = io::stdin().as_fd().try_clone_to_owned()?;
     if let Some(address) = network_peer(&stdin)? {
         let socket = std::net::TcpStream::from(stdin);

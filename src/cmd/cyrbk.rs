@@ -20,6 +20,7 @@ use restore::RestoreArgs;
 
 use super::exit::in_full;
 use super::serve::{self, ServeArgs};
+use super::service::Misconfigured;
 use super::{Exit, Stop, Streams, ctl_backups, cyr_backup};
 use crate::config::ConfigError;
 
@@ -162,7 +163,7 @@ fn conclude(result: anyhow::Result<()>, streams: &mut Streams<'_>) -> Result<Exi
         return Ok(Exit::Config);
     }
     writeln!(streams.err, "fatal error: {}", in_full(&error))?;
-    let is_config = error.is::<serve::Misconfigured>();
+    let is_config = error.is::<Misconfigured>();
     Ok(if is_config { Exit::Config } else { Exit::TempFail })
 }
 

@@ -6,9 +6,10 @@ use anyhow::{Context as _, Result, bail};
 use nix::sys::stat::{Mode, umask};
 
 use super::identity::become_cyrus;
-use super::{directories, hosts_access, inherited, log, service};
+use super::service::{self, Misconfigured};
+use super::{directories, hosts_access, inherited, log};
 use crate::config::Settings;
-use crate::sync::server::{Listener, Manager, Retirement, Server, StartError, bind};
+use crate::sync::server::{ListenError, Listener, Manager, Retirement, Server, bind};
 
 /// Where to listen if nothing says otherwise: the port that csync has by custom, on
 /// this machine only.
@@ -21,11 +22,6 @@ const TLS_SOCKET: &str = "tls";
 /// What a machine without Cyrus mostly lacks.
 const NO_USER: &str = "cannot become the user and group that cyrus_user and cyrus_group name; to \
     make the usual ones: useradd --system --gid mail --home-dir /nonexistent cyrus";
-
-/// The configuration makes no sense; the text names the option or the file.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Misconfigured(String);
 
 /// The command line of `cyrbk serve`.
 #[derive(Debug, clap::Args)]
@@ -58,7 +54,7 @@ pub fn run(args: &ServeArgs) -> Result<()> {
     log::start(&settings, log::Target::Stderr);
     service::check(&settings)?;
     if let Some(missing) = directories::without_configdirectory(&settings) {
-        bail!(missing);
+        bail!(Misconfigured(missing));
     }
     let listeners = listeners(args, &settings)?;
     // As root up to here, for ports below 1024 and a limit above the usual.
@@ -81,12 +77,7 @@ pub fn run(args: &ServeArgs) -> Result<()> {
 /// A server for a site, on sockets that are listening.
 pub fn server(settings: &Settings, listeners: Vec<Listener>) -> Result<Server> {
     let server_settings = service::server_settings(settings);
-    Server::new(server_settings, listeners, Manager::Systemd, Retirement::default()).map_err(
-        |error| match error {
-            StartError::Tls(error) => Misconfigured(format!("TLS: {error}")).into(),
-            error => error.into(),
-        },
-    )
+    service::server(server_settings, listeners, Manager::Systemd, Retirement::default())
 }
 
 fn listeners(args: &ServeArgs, settings: &Settings) -> Result<Vec<Listener>> {
@@ -97,12 +88,21 @@ fn listeners(args: &ServeArgs, settings: &Settings) -> Result<Vec<Listener>> {
             true => (args.listen.clone(), args.tls_listen.clone()),
             false => (settings.listen.clone(), settings.tls_listen.clone()),
         };
+        let open = |spec: &str, option| {
+            bind(spec).map_err(|error| match error {
+                ListenError::Address(_) if !has_words => {
+                    anyhow::Error::new(Misconfigured(format!("{option}: {error}")))
+                }
+                error => error.into(),
+            })
+        };
         for spec in &plain {
-            listeners.extend(bind(spec)?);
+            listeners.extend(open(spec, "cyrbk_listen")?);
             give_to_cyrus(spec, settings)?;
         }
         for spec in &tls {
-            listeners.extend(bind(spec)?.into_iter().map(|l| l.with_tls_first(true)));
+            let opened = open(spec, "cyrbk_tls_listen")?;
+            listeners.extend(opened.into_iter().map(|l| l.with_tls_first(true)));
         }
     }
     if listeners.is_empty() {

@@ -7,20 +7,28 @@ use super::{directories, private_tmp, site};
 use crate::config::{DbBackend, Settings};
 use crate::sync::SessionSettings;
 use crate::sync::auth::Authenticator;
-use crate::sync::server::{KeepAlive, ServerLimits, ServerSettings, Site, TelemetryFolder};
+use crate::sync::server::{
+    KeepAlive, Listener, Manager, Retirement, Server, ServerLimits, ServerSettings, Site,
+    StartError, TelemetryFolder,
+};
 use crate::wire::frame::Limits;
 
 /// Messages in one line; clients send at most 1,024.
 const BODIES_MAX: usize = 16 * 1024;
 
+/// The configuration makes no sense; the text names the option or the file.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Misconfigured(pub(super) String);
+
 /// What would otherwise come up with the first client.
 pub(super) fn check(settings: &Settings) -> Result<()> {
     if settings.backup_db != DbBackend::Twoskip {
-        bail!(
+        bail!(Misconfigured(format!(
             "backup_db: only twoskip is supported; convert the database with cvt_cyrusdb(8) \
              and set `backup_db: twoskip` in {}",
             settings.config_file.display()
-        );
+        )));
     }
     settings.require_partition()?;
     private_tmp::warn_of_staging(&settings.backup_staging_path);
@@ -89,6 +97,19 @@ pub(super) fn server_settings(settings: &Settings) -> ServerSettings {
             service: SERVICE.to_owned(),
         },
     }
+}
+
+/// A server with these settings, on sockets that are listening.
+pub(super) fn server(
+    settings: ServerSettings,
+    listeners: Vec<Listener>,
+    manager: Manager,
+    retirement: Retirement,
+) -> Result<Server> {
+    Server::new(settings, listeners, manager, retirement).map_err(|error| match error {
+        StartError::Tls(error) => Misconfigured(format!("TLS: {error}")).into(),
+        error => error.into(),
+    })
 }
 
 fn to_usize(number: u64) -> usize {

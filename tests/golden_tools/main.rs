@@ -18,6 +18,7 @@ mod many;
 mod more;
 mod own_words;
 mod recorded;
+mod servers;
 mod site;
 mod speed;
 mod syslog;

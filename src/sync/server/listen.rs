@@ -22,6 +22,14 @@ pub enum ListenError {
     /// It is not an address.
     #[error("{0}: not an address to listen on: use ADDRESS:PORT, for example 127.0.0.1:2005")]
     Address(String),
+    /// There is no address by that name, or nobody knows just now.
+    #[error("cannot listen on {name}: {source}")]
+    Name {
+        /// As it was given.
+        name: String,
+        /// Why.
+        source: io::Error,
+    },
     /// The operating system refused.
     #[error("cannot listen on {address}: {source}")]
     Bind {
@@ -136,8 +144,11 @@ pub fn bind(spec: &str) -> Result<Vec<Listener>, ListenError> {
     if spec.starts_with('/') {
         return bind_unix(Path::new(spec)).map(|listener| vec![listener]);
     }
-    let addresses: Vec<SocketAddr> =
-        spec.to_socket_addrs().map_err(|_| ListenError::Address(spec.to_owned()))?.collect();
+    let addresses = spec.to_socket_addrs().map_err(|source| match source.kind() {
+        io::ErrorKind::InvalidInput => ListenError::Address(spec.to_owned()),
+        _ => ListenError::Name { name: spec.to_owned(), source },
+    })?;
+    let addresses: Vec<SocketAddr> = addresses.collect();
     if addresses.is_empty() {
         return Err(ListenError::Address(spec.to_owned()));
     }
@@ -220,6 +231,16 @@ mod tests {
         let ListenSocket::Tcp(socket) = &six[0].socket else { panic!("not TCP") };
         assert!(sockopt::ipv6_v6only(socket).unwrap());
         assert_eq!(six[0].place(), format!("[::]:{port}"));
+    }
+
+    #[test]
+    fn what_is_no_address_is_told_from_names_that_nobody_knows() {
+        for spec in ["", "2005", "localhost", "localhost:http", "localhost:65536", "[::1]"] {
+            let error = bind(spec).unwrap_err();
+            assert!(matches!(error, ListenError::Address(_)), "{spec}: {error}");
+        }
+        let unknown = bind("name.invalid:2005").unwrap_err();
+        assert!(!matches!(unknown, ListenError::Address(_)), "{unknown}");
     }
 
     #[test]

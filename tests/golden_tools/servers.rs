@@ -1,0 +1,60 @@
+//! How a server ends that cannot start.
+
+use std::fs;
+use std::path::Path;
+
+use crate::site::{Ran, Site, wait};
+
+/// `EX_CONFIG` of `sysexits.h`.
+const CONFIG: i32 = 78;
+
+fn serve(site: &Site) -> Ran {
+    let mut command = site.command(Path::new(env!("CARGO_BIN_EXE_cyrbk")));
+    command.arg("serve").arg("-C").arg(site.conf());
+    wait(command)
+}
+
+/// One session on an empty standard input; what is wrong goes to the log.
+fn backupd(site: &Site) -> i32 {
+    let mut command = site.command(Path::new(env!("CARGO_BIN_EXE_cyrbk")));
+    command.env("CYRUS_SERVICE", "backupd").env("CYRUS_ID", "1");
+    command.args(["backupd", "-X", "-C"]).arg(site.conf());
+    wait(command).code
+}
+
+#[test]
+fn a_configuration_that_makes_no_sense_has_one_status() {
+    let site = Site::empty();
+    let top = site.path().display().to_string();
+    for (lines, said) in [
+        ("backup_db: skiplist\n", "backup_db: only twoskip is supported"),
+        ("cyrbk_listen: 2005\n", "cyrbk_listen: 2005: not an address to listen on"),
+        ("cyrbk_tls_listen: 2005\n", "cyrbk_tls_listen: 2005: not an address to listen on"),
+        ("cyrbk_listen: TOP/s\ntls_server_cert: /nonexistent\n", "TLS: /nonexistent: "),
+    ] {
+        site.configure(&lines.replace("TOP", &top));
+        let ran = serve(&site);
+        let err = ran.err_text();
+        assert_eq!(ran.code, CONFIG, "{lines}: {err}");
+        assert!(err.contains(&format!("fatal error: {said}")), "{lines}: {err}");
+    }
+    site.configure("cyrbk_listen: name.invalid:2005\n");
+    let unknown = serve(&site);
+    // Somebody may know it later.
+    assert_eq!(unknown.code, 75, "{}", unknown.err_text());
+    site.configure("");
+    fs::remove_dir(site.path().join("conf")).unwrap();
+    let ran = serve(&site);
+    assert_eq!(ran.code, CONFIG, "{}", ran.err_text());
+    assert!(ran.err_text().contains("is no directory; to make it: "), "{}", ran.err_text());
+}
+
+#[test]
+fn backupd_has_it_too() {
+    let site = Site::empty();
+    assert_eq!(backupd(&site), 0);
+    for lines in ["backup_db: skiplist\n", "tls_server_cert: /nonexistent\n"] {
+        site.configure(lines);
+        assert_eq!(backupd(&site), CONFIG, "{lines}");
+    }
+}
