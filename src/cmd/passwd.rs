@@ -31,15 +31,16 @@ pub struct Request<'a> {
 /// terminal.
 ///
 /// When this returns, the change is on disk, and a running server takes it into
-/// account at the next log-in.
-pub fn run(request: Request<'_>, mut input: impl BufRead, is_tty: bool) -> Result<()> {
+/// account at the next log-in. Returns the user in canonical form.
+pub fn run(request: Request<'_>, mut input: impl BufRead, is_tty: bool) -> Result<String> {
     let user = request
         .names
         .canonical(request.user)
         .with_context(|| format!("{:?} cannot be a user", request.user))?;
     let file = PasswordFile::new(request.file);
     if request.remove {
-        return Ok(file.remove(&user)?);
+        file.remove(&user)?;
+        return Ok(user);
     }
     let password = if is_tty {
         let stdin = io::stdin();
@@ -48,7 +49,8 @@ pub fn run(request: Request<'_>, mut input: impl BufRead, is_tty: bool) -> Resul
     } else {
         read_password(&mut input)?
     };
-    Ok(file.set(&user, &password)?)
+    file.set(&user, &password)?;
+    Ok(user)
 }
 
 fn ask_twice(user: &str, input: &mut impl BufRead) -> Result<String> {
@@ -137,7 +139,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("cyrbk.passwd");
         let names = NamePolicy::default();
-        run(request("Tom", &path, &names), &b"secret\r\nrest"[..], false).unwrap();
+        let user = run(request("Tom", &path, &names), &b"secret\r\nrest"[..], false).unwrap();
+        assert_eq!(user, "tom");
         let accounts = PasswordFile::new(&path).load().unwrap();
         assert_eq!(accounts.users().collect::<Vec<_>>(), ["tom"]);
         let remove = Request { remove: true, ..request("tom", &path, &names) };

@@ -8,8 +8,10 @@ use clap::Args;
 use super::conclude;
 use super::select::ConfigArg;
 use crate::cmd::json::Json;
+use crate::cmd::service::{self, Misconfigured};
 use crate::cmd::{Exit, Stop, Streams, directories, passwd, site, startup};
 use crate::config::Settings;
+use crate::sync::auth::is_admin;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -32,8 +34,9 @@ pub(super) struct PasswdArgs {
 
 /// As the Cyrus user: the server has to read the file.
 pub(super) fn run(args: &PasswdArgs, streams: &mut Streams<'_>) -> Result<Exit, Stop> {
-    let settings = startup::start("cyrbk", Some(&args.config.config), streams)?;
-    let exit = conclude(set_password(args, &settings), streams)?;
+    // What `backupd_admins` and the like say counts: it is the server's users that are meant.
+    let settings = startup::start(service::SERVICE, Some(&args.config.config), streams)?;
+    let exit = conclude(set_password(args, &settings, streams), streams)?;
     if args.json && exit == Exit::Ok {
         json(args).write(streams.out)?;
     }
@@ -49,9 +52,13 @@ fn json(args: &PasswdArgs) -> Json {
     ])
 }
 
-fn set_password(args: &PasswdArgs, settings: &Settings) -> anyhow::Result<()> {
+fn set_password(
+    args: &PasswdArgs,
+    settings: &Settings,
+    streams: &mut Streams<'_>,
+) -> anyhow::Result<()> {
     if let Some(missing) = directories::without_configdirectory(settings) {
-        bail!(missing);
+        bail!(Misconfigured(missing));
     }
     let stdin = std::io::stdin();
     let request = passwd::Request {
@@ -61,12 +68,10 @@ fn set_password(args: &PasswdArgs, settings: &Settings) -> anyhow::Result<()> {
         remove: args.delete,
     };
     let is_tty = stdin.is_terminal();
-    passwd::run(request, stdin.lock(), is_tty)?;
-    let is_admin =
-        |user: &str| settings.admins.iter().any(|a| a == user || a.starts_with("group:"));
-    if !args.delete && !is_admin(&args.user) {
-        let (user, config) = (&args.user, settings.config_file.display());
-        eprintln!("{user} may not replicate yet: admins of {config} does not name it");
+    let user = passwd::run(request, stdin.lock(), is_tty)?;
+    if !args.delete && !is_admin(&settings.admins, &user) {
+        let config = settings.config_file.display();
+        writeln!(streams.err, "{user} may not replicate yet: admins of {config} does not name it")?;
     }
     Ok(())
 }

@@ -34,7 +34,7 @@ use base64::engine::general_purpose::STANDARD;
 pub use self::bindings::ChannelBindings;
 pub use self::exchange::Exchange;
 pub use self::password_file::{Accounts, PasswordFile, PasswordFileError};
-pub use self::policy::{MAX_NAME_LEN, NameError, NamePolicy};
+pub use self::policy::{MAX_NAME_LEN, NameError, NamePolicy, is_admin};
 pub use self::saslauthd::DEFAULT_PATH as DEFAULT_SASLAUTHD_PATH;
 pub use self::sasldb::DEFAULT_PATH as DEFAULT_SASLDB_PATH;
 pub use self::verifier::{MAX_PASSWORD_LEN, PasswordError};

@@ -145,7 +145,7 @@ pub(super) fn authorise(
 
 /// Whether `admins` lists the canonical name `user`: literally, as `anyone`, or
 /// through `group:name`. Entries are compared with case, as Cyrus does.
-fn is_admin(admins: &[String], user: &str) -> bool {
+pub fn is_admin(admins: &[String], user: &str) -> bool {
     let mut groups = None;
     admins.iter().any(|entry| match entry.strip_prefix("group:") {
         Some(name) => {
