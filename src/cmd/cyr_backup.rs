@@ -146,6 +146,7 @@ fn open(
         // Each message is checked by itself: damage is no reason to keep back the others.
         match check(&backup, options, &mut io::sink()) {
             Err(Failure::Text(text)) => {
+                tool_log::backup_error(options.backup.as_bytes(), &text);
                 let text = format!("{text}; what can be read follows (cyrbk verify tells more)");
                 write_labelled(streams.err, options.backup.as_bytes(), &text)?;
             }

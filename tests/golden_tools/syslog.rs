@@ -83,6 +83,23 @@ const RUNS: [&[&str]; 7] = [
     &["ctl_backups", "reindex", "carol"],
 ];
 
+/// Of damage the log hears also where what is whole is shown all the same.
+#[test]
+fn export_and_search_of_damage_are_in_the_log() {
+    for command in ["export", "search"] {
+        let site = Site::of_fixture("main");
+        let Some(socket) = log(&site) else { return };
+        flip(&site.path().join(CAROL), 5_000);
+        let conf = site.conf();
+        let words = [command, "-C", conf.to_str().unwrap(), "carol"];
+        in_own_dev(&site, Path::new(env!("CARGO_BIN_EXE_cyrbk")), &words).unwrap();
+        let lines = lines(&socket);
+        let told = "backup error carol: file checksum mismatch for chunk ";
+        let is_told = |line: &String| line.contains(told) && !line.contains("what can be read");
+        assert!(lines.iter().any(is_told), "{command}: {lines:?}");
+    }
+}
+
 #[test]
 fn the_lines_that_watchers_look_for() {
     for (state, make) in STATES {
