@@ -10,7 +10,7 @@ mod progress;
 mod words;
 
 use std::ffi::OsString;
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Write};
 use std::num::NonZero;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -31,6 +31,7 @@ use crate::lock::Wait;
 use crate::restore::{self, Job, Object, Plan, Report, Request, View, What};
 use crate::store::{Backup, StoreError};
 use crate::sync::client::{Client, Options as ClientOptions};
+use crate::wire::dlist::lossy;
 use crate::wire::mboxname::{NameRules, SHARED};
 
 /// Name of the tool, and prefix of its options in the configuration.
@@ -198,7 +199,8 @@ impl Errand<'_> {
                 return Ok(Exit::TempFail);
             }
         };
-        let outcome = self.restore(&target, backup.as_bytes(), streams)?;
+        let progress = Progress::hidden();
+        let outcome = self.restore(&target, backup.as_bytes(), &progress, streams)?;
         Ok(if outcome == Outcome::Done { Exit::Ok } else { Exit::TempFail })
     }
 
@@ -210,8 +212,9 @@ impl Errand<'_> {
                 return Ok(Exit::TempFail);
             }
         };
+        let progress = Progress::start(selected.len(), streams);
         let visit = |selected: &Selected, streams: &mut Streams<'_>| match selected {
-            Selected::Backup(target) => self.restore(target, target.label(), streams),
+            Selected::Backup(target) => self.restore(target, target.label(), &progress, streams),
             Selected::Unknown { operand, why } => {
                 write_labelled(streams.err, operand.as_bytes(), &why.to_string())?;
                 Ok(Outcome::Unknown)
@@ -225,7 +228,6 @@ impl Errand<'_> {
         let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
         let jobs = self.options.jobs.map_or_else(cores, NonZero::get).min(selected.len()).max(1);
         let interrupted: Arc<AtomicBool> = bulk::interruption()?;
-        let progress = Progress::start(selected.len(), streams);
         // Shared mailboxes first: what users have seen of them goes by their unique ids there.
         let is_shared = |selected: &Selected| match selected {
             Selected::Backup(target) => target.label() == SHARED,
@@ -248,11 +250,14 @@ impl Errand<'_> {
         &self,
         target: &Target,
         label: &[u8],
+        progress: &Progress,
         streams: &mut Streams<'_>,
     ) -> Result<Outcome, Stop> {
         let mut opened = Backup::open_shared(&target.path, Wait::No);
         if self.options.wait && matches!(opened, Err(StoreError::Locked(_))) {
-            write_labelled(streams.err, label, "in use: waiting for its lock")?;
+            // At once: of many backups, what is written to `streams` waits for its turn.
+            let text = format!("{}: in use: waiting for its lock\n", lossy(label));
+            progress.aside(|| io::stderr().write_all(text.as_bytes()))?;
             opened = Backup::open_shared(&target.path, Wait::Yes);
         }
         let backup = match opened {

@@ -1,9 +1,13 @@
 //! What holds for cyrbk's own words only: `cyrbk list`, `cyrbk export`, ...
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
 
 use cyrbk::lock::{Kind, Wait, open_locked};
 use rusqlite::Connection;
@@ -83,13 +87,7 @@ fn errors_say_what_cyrus_leaves_out() {
     let restore = "restore mail.example.com bob --all -n";
     let locked = "bob: Mailbox is locked: it is in use; --wait waits\n";
     assert_eq!(told(restore), locked);
-    let waiting = std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| told(&format!("{restore} --wait")));
-        std::thread::sleep(std::time::Duration::from_millis(500));
-        drop(held);
-        waiting.join().unwrap()
-    });
-    assert_eq!(waiting, "bob: in use: waiting for its lock\n");
+    drop(held);
     fs::remove_file(format!("{}.index", data.display())).unwrap();
     let said = told("list bob");
     assert!(said.starts_with("bob: Mailbox has an invalid format: /"), "{said}");
@@ -98,6 +96,30 @@ fn errors_say_what_cyrus_leaves_out() {
     fs::create_dir(&data).unwrap();
     let said = cyrbk(&site, "verify bob").out_text();
     assert!(said.contains(": Is a directory"), "{said}");
+}
+
+/// While they wait, and not when it is over.
+#[test]
+fn who_waits_for_a_lock_says_so() {
+    let site = Site::of_fixture("main");
+    let data = site.path().join("two/b/bob_5xHD5K");
+    let read_write = fs::OpenOptions::new().read(true).write(true).clone();
+    for which in ["bob --all", "--all-users"] {
+        let held = open_locked(&data, &read_write, Kind::Exclusive, Wait::No).unwrap();
+        let mut command = site.command(Path::new(env!("CARGO_BIN_EXE_cyrbk")));
+        command.args(["restore", "mail.example.com", "-n", "--wait"]).args(which.split(' '));
+        command.arg("-C").arg(site.conf()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut waiting = command.spawn().unwrap();
+        let lines = BufReader::new(waiting.stderr.take().unwrap()).lines();
+        let (sender, receiver) = channel();
+        thread::spawn(move || lines.for_each(|line| sender.send(line.unwrap()).unwrap()));
+        let said = receiver.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert_eq!(said, "bob: in use: waiting for its lock", "{which}");
+        assert_eq!(waiting.try_wait().unwrap(), None, "{which}");
+        drop(held);
+        assert!(waiting.wait().unwrap().success(), "{which}");
+        assert_eq!(receiver.iter().next(), None, "{which}");
+    }
 }
 
 /// A disk that has become read-only is when backups are wanted most.
@@ -117,7 +139,7 @@ fn backups_on_a_read_only_file_system_can_be_read() {
     let ran = wait(command);
     let may_not = ran.err_text().contains("unshare") || ran.code == 99;
     if may_not {
-        eprintln!("skipped: mounting takes root: {}", ran.err_text());
+        eprintln!("SKIPPED: mounting takes root: {}", ran.err_text());
         return;
     }
     assert_eq!(ran.code, 0, "{}{}", ran.out_text(), ran.err_text());
@@ -284,6 +306,31 @@ fn json_is_json() {
             let valid = judge.query_row("SELECT json_valid(?)", [&document], |row| row.get(0));
             assert_eq!(valid, Ok(1), "{line}: {document}");
         }
+    }
+}
+
+/// As log-ins are judged: by the server's options, under the canonical name.
+#[test]
+fn who_gets_a_password_and_may_not_replicate_is_told() {
+    let site = Site::empty();
+    let password = site.path().join("password");
+    fs::write(&password, "secret\n").unwrap();
+    for (lines, may) in [
+        ("", false),
+        ("admins: Tom\n", false),
+        ("admins: group:no-such-group\n", false),
+        ("admins: tom\n", true),
+        ("backupd_admins: tom\n", true),
+        ("admins: anyone\n", true),
+    ] {
+        site.configure(lines);
+        let mut command = site.command(Path::new(env!("CARGO_BIN_EXE_cyrbk")));
+        command.args(["passwd", "Tom", "-C"]).arg(site.conf());
+        command.stdin(fs::File::open(&password).unwrap());
+        let ran = wait(command);
+        let warning = "tom may not replicate yet: admins of ";
+        assert_eq!(ran.code, 0, "{lines}: {}", ran.err_text());
+        assert_eq!(ran.err_text().contains(warning), !may, "{lines}: {}", ran.err_text());
     }
 }
 
