@@ -150,11 +150,14 @@ impl Plan {
 /// Remembers in `index` which of its chunks stay for lines that no row of it points at.
 pub(super) fn remember(scratch: &Index, index: &Index) -> Result<(), IndexError> {
     index.begin()?;
-    for kept in kept(scratch) {
+    let noted = kept(scratch).try_for_each(|kept| {
         let source = kept?.source;
-        index.need_chunk(source.id, &scratch.held_times(&source.lines)?)?;
+        index.need_chunk(source.id, &scratch.held_times(&source.lines)?)
+    });
+    if noted.is_err() {
+        index.rollback()?;
     }
-    index.commit()
+    noted.and_then(|()| index.commit())
 }
 
 /// The chunks of which something stays, in the order of the file.

@@ -221,7 +221,7 @@ impl<'a> Target<'a> {
             }
             Done::End { ts } => {
                 let Some((id, member)) = self.member.take() else { return Ok(()) };
-                // A member of Cyrus's compact ends without a flush, see `moment::history`; this one
+                // A member of Cyrus's compact ends without a flush, see `chunk::one_go`; this one
                 // ends with that of its last piece.
                 let totals = member.finish(&mut self.output).map_err(self.io())?;
                 self.rows.end(id, ts, &totals)

@@ -15,8 +15,9 @@ use std::collections::HashSet;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::read::RecordRow;
+use super::read::{RecordRow, record_row};
 use super::schema::SchemaError;
+use super::truth::TRUE_RECORDS;
 use super::{Index, MailboxRow, Position, Result};
 use crate::wire::apply::{Mailbox, Record};
 
@@ -139,22 +140,25 @@ impl Index {
             }
             doubt = Doubt::Nothing;
         } else if let Some(before) = &with.before {
-            let went_back = line.last_uid < before.last_uid
-                || line.highestmodseq < before.highestmodseq
-                || line.uidvalidity < before.uidvalidity;
             // Older clients send parts of a mailbox without a checksum. Behind such a part there
             // is none to go on from.
             let is_expected =
                 is_known(before.sync_crc, before.sync_crc_annot) && fits(line, with.expected);
             let differs = doubt == Doubt::Nothing && has_checksum(line) && !is_expected;
-            let is_suspect = went_back || differs || before.deleted.is_some();
-            if is_suspect && doubt != Doubt::Resend {
+            let is_suspect = has_less(line, before) || differs || before.deleted.is_some();
+            if with.told.contains(&line.last_uid) && begins_anew(with.doubt, before, line) {
+                // The last part has a checksum, and is compared. What has no place in it is not
+                // taken away here: a compaction drops lines, and another one might then begin.
+                doubt = Doubt::Nothing;
+            } else if is_suspect && doubt != Doubt::Resend {
                 doubt = Doubt::Suspected;
             }
+        } else if !has_checksum(line) {
+            // The first part of a mailbox. The last one has a checksum, and is compared.
         } else if self.misses_lines.get() || line.since.is_some() {
             // What came first, or what this is a part of, may be among what is missing.
             doubt = Doubt::Suspected;
-        } else if has_checksum(line) {
+        } else {
             doubt = Doubt::Unverifiable;
         }
         if with.lacks_message && doubt != Doubt::Resend {
@@ -177,11 +181,8 @@ impl Index {
 
     /// Compares a mailbox as a whole; if it is as it should be it is in doubt no longer.
     fn clear_doubt(&self, row: &MailboxRow) -> Result<bool> {
-        let records = self.true_records(row.id)?;
-        let living = records.iter().filter(|record| record.expunged.is_none());
-        let crc = living.fold(0, |crc, record| crc ^ record.crc());
         let is_whole = is_known(row.sync_crc, row.sync_crc_annot)
-            && crc == row.sync_crc
+            && self.checksum(row.id)? == row.sync_crc
             && !self.lacks_message(row.id)?;
         if is_whole {
             // Not to be forgotten with what only reads.
@@ -192,6 +193,16 @@ impl Index {
             }
         }
         Ok(is_whole)
+    }
+
+    /// SYNC_CRC of what lives in a mailbox, record by record.
+    fn checksum(&self, mailbox_id: i64) -> Result<u32> {
+        let mut statement = self.db.prepare_cached(TRUE_RECORDS)?;
+        let mut records = statement.query_map([mailbox_id], record_row)?;
+        records.try_fold(0, |crc, record| {
+            let record = record?;
+            Ok(if record.expunged.is_none() { crc ^ record.crc() } else { crc })
+        })
     }
 
     /// Only an exception can speak of a message that is not there.
@@ -262,6 +273,34 @@ impl Index {
         };
         self.set_exception(at, mailbox_id, &record)
     }
+}
+
+/// Whether a line, which tells its LAST_UID, is the first part of a mailbox that was not shown to
+/// its client: rolling clients before 3.4 send 8,192 records at a time (`sync_batchsize`), with the
+/// LAST_UID and HIGHESTMODSEQ of the last of them and no checksum. They go on from there only if
+/// that is what they are shown.
+fn begins_anew(doubt: Doubt, before: &MailboxRow, line: &Mailbox<'_>) -> bool {
+    if line.since.is_some() || has_checksum(line) {
+        return false;
+    }
+    match doubt {
+        Doubt::Resend => true,
+        Doubt::Suspected => {
+            // The same part again: it was not shown behind the first one.
+            let is_same = line.last_uid == before.last_uid
+                && line.highestmodseq == before.highestmodseq
+                && !is_known(before.sync_crc, before.sync_crc_annot);
+            has_less(line, before) || is_same
+        }
+        Doubt::Nothing | Doubt::Unverifiable => false,
+    }
+}
+
+/// Whether a line tells of an earlier state, or of less.
+fn has_less(line: &Mailbox<'_>, before: &MailboxRow) -> bool {
+    line.last_uid < before.last_uid
+        || line.highestmodseq < before.highestmodseq
+        || line.uidvalidity < before.uidvalidity
 }
 
 /// Zero is "not known", as in a partial update; but so is the checksum of no message, beside

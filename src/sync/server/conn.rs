@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::certificate::common_name;
-use super::lease::{LINGER, Lease};
+use super::lease::{ASKED, LINGER, Lease};
 use super::telemetry::Telemetry;
 use super::{LoadedTls, NOTICE, Peer, ServerLimits, Stream};
 use crate::sync::auth::{ChannelBindings, printable};
@@ -179,7 +179,13 @@ impl Conn {
     /// How long after the last command the backups that it has open are taken from it.
     fn unused_after(&self, limits: &ServerLimits) -> Option<Duration> {
         let lease = self.lease.as_ref().filter(|lease| !lease.is_empty())?;
-        Some(if lease.is_lingering() { LINGER.min(limits.lease_time) } else { limits.lease_time })
+        let time = match lease.is_lingering() {
+            true => LINGER,
+            false if lease.has_only_asked() => ASKED,
+            // Until a mailbox names them, a compaction would drop its messages.
+            false => limits.lease_time,
+        };
+        Some(time.min(limits.lease_time))
     }
 
     /// A deadline may have passed.

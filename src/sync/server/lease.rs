@@ -49,6 +49,9 @@ const LOCK_RETRY: Duration = Duration::from_millis(100);
 
 /// How long a backup stays open after RESTART if nothing else is asked for.
 pub(super) const LINGER: Duration = Duration::from_millis(200);
+/// How long without a command if the session has only asked: behind its last RESTART a client
+/// often has a few words more, and whoever wants to restore or verify would wait for so long.
+pub(super) const ASKED: Duration = Duration::from_secs(60);
 /// How long it may stay open over any number of them: others want to see it too.
 const HOLD_MAX: Duration = Duration::from_secs(5);
 /// How long a command waits for a lock that another session is about to give back.
@@ -140,6 +143,11 @@ impl Lease {
     /// Whether backups are held only because they may be wanted again.
     pub(super) fn is_lingering(&self) -> bool {
         self.open.is_empty() && !self.is_empty()
+    }
+
+    /// Whether nothing was stored since the last promise, but only asked.
+    pub(super) fn has_only_asked(&self) -> bool {
+        self.open.iter().all(|held| !held.writer.has_unsynced())
     }
 
     /// Does a job. May block.

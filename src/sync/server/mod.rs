@@ -104,9 +104,7 @@ impl Default for ServerLimits {
             workers_max: 64,
             login_time: Duration::from_secs(60),
             idle_time: Duration::from_secs(30 * 60),
-            // Cyrus: five minutes. Behind its last RESTART a client often has a few words more, and
-            // whoever wants to restore or verify has to wait for so long.
-            lease_time: Duration::from_secs(60),
+            lease_time: Duration::from_secs(5 * 60),
             login_pause: Duration::from_secs(3),
             output_high_water: 1 << 20,
             drain_time: Duration::from_secs(10),

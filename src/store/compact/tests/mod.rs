@@ -403,8 +403,6 @@ fn an_index_that_was_about_to_get_its_place_is_no_missing_one() {
     assert!(is_sound(&site));
 }
 
-/// Not a chunk of which another octet was copied than was read for the survey, although it
-/// inflates to the same.
 #[test]
 fn a_broken_index_is_built_again_and_compacted() {
     let site = Site::new();
@@ -417,6 +415,8 @@ fn a_broken_index_is_built_again_and_compacted() {
     assert!(is_sound(&site));
 }
 
+/// Not a chunk of which another octet was copied than was read for the survey, although it
+/// inflates to the same.
 #[test]
 fn what_is_copied_is_what_was_read() {
     let site = Site::new();

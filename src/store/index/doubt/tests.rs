@@ -303,6 +303,68 @@ fn a_part_that_comes_first_is_not_taken_for_whole() {
     assert_eq!(index.doubt(1).unwrap(), Doubt::Nothing);
 }
 
+/// Five messages, sent anew in parts of two; their last line alone has a checksum.
+fn send_in_parts(index: &Index, all: &[Told], knows_since: bool) {
+    let mut since = None;
+    for part in all.chunks(2) {
+        let (last_uid, _, modseq, _) = part[part.len() - 1];
+        let is_last = last_uid == all[all.len() - 1].0;
+        line(index, (last_uid, modseq), since, is_last.then(|| crc(all)), part);
+        assert!(is_whole(index), "the client goes on behind UID {last_uid} only if it sees it");
+        since = knows_since.then_some(modseq);
+    }
+}
+
+#[test]
+fn a_mailbox_that_is_sent_again_in_parts_comes_to_an_end() {
+    let all: Vec<Told> = (1..=5).map(|n| (n, n, n.into(), false)).collect();
+    for knows_since in [true, false] {
+        for doubt in [Doubt::Resend, Doubt::Suspected] {
+            let index = index(7);
+            let stale = [&all[..], &[(6, 6, 6, false), (7, 7, 7, false)]].concat();
+            mailbox(&index, 7, None, &stale, &stale);
+            index.set_doubt(1, doubt).unwrap();
+            send_in_parts(&index, &all, knows_since);
+            assert_eq!(living(&index), [1, 2, 3, 4, 5]);
+            assert_eq!(index.doubt(1).unwrap(), Doubt::Nothing);
+        }
+    }
+}
+
+/// That it is the first part shows when it comes again.
+#[test]
+fn a_first_part_with_more_than_was_known_comes_twice() {
+    let index = index(5);
+    let all: Vec<Told> = (1..=5).map(|n| (n, n, n.into(), false)).collect();
+    mailbox(&index, 2, None, &all[..2], &all[..2]);
+    line(&index, (2, 2), Some(2), Some(crc(&all[2..3])), &[]);
+    assert!(!is_whole(&index));
+    line(&index, (4, 4), None, None, &all[..4]);
+    assert!(!is_whole(&index));
+    line(&index, (4, 4), None, None, &all[..4]);
+    assert!(is_whole(&index));
+    line(&index, (5, 5), Some(4), Some(crc(&all)), &all[4..]);
+    assert!(is_whole(&index));
+    assert_eq!(living(&index), [1, 2, 3, 4, 5]);
+}
+
+/// The end of an upload is still to come, and will be compared.
+#[test]
+fn a_part_without_a_checksum_that_comes_first_raises_no_doubt() {
+    let all: Vec<Told> = (1..=4).map(|n| (n, n, n.into(), false)).collect();
+    for lacks_first_part in [false, true] {
+        let index = index(4);
+        index.expect_missing_lines();
+        if !lacks_first_part {
+            line(&index, (2, 2), None, None, &all[..2]);
+        }
+        line(&index, (3, 3), Some(2), None, &all[2..3]);
+        assert_eq!(index.doubt(1).unwrap(), Doubt::Nothing);
+        line(&index, (4, 4), Some(3), Some(crc(&all)), &all[3..]);
+        assert_eq!(is_whole(&index), !lacks_first_part);
+    }
+}
+
 /// It is sent whole each time: better than to show what may not be the master's. Clients
 /// since 3.0 send checksums.
 #[test]
