@@ -89,6 +89,9 @@ impl Disk {
         self.note("the beginning");
         for step in steps {
             match step {
+                Step::Begun(_, call) if call.name == "close" => {
+                    self.open.remove(&call.number(0));
+                }
                 Step::Begun(number, call) => self.begin_sync(*number, call),
                 Step::Ended(number) => self.end_sync(*number),
                 Step::Made(call) => self.call(call),
@@ -155,7 +158,6 @@ impl Disk {
         match &*call.name {
             "open" => self.opened(call, 0),
             "openat" => self.opened(call, 1),
-            "close" => drop(self.open.remove(&call.number(0))),
             "lseek" => {
                 if let Some(open) = self.open.get_mut(&call.number(0)) {
                     open.position = call.result as usize;

@@ -2,9 +2,9 @@
 //! afterwards, and the work goes on.
 //!
 //! The real program is run under `strace`. What it did to files, SQLite's among them, is done
-//! again in a file system that exists on paper, and the power goes in front of and behind every
-//! sync and every change of a name. Each state that may be left (`disk`, `outcomes`) is laid out
-//! as real files (`world`), and what comes next in real life is done (`aftermath`).
+//! again in a file system that exists on paper, and the power goes around syncs and changes of
+//! names. States that may be left (`disk`, `outcomes`) are laid out as real files (`world`), and
+//! what comes next in real life is done (`aftermath`).
 //!
 //! `CYRBK_POWERCUT=all` tries many more states. Without `strace` this is skipped, and says so.
 #![allow(clippy::unwrap_used)]

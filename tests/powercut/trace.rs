@@ -31,7 +31,8 @@ pub(crate) enum Arg {
 /// In the order of a trace.
 #[derive(Debug)]
 pub(crate) enum Step {
-    /// A call that makes something durable has begun: its number, name and arguments.
+    /// A sync or a `close` has begun: its number, name and arguments. While a file is being closed
+    /// another thread may already be given its descriptor.
     Begun(usize, Call),
     /// It has ended.
     Ended(usize),
@@ -60,11 +61,10 @@ impl Call {
     }
 }
 
-/// Whether there is a strace that may look at others.
+/// Whether there is a strace that may look at others, and knows what it is told.
 pub(crate) fn is_possible() -> bool {
-    let mut command = Command::new("strace");
-    command.args(["-qq", "-o", "/dev/null", "true"]).stderr(Stdio::null());
-    command.status().is_ok_and(|status| status.success())
+    let mut command = traced(&Command::new("true"), Path::new("/dev/null"));
+    command.stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
 /// What runs `command` under strace, which writes to `file`.
@@ -91,7 +91,7 @@ pub(crate) fn read(file: &Path) -> Vec<Step> {
         }
         if let Some(head) = rest.strip_suffix("<unfinished ...>") {
             let head = head.trim_end().to_owned();
-            let begun = call(&format!("{head}) = 0")).filter(is_sync).map(|call| {
+            let begun = call(&format!("{head}) = 0")).filter(counts_early).map(|call| {
                 steps.push(Step::Begun(number, call));
                 number
             });
@@ -107,12 +107,12 @@ pub(crate) fn read(file: &Path) -> Vec<Step> {
             None => (rest.to_owned(), None),
         };
         let Some(call) = call(&whole) else {
-            assert!(begun.is_none(), "a sync failed: {whole}");
+            assert!(begun.is_none(), "failed: {whole}");
             continue;
         };
         match begun {
             Some(begun) => steps.push(Step::Ended(begun)),
-            None if is_sync(&call) => {
+            None if counts_early(&call) => {
                 steps.extend([Step::Begun(number, call), Step::Ended(number)]);
             }
             None => steps.push(Step::Made(call)),
@@ -121,8 +121,8 @@ pub(crate) fn read(file: &Path) -> Vec<Step> {
     steps
 }
 
-fn is_sync(call: &Call) -> bool {
-    matches!(&*call.name, "fsync" | "fdatasync")
+fn counts_early(call: &Call) -> bool {
+    matches!(&*call.name, "close" | "fsync" | "fdatasync")
 }
 
 /// `name(args) = result`; `None` if it failed, or never came back.
@@ -159,20 +159,28 @@ mod tests {
         let text = "7 openat(AT_FDCWD, \"\\x2f\\x61\", O_RDWR|O_CREAT, 0600) = 3\n\
             7 pwrite64(3, \"\\x00\\x2c\\x20\", 3, 512) = 3\n\
             8 fsync(3 <unfinished ...>\n\
-            7 close(3)                          = 0\n\
+            7 close(3 <unfinished ...>\n\
+            9 openat(AT_FDCWD, \"\\x2f\\x63\", O_RDONLY) = 3\n\
+            7 <... close resumed>)              = 0\n\
             8 <... fsync resumed>)              = 0\n\
             7 unlink(\"\\x2f\\x62\") = -1 ENOENT (No such file or directory)\n\
             7 +++ exited with 0 +++\n";
         std::fs::write(file.path(), text).unwrap();
         let steps = read(file.path());
-        let [Step::Made(open), Step::Made(write), Step::Begun(2, sync), Step::Made(_), last] =
-            &*steps
+        let [
+            Step::Made(open),
+            Step::Made(write),
+            Step::Begun(2, sync),
+            Step::Begun(3, close),
+            Step::Made(reused),
+            Step::Ended(3),
+            Step::Ended(2),
+        ] = &*steps
         else {
             panic!("{steps:?}")
         };
         assert_eq!((open.path(1), open.result), ("/a".into(), 3));
         assert_eq!((write.octets(1), write.number(3)), (&b"\0, "[..], 512));
-        assert_eq!(sync.number(0), 3);
-        assert!(matches!(last, Step::Ended(2)));
+        assert_eq!((sync.number(0), close.number(0), reused.result), (3, 3, 3));
     }
 }

@@ -10,12 +10,13 @@ use std::mem;
 use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::SystemTime;
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, Uid, User};
 use tempfile::TempDir;
 
@@ -61,6 +62,18 @@ pub(crate) struct World {
 struct Kept {
     path: PathBuf,
     modified: SystemTime,
+}
+
+/// strace and what it runs, a process group, of which nothing outlives a test.
+struct Traced(Child);
+
+impl Drop for Traced {
+    fn drop(&mut self) {
+        if matches!(self.0.try_wait(), Ok(None)) {
+            let _ = killpg(Pid::from_raw(self.0.id().cast_signed()), Signal::SIGKILL);
+            let _ = self.0.wait();
+        }
+    }
 }
 
 impl World {
@@ -238,8 +251,8 @@ impl World {
         let words = ["serve", "--listen", "127.0.0.1:0"];
         let mut command = trace::traced(&self.cyrbk(&words), trace);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut strace = command.spawn().unwrap();
-        let mut log = BufReader::new(strace.stderr.take().unwrap()).lines();
+        let mut strace = Traced(command.process_group(0).spawn().unwrap());
+        let mut log = BufReader::new(strace.0.stderr.take().unwrap()).lines();
         let listening = log.find_map(|line| {
             line.unwrap().strip_prefix("listening on ").map(|address| address.parse().unwrap())
         });
@@ -249,10 +262,10 @@ impl World {
             }
         });
         talk(listening.expect("the server listens"));
-        let children = format!("/proc/{0}/task/{0}/children", strace.id());
+        let children = format!("/proc/{0}/task/{0}/children", strace.0.id());
         let server = fs::read_to_string(children).unwrap();
         kill(Pid::from_raw(server.trim().parse().unwrap()), Signal::SIGTERM).unwrap();
-        assert!(strace.wait().unwrap().success());
+        assert!(strace.0.wait().unwrap().success());
         rest.join().unwrap();
     }
 
