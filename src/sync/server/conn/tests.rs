@@ -1,6 +1,7 @@
 //! How much of one client is dealt with before others get their turn.
 
 use std::io::{Read, Write};
+use std::path::Path;
 
 use super::super::lease::tests::lease;
 use super::*;
@@ -66,19 +67,27 @@ fn strangers_have_small_turns() {
     assert!((256..300).contains(&unknown), "{unknown}");
 }
 
-/// A compaction in between would drop messages that no mailbox names yet.
-#[test]
-fn who_has_stored_something_keeps_its_backups_for_longer() {
-    let dir = tempfile::tempdir().unwrap();
+/// A connection that holds what this work needs and has nothing to do.
+fn idle_behind(work: Work, dir: &Path) -> (Conn, Instant, ServerLimits) {
     let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
     let door = Door { is_trusted: true, ..Door::default() };
     let session = Session::new(Arc::new(settings()), door);
     let socket = Stream::Unix(mio::net::UnixStream::from_std(ours));
-    let mut lease = lease(dir.path());
-    lease.run(Work::Apply(b"SUB %(USERID tom MBOXNAME user.tom)".to_vec(), Vec::new()));
-    let (now, limits) = (Instant::now(), ServerLimits::default());
+    let mut lease = lease(dir);
+    lease.run(work);
+    assert!(!lease.is_empty());
+    let now = Instant::now();
     let mut conn = Conn::new(socket, Peer::local(), session, lease, None, now);
     while conn.session.poll_action().is_some() {}
+    (conn, now, ServerLimits::default())
+}
+
+/// A compaction in between would drop messages that no mailbox names yet.
+#[test]
+fn who_has_stored_something_keeps_its_backups_for_longer() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Work::Apply(b"SUB %(USERID tom MBOXNAME user.tom)".to_vec(), Vec::new());
+    let (mut conn, now, limits) = idle_behind(store, dir.path());
     assert!(conn.timeout(now + ASKED, &limits).is_none());
     let later = now + limits.lease_time;
     assert!(matches!(conn.timeout(later, &limits), Some(Work::Release)));
@@ -88,16 +97,7 @@ fn who_has_stored_something_keeps_its_backups_for_longer() {
 #[test]
 fn backups_are_not_taken_from_a_client_whose_command_is_about_to_be_done() {
     let dir = tempfile::tempdir().unwrap();
-    let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-    let door = Door { is_trusted: true, ..Door::default() };
-    let session = Session::new(Arc::new(settings()), door);
-    let socket = Stream::Unix(mio::net::UnixStream::from_std(ours));
-    let mut lease = lease(dir.path());
-    lease.run(Work::Get(b"USER tom".to_vec()));
-    assert!(!lease.is_empty());
-    let (now, limits) = (Instant::now(), ServerLimits::default());
-    let mut conn = Conn::new(socket, Peer::local(), session, lease, None, now);
-    while conn.session.poll_action().is_some() {}
+    let (mut conn, now, limits) = idle_behind(Work::Get(b"USER tom".to_vec()), dir.path());
     let later = now + ASKED;
     assert!(matches!(conn.timeout(later, &limits), Some(Work::Release)));
     conn.session.handle_input(&mut &b"GET USER tom\r\n"[..]);
