@@ -6,4 +6,5 @@ mod client;
 mod site;
 
 mod test_bad_input;
+mod test_parts;
 mod test_sessions;
