@@ -179,6 +179,9 @@ pub(crate) fn check(world: &World, ledger: &Ledger, state: &State, way: usize, t
                     assert!(is_lost, "{user}: a reader refuses: {error}");
                     tally.count("readers refused");
                 }
+                Ok((_, faults)) if is_lost && !faults.is_empty() => {
+                    tally.count("verify found something");
+                }
                 Ok((_, faults)) => {
                     assert_eq!(faults, BTreeSet::new(), "{user}, the first reader");
                     tally.count("readers content");
