@@ -73,7 +73,7 @@ pub(super) fn without_catalog(settings: &Settings) -> Option<String> {
     let path = catalog.path().display();
     // Whoever asks for a catalog that is not there makes an empty one. What cannot be read is
     // told of elsewhere.
-    if !catalog.list().ok()?.is_empty() {
+    if !catalog.is_empty().ok()? {
         return None;
     }
     let is = if catalog.path().exists() { "names no backup" } else { "is missing" };

@@ -102,6 +102,11 @@ impl Catalog {
         Ok(records.map(entry).collect())
     }
 
+    /// Whether there is no entry; does not read them all.
+    pub fn is_empty(&self) -> Result<bool, CatalogError> {
+        Ok(Twoskip::is_empty(&self.db)?)
+    }
+
     /// The data file of a user, which is created, empty and with mode 0600, if
     /// the user has none. Two callers at once get the same one.
     ///

@@ -147,6 +147,24 @@ pub struct Twoskip {
 }
 
 impl Twoskip {
+    /// Whether there is no record, by the header of a file that was left in order. A file that is
+    /// missing or empty is a database without records.
+    pub fn is_empty(path: &Path) -> Result<bool, TwoskipError> {
+        let read = || {
+            let Some(db) = Twoskip::open(path)? else { return Ok(true) };
+            if db.clean {
+                return Ok(db.header.records == 0);
+            }
+            let mut records = 0;
+            db.view().walk(|_| {
+                records += 1;
+                Ok(())
+            })?;
+            Ok(records == 0)
+        };
+        read().map_err(|kind: ErrorKind| kind.of(path))
+    }
+
     /// All keys and values in key order. A file that is missing or empty is a
     /// database without records.
     pub fn read_all(path: &Path) -> Result<Pairs, TwoskipError> {
