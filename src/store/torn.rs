@@ -286,17 +286,11 @@ fn ends_cleanly(file: &dyn Disk, start: u64, kept: &Kept) -> io::Result<bool> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::pieces::FLUSH_MARK;
+    use super::pieces::tests::file;
     use super::*;
-    use std::fs::File;
     use std::io::Write;
 
     use flate2::write::GzEncoder;
-
-    fn file(octets: &[u8]) -> File {
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(octets).unwrap();
-        file
-    }
 
     /// A torn member of stored blocks: the header, a message with this body, a line.
     fn torn(body: &[u8]) -> (Vec<u8>, u64) {

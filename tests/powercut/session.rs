@@ -173,20 +173,7 @@ pub(crate) fn check(world: &World, ledger: &Ledger, state: &State, way: usize, t
         if way % 2 == 1
             && let Some(path) = aftermath::path_of(world, user)
         {
-            let is_lost = aftermath::index_is_lost(&path);
-            match aftermath::read(world, &path) {
-                Err(error) => {
-                    assert!(is_lost, "{user}: a reader refuses: {error}");
-                    tally.count("readers refused");
-                }
-                Ok((_, faults)) if is_lost && !faults.is_empty() => {
-                    tally.count("verify found something");
-                }
-                Ok((_, faults)) => {
-                    assert_eq!(faults, BTreeSet::new(), "{user}, the first reader");
-                    tally.count("readers content");
-                }
-            }
+            aftermath::first_look(world, &path, &BTreeSet::new(), tally);
         }
         let answers = aftermath::ask(world, user).concat();
         let path = aftermath::path_of(world, user).expect("the entry that GET USER has made");

@@ -98,12 +98,12 @@ pub(in crate::store) fn has_lost_sector(piece: &Piece<'_>) -> bool {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use std::fs::File;
     use std::io::Write;
 
-    fn file(octets: &[u8]) -> File {
+    pub(in crate::store::torn) fn file(octets: &[u8]) -> File {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(octets).unwrap();
         file
