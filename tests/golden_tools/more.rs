@@ -160,6 +160,9 @@ fn deleting_asks_first() {
         assert_eq!((ran.code, ran.out_text().as_str()), (75, "delete bob: skipped\n"), "{no:?}");
         assert!(ran.err_text().starts_with("Delete the backup of bob, "), "{}", ran.err_text());
     }
+    // It cannot only say what it would do.
+    let dry = site.ours("ctl_backups", &["--dry-run", "delete", "-F", "bob"]);
+    assert_eq!((dry.code, dry.out_text().as_str()), (64, ""));
     assert!(bob.exists());
     let ran = answer(&site, &["delete", "bob"], "yes\n");
     assert_eq!((ran.code, ran.out_text().as_str()), (0, "delete bob: ok\n"));
