@@ -55,27 +55,34 @@ impl Default for Options {
     }
 }
 
+/// Says why the service cannot start, in Cyrus's words: to syslog, because master leaves no
+/// standard error, and there for whoever starts it by hand.
+fn fatal(text: &str, exit: Exit) -> Exit {
+    log::send_early(&variable("CYRUS_SERVICE").unwrap_or_else(|| service::SERVICE.into()), text);
+    eprintln!("backupd: {text}");
+    exit
+}
+
+/// What master says in the environment.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
 /// Runs the service; `args` begin with the program's name.
 pub(super) fn run(args: &[OsString]) -> Exit {
     let options = match parse(args) {
         Ok(options) => options,
-        Err(text) => {
-            eprintln!("backupd: {text}");
-            return Exit::Usage;
-        }
+        Err(text) => return fatal(&text, Exit::Usage),
     };
-    let name = |variable| std::env::var(variable).ok().filter(|value| !value.is_empty());
-    let (Some(ident), Some(_)) = (name("CYRUS_SERVICE"), name("CYRUS_ID")) else {
-        let missing = if name("CYRUS_SERVICE").is_none() { "CYRUS_SERVICE" } else { "CYRUS_ID" };
-        eprintln!("could not getenv({missing}); exiting");
-        return Exit::Software;
+    let Some(ident) = variable("CYRUS_SERVICE") else {
+        return fatal("could not getenv(CYRUS_SERVICE); exiting", Exit::Software);
     };
+    if variable("CYRUS_ID").is_none() {
+        return fatal("could not getenv(CYRUS_ID); exiting", Exit::Software);
+    }
     let settings = match Settings::load(&options.config, &ident) {
         Ok(settings) => settings,
-        Err(error) => {
-            eprintln!("fatal error: {error}");
-            return Exit::Config;
-        }
+        Err(error) => return fatal(&format!("Fatal error: {error}"), Exit::Config),
     };
     log::start(&settings, log::Target::Syslog { ident: ident.clone() });
     if let Err(error) = service::check(&settings) {
@@ -89,8 +96,7 @@ pub(super) fn run(args: &[OsString]) -> Exit {
     });
     // Master has done this already; by hand it may be root.
     if let Err(error) = become_cyrus(&settings) {
-        eprintln!("fatal error: {error}");
-        return Exit::Usage;
+        return fatal(&format!("Fatal error: {error}"), Exit::Usage);
     }
     umask(Mode::from_bits_truncate(settings.umask));
     service::warn_of_directories(&settings);
@@ -239,7 +245,9 @@ fn parse(args: &[OsString]) -> Result<Options, String> {
     while let Some(word) = words.next() {
         let Some(word) = word.to_str() else { continue };
         let flags = match word.strip_prefix('-') {
-            Some("" | "-") | None => break,
+            Some("-") => break,
+            // As with GNU's getopt, options may stand behind other words.
+            Some("") | None => continue,
             Some(flags) => flags,
         };
         let takes_value = |c| "CUTp".contains(c);
@@ -297,6 +305,8 @@ mod tests {
         assert_eq!(all, expected);
         assert_eq!(parsed("backupd -Q -U 3").unwrap().uses, 3);
         assert_eq!(parsed("backupd -U -1 -T x").unwrap().uses, 0);
+        assert_eq!(parsed("backupd x - -C /etc/x").unwrap().config, PathBuf::from("/etc/x"));
+        assert_eq!(parsed("backupd -- -U 3").unwrap(), Options::default());
     }
 
     #[test]
