@@ -18,7 +18,7 @@ use super::{Exit, hosts_access, inherited, log, service};
 use crate::config::Settings;
 use crate::sync::Door;
 use crate::sync::server::{
-    Ended, Listener, Manager, Peer, Program, Retirement, ServerSettings, Stream,
+    Ended, Listener, Manager, Peer, Program, Retirement, ServerSettings, Stream, TlsFiles,
 };
 
 /// Where master's status pipe is.
@@ -117,9 +117,18 @@ pub(super) fn run(args: &[OsString]) -> Exit {
 }
 
 /// The settings under the name that master has for this service.
-fn server_settings(settings: &Settings, ident: &str) -> ServerSettings {
+///
+/// Cyrus's backupd never opens its certificates: a site whose files cannot be used goes on as it
+/// was, without TLS. With `-s` it does not, because clients would be listened to in the clear.
+fn server_settings(options: &Options, settings: &Settings, ident: &str) -> ServerSettings {
     let mut server_settings = service::server_settings(settings);
     ident.clone_into(&mut server_settings.telemetry.service);
+    if !options.tls_first
+        && let Some(Err(error)) = server_settings.tls.as_ref().map(TlsFiles::load)
+    {
+        tracing::error!("TLS: {error}; STARTTLS is not offered");
+        server_settings.tls = None;
+    }
     server_settings
 }
 
@@ -145,7 +154,7 @@ fn serve_master(
         inherited::close(number);
         Ok(copy)
     };
-    let server_settings = server_settings(settings, ident);
+    let server_settings = server_settings(options, settings, ident);
     let status = take(STATUS_FD)?;
     let listener = Listener::inherited(take(LISTEN_FD)?)?
         .with_tls_first(wants_tls_first(options, &server_settings))
@@ -166,7 +175,7 @@ fn serve_master(
 /// holds anything else may do everything.
 fn serve_stdio(options: &Options, settings: &Settings, ident: &str) -> anyhow::Result<Ended> {
     let retirement = Retirement { when_empty: true, ..Retirement::default() };
-    let server_settings = server_settings(settings, ident);
+    let server_settings = server_settings(options, settings, ident);
     let tls_first = wants_tls_first(options, &server_settings);
     let has_tls = server_settings.tls.is_some();
     let mut server = service::server(server_settings, Vec::new(), Manager::None, retirement)?;

@@ -53,6 +53,10 @@ pub fn run(args: &ServeArgs) -> Result<()> {
     let settings = Settings::load(&args.config, SERVICE)?;
     log::start(&settings, log::Target::Stderr);
     service::check(&settings)?;
+    // Excluded from new backups they still have old ones; without any this is no backup server.
+    if settings.backup_partitions.is_empty() {
+        settings.require_partition()?;
+    }
     if let Some(missing) = directories::without_configdirectory(&settings) {
         bail!(Misconfigured(missing));
     }
