@@ -92,7 +92,20 @@ fn errors_say_what_cyrus_leaves_out() {
     let said = told("list bob");
     assert!(said.starts_with("bob: Mailbox has an invalid format: /"), "{said}");
     assert!(said.contains("`ctl_backups reindex`"), "{said}");
+    let message = "dump bob message 65c6cb8690452ddaa71e168ee340d22bae972e44";
+    let looks = ["show bob mailboxes", "search bob --subject re", "export bob", message];
+    let works = ["stat bob", "verify --cyrus bob", "lock bob --execute true"];
+    for line in looks.iter().chain(&works) {
+        let ran = cyrbk(&site, line);
+        let said = ran.out_text() + &ran.err_text();
+        assert!(said.contains("`ctl_backups reindex`"), "{line}: {said}");
+    }
     fs::remove_file(&data).unwrap();
+    for line in looks.iter().chain(&works).chain(&["move bob one"]) {
+        let ran = cyrbk(&site, line);
+        let said = ran.out_text() + &ran.err_text();
+        assert!(said.contains("/two/b/bob_5xHD5K: no such backup"), "{line}: {said}");
+    }
     fs::create_dir(&data).unwrap();
     let said = cyrbk(&site, "verify bob").out_text();
     assert!(said.contains(": Is a directory"), "{said}");
@@ -160,8 +173,17 @@ fn what_is_not_there_is_named() {
         assert!(said.starts_with("carol: user/carol/None: Item does not exist"), "{line}: {said}");
         assert_eq!(ran.code, 75, "{line}");
     }
-    let ran = cyrbk(&site, "show carol messages 0000000000000000000000000000000000000000");
+    let none = "0000000000000000000000000000000000000000";
+    let ran = cyrbk(&site, &format!("show carol messages {none}"));
     assert_eq!(ran.code, 75, "{}", ran.err_text());
+    for (what, name) in [(format!("message {none}"), none), ("chunk 99".into(), "chunk 99")] {
+        let ran = cyrbk(&site, &format!("dump carol {what}"));
+        let said = ran.err_text();
+        assert_eq!((ran.code, said), (75, format!("carol: {name}: Item does not exist\n")));
+        let words: Vec<&str> = ["carol", "dump"].into_iter().chain(what.split(' ')).collect();
+        let cyrus = site.ours("cyr_backup", &words).err_text();
+        assert_eq!(cyrus, "carol: Item does not exist\n");
+    }
 }
 
 /// What Cyrus lets pass is a failure here, and the other way round.

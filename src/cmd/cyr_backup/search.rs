@@ -7,7 +7,7 @@ use super::dump::UNKNOWN;
 use super::summary::{Row, write_json, write_text};
 use super::{Failure, Look};
 use crate::cmd::Streams;
-use crate::cmd::report::{store_error, write_labelled};
+use crate::cmd::report::write_labelled;
 use crate::store::export::ExportError;
 use crate::store::search::{self, Found, Query};
 use crate::wire::dlist::lossy;
@@ -48,7 +48,7 @@ pub(super) fn run(
     query.mailboxes = (!uniqueids.is_empty()).then_some(uniqueids);
     let found = match search::run(look.backup, &query, &look.settings.backup_staging_path) {
         Ok(found) => found,
-        Err(ExportError::Store(error)) => return Err(Failure::Text(store_error(&error))),
+        Err(ExportError::Store(error)) => return Err(Failure::Store(error)),
         Err(ExportError::Io(error)) => return Err(Failure::Text(error.to_string())),
     };
     tell(&found, what.form, streams)?;
