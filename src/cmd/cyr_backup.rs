@@ -94,6 +94,12 @@ pub(super) fn main(args: &[OsString], streams: &mut Streams<'_>) -> Result<Exit,
 
 /// Runs a command.
 pub(super) fn run(options: &Options, streams: &mut Streams<'_>) -> Result<Exit, Stop> {
+    if let Command::Export(Export { form: Form::Imap(imap), .. }) = &options.command
+        && let Err(text) = imap.check()
+    {
+        writeln!(streams.err, "fatal error: {text}")?;
+        return Ok(Exit::Usage);
+    }
     let settings = startup::start(NAME, options.config.as_deref(), streams)?;
     let Err(failure) = show(options, &settings, streams) else { return Ok(Exit::Ok) };
     let text = failure.text(options.own_words)?;

@@ -186,6 +186,22 @@ fn what_is_not_there_is_named() {
     }
 }
 
+/// Before a backup is opened.
+#[test]
+fn where_to_export_is_looked_at_first() {
+    let site = Site::of_fixture("main");
+    for (line, said) in [
+        ("export nobody --imap http://x --imap-user a --password-file p", "http: neither"),
+        ("export nobody --imap imap://x", "no user: give --imap-user"),
+        ("export nobody --imap x --imap-user a", "no password: give --password-file"),
+    ] {
+        let ran = cyrbk(&site, line);
+        let err = ran.err_text();
+        assert_eq!(ran.code, 64, "{line}: {err}");
+        assert!(err.starts_with(&format!("fatal error: {said}")), "{line}: {err}");
+    }
+}
+
 /// What Cyrus lets pass is a failure here, and the other way round.
 #[test]
 fn statuses_without_exceptions() {

@@ -9,8 +9,12 @@ use crate::site::{Ran, Site, wait};
 const CONFIG: i32 = 78;
 
 fn serve(site: &Site) -> Ran {
+    serve_with(site, &[])
+}
+
+fn serve_with(site: &Site, words: &[&str]) -> Ran {
     let mut command = site.command(Path::new(env!("CARGO_BIN_EXE_cyrbk")));
-    command.arg("serve").arg("-C").arg(site.conf());
+    command.arg("serve").arg("-C").arg(site.conf()).args(words);
     wait(command)
 }
 
@@ -75,4 +79,28 @@ fn backupd_goes_on_where_cyrus_does() {
     // Not in the clear where TLS was asked for.
     site.configure("tls_server_cert: /nonexistent\n");
     assert_eq!(backupd(&site, &["-s"]), CONFIG);
+}
+
+#[test]
+fn words_that_make_no_sense_are_not_the_configurations_fault() {
+    let site = Site::empty();
+    for (words, said) in [
+        (["--listen", "2005"], "--listen: 2005: not an address"),
+        (["--tls-listen", "x"], "--tls-listen: x: not an address"),
+    ] {
+        let ran = serve_with(&site, &words);
+        let err = ran.err_text();
+        assert_eq!(ran.code, 64, "{err}");
+        assert!(err.contains(&format!("fatal error: {said}")), "{err}");
+    }
+    if nix::unistd::geteuid().is_root() {
+        let socket = site.path().join("s");
+        let mut command = site.command(Path::new(env!("CARGO_BIN_EXE_cyrbk")));
+        command.env("CYRUS_USER", "nobody-of-this-name").args(["serve", "-C"]).arg(site.conf());
+        let ran = wait({
+            command.arg("--listen").arg(socket);
+            command
+        });
+        assert_eq!(ran.code, 64, "{}", ran.err_text());
+    }
 }
