@@ -62,3 +62,4 @@ mod test_restore_no_room;
 mod test_restore_words;
 mod test_sasldb;
 mod test_tls;
+mod test_xbackup;
