@@ -260,11 +260,13 @@ impl Index {
 
     fn expunge_record(&self, at: Position, mailbox_id: i64, row: RecordRow) -> Result<()> {
         let Some(guid) = row.guid else { return Ok(()) };
+        // As it will be read if a compaction has to say so.
+        let flags = if row.flags.is_empty() { b"()".to_vec() } else { row.flags };
         let record = Record {
             uid: row.uid,
             modseq: row.modseq,
             last_updated: row.last_updated,
-            flags: row.flags,
+            flags,
             expunged: true,
             internaldate: row.internaldate,
             size: Some(row.size),

@@ -7,6 +7,7 @@ mod accidents;
 mod beside;
 pub(in crate::store) mod history;
 mod of_cyrus;
+mod whole;
 mod windows;
 
 use std::fs::{self, File};
