@@ -6,6 +6,7 @@
 mod accidents;
 mod beside;
 pub(in crate::store) mod history;
+mod master;
 mod of_cyrus;
 mod whole;
 mod windows;
