@@ -24,8 +24,8 @@ pub(super) fn run(
     let mailbox = look.find_mailbox(name)?.ok_or(Failure::Text(UNKNOWN.into()))?;
     let mailboxes = Some(HashSet::from([mailbox.uniqueid]));
     let selection = Selection { mailboxes, expunged, ..Selection::default() };
-    let (items, _) =
-        gather(look.backup, &selection).map_err(|error| Failure::Text(store_error(&error)))?;
+    let gathered = gather(look.backup, &selection);
+    let items = gathered.map_err(|error| Failure::Text(store_error(&error)))?.items;
     let form = match form {
         MailboxForm::Mbox => Form::Mbox,
         MailboxForm::Eml(directory) => Form::EmlBeside(directory.clone()),

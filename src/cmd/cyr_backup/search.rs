@@ -7,7 +7,7 @@ use super::dump::UNKNOWN;
 use super::summary::{Row, write_json, write_text};
 use super::{Failure, Look};
 use crate::cmd::Streams;
-use crate::cmd::report::{store_error, write_labelled};
+use crate::cmd::report::{DAMAGED, store_error, write_damages, write_labelled};
 use crate::store::export::ExportError;
 use crate::store::search::{self, Found, Query};
 use crate::wire::dlist::lossy;
@@ -55,7 +55,9 @@ pub(super) fn run(
     for error in &found.failed {
         write_labelled(streams.err, look.label, &error.to_string())?;
     }
+    let is_damaged = write_damages(streams.err, look.label, &found.damages)?;
     match found.failed.len() {
+        0 if is_damaged => Err(Failure::Text(DAMAGED.into())),
         0 => Ok(()),
         count => Err(Failure::Text(format!("messages that could not be read: {count}"))),
     }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::super::backup::Backup;
 use super::super::error::{Result, StoreError};
-use super::super::exact::Truth;
+use super::super::exact::{Damage, Truth};
 use super::super::index::{MailboxRow, RecordRow};
 use super::folder::{self, Folder};
 use crate::wire::Guid;
@@ -55,9 +55,19 @@ pub fn flags(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     inner.unwrap_or_default().split(|&c| c == b' ').filter(|flag| !flag.is_empty())
 }
 
-/// The items of `selection`, mailbox by mailbox, by UID, and the identities that were asked
-/// for and are in no mailbox.
-pub fn gather(backup: &Backup, selection: &Selection) -> Result<(Vec<Item>, Vec<Guid>)> {
+/// What a selection means.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    /// Mailbox by mailbox, by UID.
+    pub items: Vec<Item>,
+    /// Asked for by their identity, and in no mailbox.
+    pub missing: Vec<Guid>,
+    /// What could not be read, and may have said that there is more.
+    pub damages: Vec<Damage>,
+}
+
+/// Looks up what a selection means.
+pub fn gather(backup: &Backup, selection: &Selection) -> Result<Gathered> {
     let mailboxes = backup.index().mailboxes().map_err(StoreError::index(backup.path()))?;
     let taken = |row: &&MailboxRow| match &selection.mailboxes {
         Some(uniqueids) => uniqueids.contains(&row.uniqueid),
@@ -86,11 +96,14 @@ pub fn gather(backup: &Backup, selection: &Selection) -> Result<(Vec<Item>, Vec<
             })
         }));
     }
-    let Some(guids) = &selection.guids else { return Ok((items, Vec::new())) };
+    let damages = truth.damages().to_vec();
+    let Some(guids) = &selection.guids else {
+        return Ok(Gathered { items, missing: Vec::new(), damages });
+    };
     let items = best_places(items, selection.expunged || selection.deleted);
     let found: HashSet<Guid> = items.iter().map(|item| item.guid).collect();
     let missing = guids.iter().filter(|guid| !found.contains(guid)).copied().collect();
-    Ok((items, missing))
+    Ok(Gathered { items, missing, damages })
 }
 
 /// Where each message lives, or else lived last; or with `all`, all places.

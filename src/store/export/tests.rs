@@ -28,7 +28,7 @@ impl Fixture {
 
     fn everything(&self) -> Vec<Item> {
         let selection = Selection { expunged: true, deleted: true, ..Selection::default() };
-        gather(&self.backup, &selection).unwrap().0
+        gather(&self.backup, &selection).unwrap().items
     }
 
     fn write(&self, items: &[Item], sink: &mut dyn Sink) {
@@ -166,14 +166,14 @@ fn a_list_of_messages_takes_each_from_where_it_lives() {
     let guids: std::collections::HashSet<Guid> =
         all.iter().map(|item| item.guid).chain([Guid::from([9; 20])]).collect();
     let selection = Selection { guids: Some(guids.clone()), ..Selection::default() };
-    let (items, missing) = gather(&fixture.backup, &selection).unwrap();
+    let Gathered { items, missing, .. } = gather(&fixture.backup, &selection).unwrap();
     assert_eq!(missing, [Guid::from([9; 20])]);
     assert_eq!(contents(&items).len(), guids.len() - 1);
     for item in &items {
         let lives = |other: &&Item| other.guid == item.guid && other.expunged.is_none();
         assert_eq!(item.expunged.is_none(), all.iter().any(|other| lives(&other)));
     }
-    let living = gather(&fixture.backup, &Selection::default()).unwrap().0;
+    let living = gather(&fixture.backup, &Selection::default()).unwrap().items;
     assert!(living.len() < all.len());
     assert!(living.iter().all(|item| item.expunged.is_none()));
 }

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use super::backup::Backup;
 use super::error::StoreError;
-use super::exact::Truth;
+use super::exact::{Damage, Truth};
 use super::export::folder::gone_since;
 use super::export::item::flags;
 use super::export::{self, ExportError};
@@ -64,11 +64,14 @@ pub struct Found {
     pub summaries: HashMap<Guid, Summary>,
     /// Why some messages could not be looked at.
     pub failed: Vec<MessageError>,
+    /// What could not be read, and may have said that there is more.
+    pub damages: Vec<Damage>,
 }
 
 /// Searches a backup. `staging` is `backup_staging_path`.
 pub fn run(backup: &Backup, query: &Query, staging: &Path) -> Result<Found, ExportError> {
-    let mut hits = candidates(backup, query)?;
+    let truth = Truth::of(backup)?;
+    let mut hits = candidates(&truth, query)?;
     let guids: HashSet<Guid> = hits.iter().map(|hit| hit.guid).collect();
     let needle = matching::Needle::of(query);
     let mut summaries = HashMap::new();
@@ -79,13 +82,13 @@ pub fn run(backup: &Backup, query: &Query, staging: &Path) -> Result<Found, Expo
         Ok(())
     })?;
     hits.retain(|hit| summaries.contains_key(&hit.guid));
-    Ok(Found { hits, summaries, failed })
+    Ok(Found { hits, summaries, failed, damages: truth.damages().to_vec() })
 }
 
 /// What the index does not rule out.
-fn candidates(backup: &Backup, query: &Query) -> Result<Vec<Hit>, StoreError> {
+fn candidates(truth: &Truth<'_>, query: &Query) -> Result<Vec<Hit>, StoreError> {
+    let backup = truth.backup();
     let mailboxes = backup.index().mailboxes().map_err(StoreError::index(backup.path()))?;
-    let truth = Truth::of(backup)?;
     let mut hits = Vec::new();
     for row in &mailboxes {
         if query.mailboxes.as_ref().is_some_and(|wanted| !wanted.contains(&row.uniqueid)) {
