@@ -10,8 +10,8 @@ use std::rc::Rc;
 use super::dump::UNKNOWN;
 use super::export_imap::{Imap, ImapSink};
 use super::{Failure, Look};
-use crate::cmd::Streams;
 use crate::cmd::report::{DAMAGED, store_error, write_damages, write_labelled};
+use crate::cmd::{Streams, site};
 use crate::store::export::eml::Eml;
 use crate::store::export::maildir::Maildir;
 use crate::store::export::mbox::{Files, Stream};
@@ -63,7 +63,7 @@ pub(super) fn run(
     streams: &mut Streams<'_>,
 ) -> Result<(), Failure> {
     let selection = selection(what, look)?;
-    let gathered = gather(look.backup, &selection);
+    let gathered = gather(look.backup, &selection, &site::name_rules(look.settings));
     let Gathered { items, missing, damages } =
         gathered.map_err(|error| Failure::Text(store_error(&error)))?;
     for guid in &missing {

@@ -7,8 +7,9 @@ use super::super::backup::Backup;
 use super::super::error::{Result, StoreError};
 use super::super::exact::{Damage, Truth};
 use super::super::index::{MailboxRow, RecordRow};
-use super::folder::{self, Folder};
+use super::folder::{Folder, gone_since};
 use crate::wire::Guid;
+use crate::wire::mboxname::NameRules;
 
 /// Which messages.
 #[derive(Clone, Debug, Default)]
@@ -67,14 +68,14 @@ pub struct Gathered {
 }
 
 /// Looks up what a selection means.
-pub fn gather(backup: &Backup, selection: &Selection) -> Result<Gathered> {
+pub fn gather(backup: &Backup, selection: &Selection, rules: &NameRules) -> Result<Gathered> {
     let mailboxes = backup.index().mailboxes().map_err(StoreError::index(backup.path()))?;
     let taken = |row: &&MailboxRow| match &selection.mailboxes {
         Some(uniqueids) => uniqueids.contains(&row.uniqueid),
         // Which one of those asked for is told by the choice among all.
-        None => folder::gone_since(row).is_none() || selection.deleted || selection.guids.is_some(),
+        None => gone_since(row, rules).is_none() || selection.deleted || selection.guids.is_some(),
     };
-    let folders = Folder::of_all(&mailboxes);
+    let folders = Folder::of_all(&mailboxes, rules);
     let truth = Truth::of(backup)?;
     let mut items = Vec::new();
     for (row, folder) in mailboxes.iter().zip(&folders).filter(|(row, _)| taken(row)) {
@@ -92,7 +93,7 @@ pub fn gather(backup: &Backup, selection: &Selection) -> Result<Gathered> {
                 flags: record.flags,
                 internaldate: record.internaldate,
                 // What a deleted mailbox has kept, it lost with itself.
-                expunged: record.expunged.or(folder::gone_since(row)),
+                expunged: record.expunged.or(gone_since(row, rules)),
             })
         }));
     }

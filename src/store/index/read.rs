@@ -7,7 +7,7 @@ use crate::wire::Guid;
 use crate::wire::sync_crc::CrcRecord;
 
 /// A row of table `mailbox`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)] // The columns, one by one; see wire::apply::Mailbox.
 pub struct MailboxRow {
     pub id: i64,

@@ -19,6 +19,7 @@ use super::export::{self, ExportError};
 use super::index::RecordRow;
 use super::message::MessageError;
 use crate::wire::Guid;
+use crate::wire::mboxname::NameRules;
 pub use summary::{HEADER_MAX, Summary};
 
 /// What is looked for; all of it must be so. Texts are found anywhere, in any case.
@@ -69,9 +70,14 @@ pub struct Found {
 }
 
 /// Searches a backup. `staging` is `backup_staging_path`.
-pub fn run(backup: &Backup, query: &Query, staging: &Path) -> Result<Found, ExportError> {
+pub fn run(
+    backup: &Backup,
+    query: &Query,
+    rules: &NameRules,
+    staging: &Path,
+) -> Result<Found, ExportError> {
     let truth = Truth::of(backup)?;
-    let mut hits = candidates(&truth, query)?;
+    let mut hits = candidates(&truth, query, rules)?;
     let guids: HashSet<Guid> = hits.iter().map(|hit| hit.guid).collect();
     let needle = matching::Needle::of(query);
     let mut summaries = HashMap::new();
@@ -86,7 +92,7 @@ pub fn run(backup: &Backup, query: &Query, staging: &Path) -> Result<Found, Expo
 }
 
 /// What the index does not rule out.
-fn candidates(truth: &Truth<'_>, query: &Query) -> Result<Vec<Hit>, StoreError> {
+fn candidates(truth: &Truth<'_>, query: &Query, rules: &NameRules) -> Result<Vec<Hit>, StoreError> {
     let backup = truth.backup();
     let mailboxes = backup.index().mailboxes().map_err(StoreError::index(backup.path()))?;
     let mut hits = Vec::new();
@@ -94,7 +100,7 @@ fn candidates(truth: &Truth<'_>, query: &Query) -> Result<Vec<Hit>, StoreError> 
         if query.mailboxes.as_ref().is_some_and(|wanted| !wanted.contains(&row.uniqueid)) {
             continue;
         }
-        let gone = gone_since(row);
+        let gone = gone_since(row, rules);
         for record in truth.records(&row.uniqueid)? {
             let expunged = record.expunged.or(gone);
             let Some(guid) = record.guid.filter(|_| is_candidate(query, &record, expunged)) else {
@@ -139,7 +145,7 @@ mod tests {
         std::fs::copy(&source, &path).unwrap();
         std::fs::copy(format!("{source}.index"), dir.path().join("data.index")).unwrap();
         let backup = Backup::open(&path, Wait::No).unwrap();
-        let found = run(&backup, query, dir.path()).unwrap();
+        let found = run(&backup, query, &NameRules::default(), dir.path()).unwrap();
         assert!(found.failed.is_empty(), "{:?}", found.failed);
         let hits = found.hits.into_iter();
         let name = |hit: &Hit| String::from_utf8(hit.mboxname.clone()).unwrap();
