@@ -4,6 +4,7 @@
 //! What the index knows is asked first; then the messages that are left are read in one pass
 //! over the data, chunk by chunk.
 
+mod decode;
 mod matching;
 mod summary;
 
