@@ -153,7 +153,7 @@ fn by_place(
             Some(row) => {
                 chunks.entry(row.chunk_id).or_default().insert((row.offset, guid), None);
             }
-            None => failed.push(MessageError::Unknown),
+            None => failed.push(MessageError::Unknown { guid }),
         }
     }
     Ok(chunks)
@@ -406,7 +406,8 @@ mod pass_tests {
         };
         let failed = messages(&backup, wanted, dir.path(), &mut take).unwrap();
         assert!(
-            matches!(failed[..], [MessageError::Unknown, MessageError::Absent { .. }]),
+            matches!(failed[..], [MessageError::Unknown { guid }, MessageError::Absent { .. }]
+                if guid == unknown),
             "{failed:?}"
         );
         assert_eq!(count, rows.len() - 1);
