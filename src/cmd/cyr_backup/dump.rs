@@ -47,7 +47,7 @@ fn message(guid: &OsStr, look: &Look<'_>, streams: &mut Streams<'_>) -> Result<(
     let guid = Guid::from_hex(guid.as_bytes()).ok_or_else(unknown)?;
     match StoredMessage::read(look.backup, &guid, &look.settings.backup_staging_path) {
         Ok(message) => Ok(message.write_to(streams.out)?),
-        Err(MessageError::Unknown) => Err(unknown()),
+        Err(MessageError::Unknown { .. }) => Err(unknown()),
         Err(MessageError::Store(error)) => Err(Failure::Store(error)),
         Err(error) => Err(Failure::Text(error.to_string())),
     }

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use super::dump::UNKNOWN;
 use super::export::write_items;
 use super::{Failure, Form, Look, MailboxForm};
-use crate::cmd::Streams;
+use crate::cmd::{Streams, site};
 use crate::store::export::{Selection, gather};
 
 /// Writes the messages that live in the mailbox now, as the mail server has them;
@@ -23,7 +23,8 @@ pub(super) fn run(
     let mailbox = look.find_mailbox(name)?.ok_or(Failure::Text(UNKNOWN.into()))?;
     let mailboxes = Some(HashSet::from([mailbox.uniqueid]));
     let selection = Selection { mailboxes, expunged, ..Selection::default() };
-    let (items, _) = gather(look.backup, &selection).map_err(Failure::Store)?;
+    let gathered = gather(look.backup, &selection, &site::name_rules(look.settings));
+    let items = gathered.map_err(Failure::Store)?.items;
     let form = match form {
         MailboxForm::Mbox => Form::Mbox,
         MailboxForm::Eml(directory) => Form::EmlBeside(directory.clone()),
