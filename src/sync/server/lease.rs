@@ -230,6 +230,7 @@ impl Lease {
         };
         match self.open[at].writer.append(now(), line, staging) {
             Ok(()) => Ok(()),
+            Err(error @ StoreError::TooLong { .. }) => Err(error.into()),
             Err(error) => {
                 self.is_in_doubt |= self.open.remove(at).writer.has_unsynced();
                 Err(error.into())

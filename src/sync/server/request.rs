@@ -100,7 +100,10 @@ impl From<StoreError> for Refusal {
             return Refusal::Locked;
         }
         tracing::error!("{error}");
-        Refusal::Unavailable
+        match error {
+            StoreError::TooLong { .. } => Refusal::Protocol,
+            _ => Refusal::Unavailable,
+        }
     }
 }
 
