@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use sha1::{Digest, Sha1};
 
 use super::super::answers::Answers;
-use super::super::request::Refusal;
+use super::super::request::{Refusal, bounded};
 use super::reserved::Lacking;
 use super::{Lease, Reply, Source, read};
 use crate::store::Line;
@@ -27,7 +27,7 @@ impl Lease {
         }
         let list = |name| Fields::get(&fields, name).map(Value::as_list).ok_or(Refusal::Protocol);
         let mut named = HashSet::new();
-        let keys: Vec<Vec<u8>> = list("MBOXNAME")?
+        let keys: Vec<Vec<u8>> = bounded(list("MBOXNAME")?)?
             .items()
             .filter_map(|name| name.as_text().map(|name| self.site.names.backup_key(name)))
             // The client names the mailboxes that it was told of, and means the messages of
