@@ -24,6 +24,8 @@ pub enum Work {
         /// They are the first of their line: nothing that is staged already counts.
         is_first: bool,
     },
+    /// The line whose bodies were staged goes no further: their room is given back.
+    Unstage,
     /// `GET`, what follows the word.
     Get(Vec<u8>),
     /// `APPLY`, what follows the word, and the message bodies beside it.
@@ -60,7 +62,7 @@ pub enum Done {
     Staged(bool),
     /// The complete reply: untagged lines and the final line.
     Reply(Vec<u8>),
-    /// Of `Release` and `Close`.
+    /// Of `Unstage`, `Release` and `Close`.
     Released,
 }
 
