@@ -30,9 +30,9 @@ pub enum Work {
     Get(Vec<u8>),
     /// `APPLY`, what follows the word, and the message bodies beside it.
     Apply(Vec<u8>, Vec<Body>),
-    /// `RESTART`: make everything durable and let go of every backup.
+    /// `RESTART`: make everything durable. The backups may be kept for a moment.
     Restart,
-    /// `EXIT`: the same, before the connection closes.
+    /// `EXIT`: make everything durable and let go of every backup, before the connection closes.
     Exit,
     /// The same, without a reply: the session is idle, and may go on where it stopped.
     Release,
