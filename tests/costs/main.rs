@@ -7,6 +7,8 @@
 #[allow(dead_code)]
 mod client;
 mod counts;
+#[path = "../machine/mod.rs"]
+mod machine;
 mod memory;
 #[path = "../crash/server.rs"]
 #[allow(dead_code)]
@@ -120,10 +122,7 @@ fn count(
     mut round: impl FnMut(u64),
 ) -> Option<BTreeMap<String, u64>> {
     for try_no in 0..TRIES {
-        let Some(trace) = Trace::attach(running.pid()) else {
-            eprintln!("SKIPPED: strace cannot be used");
-            return None;
-        };
+        let trace = Trace::attach(running.pid())?;
         (0..ROUNDS).for_each(|number| round(try_no * ROUNDS + number));
         let counts = trace.detach();
         // On a busy machine strace may begin late.
@@ -206,10 +205,8 @@ fn system_calls_of_a_listing() {
         let mut list = server.command("list");
         Trace::of_tool(list.args(["--jobs", "1"]))
     };
-    let (Some(few), Some(many)) = (count(0, 5), count(5, 25)) else {
-        eprintln!("SKIPPED: strace cannot be used");
-        return;
-    };
+    let Some(few) = count(0, 5) else { return };
+    let Some(many) = count(5, 25) else { return };
     let all = |counts: &BTreeMap<String, u64>| counts.values().sum::<u64>();
     let calls = (all(&many) - all(&few)) / 20;
     assert!(calls <= LIST_CALLS, "{calls} each: {many:?}");
@@ -305,7 +302,6 @@ fn syncs_of_a_compaction() {
         fs::write(server.imapd_conf(), format!("{text}{more}")).unwrap();
         let Some(counts) = Trace::of_tool(server.command("compact").args(["--force", "tom"]))
         else {
-            eprintln!("SKIPPED: strace cannot be used");
             return;
         };
         let syncs: u64 = ["fsync", "fdatasync"].iter().filter_map(|name| counts.get(*name)).sum();

@@ -2,7 +2,7 @@
 //! commit among them: what was answered OK is there afterwards, the index is sound, and the
 //! one that the data give.
 //!
-//! `strace` kills. Without it this is skipped, and says so.
+//! `strace` kills. Without it this is skipped: see `machine`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,6 +14,7 @@ use cyrbk::wire::dlist::parse_item;
 use rusqlite::Connection;
 
 use crate::disk::dump;
+use crate::machine;
 
 /// Says to the test's program where its backup is: then it is the victim.
 const VICTIM: &str = "CYRBK_CRASH_VICTIM";
@@ -49,8 +50,7 @@ fn victim() {
 
 #[test]
 fn killed_in_front_of_any_call_a_session_loses_nothing_acknowledged() {
-    if !Command::new("strace").arg("-V").output().is_ok_and(|output| output.status.success()) {
-        eprintln!("SKIPPED: no strace: the server was not killed in its calls");
+    if !machine::can_trace() {
         return;
     }
     let builder = tempfile::Builder::new();

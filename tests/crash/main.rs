@@ -3,14 +3,15 @@
 //! Cyrus tools accept what is on disk.
 //!
 //! `CYRBK_CRASH_SECONDS` (20) says for how long, `CYRBK_CRASH_SEED` repeats a run as far as
-//! the scheduler lets it. Without an installed Cyrus its part is skipped, and says so;
-//! `CYRBK_REQUIRE_CYRUS=1` makes that a failure.
+//! the scheduler lets it. Without an installed Cyrus its part is skipped: see `machine`.
 
 #![allow(clippy::unwrap_used)]
 
 mod calls;
 mod client;
 mod disk;
+#[path = "../machine/mod.rs"]
+mod machine;
 mod server;
 mod waiting;
 
