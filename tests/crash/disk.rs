@@ -115,6 +115,13 @@ pub(crate) fn dump(path: &Path) -> Vec<String> {
     rows
 }
 
+/// Runs a tool of ours over all backups, with which nothing may be wrong.
+pub(crate) fn run(server: &Server, verb: &str, words: &[&str]) {
+    let output = server.command(verb).arg("--all").args(words).output().unwrap();
+    let shown = [&output.stdout[..], &output.stderr].map(String::from_utf8_lossy).concat();
+    assert!(output.status.success(), "{verb}: {}: {shown}", output.status);
+}
+
 /// Where a tool of the real Cyrus is, if it can look at the result.
 pub(crate) fn real_tool(name: &str) -> Option<PathBuf> {
     let dir = Path::new(REAL_TOOLS);
@@ -127,8 +134,9 @@ pub(crate) fn real_tool(name: &str) -> Option<PathBuf> {
     }
 }
 
-/// The real tools verify every backup, index it anew, and verify that.
-pub(crate) fn check_with_cyrus(server: &Server) {
+/// The real tools verify every backup, index it anew, and verify that. They find fault with a
+/// mailbox that was renamed and not mentioned since (quirk 10), which there may be.
+pub(crate) fn check_with_cyrus(server: &Server, may_be_renamed: bool) {
     let Some(ctl_backups) = real_tool("ctl_backups") else { return };
     for verb in ["list", "verify", "reindex", "verify"] {
         let output = Command::new("timeout")
@@ -140,6 +148,17 @@ pub(crate) fn check_with_cyrus(server: &Server) {
             .output()
             .unwrap();
         let shown = [&output.stdout[..], &output.stderr].map(String::from_utf8_lossy).concat();
+        let is_renamed = |line: &&str| line.contains(" missing mailbox data for id-");
+        let renamed = shown.lines().filter(is_renamed).count();
+        if verb == "verify" && may_be_renamed && renamed > 0 {
+            let others = shown.lines().filter(|line| !is_renamed(line));
+            let is_as_told = |line: &str| line.ends_with(": ok") || line.contains(": failed (");
+            assert!(
+                output.status.code() == Some(75) && others.into_iter().all(is_as_told),
+                "{shown}"
+            );
+            continue;
+        }
         assert!(output.status.success(), "{verb}: {}: {shown}", output.status);
         assert!(verb != "verify" || !shown.contains("mismatch"), "{shown}");
     }

@@ -191,5 +191,6 @@ fn messages_that_wait_outlive_a_server_that_is_killed_at_any_time() {
     }
     eprintln!("{count} messages, {unnamed} never named; {had_waiting} files were taken in");
     assert!(count > ROUNDS && unnamed > 0 && had_waiting > 0);
-    disk::check_with_cyrus(&server);
+    disk::run(&server, "verify", &[]);
+    disk::check_with_cyrus(&server, false);
 }
