@@ -13,6 +13,7 @@ use cyrbk::lock::{Kind, Wait, open_locked};
 use rusqlite::Connection;
 
 use crate::damage::flip;
+use crate::machine;
 use crate::site::{Ran, Site, wait};
 
 fn cyrbk(site: &Site, line: &str) -> Ran {
@@ -138,11 +139,15 @@ fn who_waits_for_a_lock_says_so() {
 /// A disk that has become read-only is when backups are wanted most.
 #[test]
 fn backups_on_a_read_only_file_system_can_be_read() {
+    let programs = [("unshare", "util-linux"), ("mount", "mount")];
+    if programs.iter().any(|(name, package)| machine::program(name, package).is_none()) {
+        return;
+    }
     let site = Site::of_fixture("main");
     let two = site.path().join("two");
     let words = "mount --bind \"$0\" \"$0\" && mount -o remount,bind,ro \"$0\" || exit 99; \
         cyrbk=$1; shift; for command; do \"$cyrbk\" $command || exit; done";
-    let mut command = site.command(Path::new("/usr/bin/unshare"));
+    let mut command = site.command(Path::new("unshare"));
     command.args(["--mount", "--propagation", "private", "sh", "-c", words]);
     command.arg(&two).arg(env!("CARGO_BIN_EXE_cyrbk"));
     for line in ["list", "verify", "export", "show"] {
@@ -152,7 +157,7 @@ fn backups_on_a_read_only_file_system_can_be_read() {
     let ran = wait(command);
     let may_not = ran.err_text().contains("unshare") || ran.code == 99;
     if may_not {
-        eprintln!("SKIPPED: mounting takes root: {}", ran.err_text());
+        machine::impossible(&format!("mounting takes root: {}", ran.err_text()));
         return;
     }
     assert_eq!(ran.code, 0, "{}{}", ran.out_text(), ran.err_text());
@@ -384,16 +389,13 @@ fn completions_are_those_of_a_shell() {
         assert_eq!(ran.code, 0, "{}", ran.err_text());
         assert!(ran.out_text().contains(text), "{shell}");
     }
-    if !Path::new("/bin/bash").exists() {
-        eprintln!("SKIPPED: no bash");
-        return;
-    }
+    let Some(bash) = machine::program("bash", "bash") else { return };
     let line = format!(
         "source <({} completions bash); COMP_WORDS=(cyrbk ver); COMP_CWORD=1; \
          _cyrbk cyrbk ver cyrbk; echo \"${{COMPREPLY[@]}}\"",
         env!("CARGO_BIN_EXE_cyrbk")
     );
-    let mut command = site.command(Path::new("/bin/bash"));
+    let mut command = site.command(&bash);
     command.args(["-c", &line]).stdin(Stdio::null());
     assert_eq!(wait(command).out_text(), "verify\n");
 }
