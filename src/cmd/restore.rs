@@ -62,6 +62,8 @@ pub(super) fn run(options: &Options, streams: &mut Streams<'_>) -> Result<Exit, 
         writeln!(streams.err, "Waiting for {} seconds for gdb attach...", options.delay)?;
         std::thread::sleep(Duration::from_secs(options.delay));
     }
+    // As Cyrus's user one may not be able to read it any more.
+    let channel = channel(options, streams)?;
     let settings = startup::start(NAME, options.config.as_deref(), streams)?;
     let rules = site::name_rules(&settings);
     let what = match what(options, &settings) {
@@ -71,8 +73,7 @@ pub(super) fn run(options: &Options, streams: &mut Streams<'_>) -> Result<Exit, 
             return Ok(Exit::TempFail);
         }
     };
-    let config = options.config.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG));
-    let client = match connect::client_options(options, &settings, config) {
+    let client = match connect::client_options(options, channel.as_ref().unwrap_or(&settings)) {
         Ok(client) => client,
         Err(error) => {
             writeln!(streams.err, "{error}")?;
@@ -91,6 +92,19 @@ pub(super) fn run(options: &Options, streams: &mut Streams<'_>) -> Result<Exit, 
     match options.mode {
         Mode::All | Mode::Prefixes | Mode::Domains => errand.restore_many(streams),
         _ => errand.restore_one(streams),
+    }
+}
+
+/// The options of `--channel`. What is wrong with them has been printed.
+fn channel(options: &Options, streams: &mut Streams<'_>) -> Result<Option<Settings>, Stop> {
+    let Some(name) = &options.channel else { return Ok(None) };
+    let config = options.config.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG));
+    match Settings::load(config, name) {
+        Ok(settings) => Ok(Some(settings)),
+        Err(error) => {
+            writeln!(streams.err, "Fatal error: {error}")?;
+            Err(Stop::Exit(Exit::Config))
+        }
     }
 }
 
