@@ -226,6 +226,11 @@ impl Errand<'_> {
                 return Ok(Exit::TempFail);
             }
         };
+        if selected.is_empty() {
+            let catalog = self.settings.backup_db_path.display();
+            writeln!(streams.err, "no such backup in {catalog}")?;
+            return Ok(Exit::TempFail);
+        }
         let progress = Progress::start(selected.len(), streams);
         let visit = |selected: &Selected, streams: &mut Streams<'_>| match selected {
             Selected::Backup(target) => self.restore(target, target.label(), &progress, streams),
@@ -253,7 +258,7 @@ impl Errand<'_> {
         });
         progress.end();
         result?;
-        if !self.options.json {
+        if self.options.tell && !self.options.json {
             tally.write(streams.out)?;
         }
         let is_interrupted = interrupted.load(Ordering::Relaxed);
