@@ -311,7 +311,10 @@ impl Errand<'_> {
         if self.options.dry_run {
             return self.dry_run(target, &plan, &view, is_less, label, streams);
         }
-        let userid = self.owner(target, &plan);
+        let userid = match self.owner(target, &view) {
+            Ok(userid) => userid,
+            Err(error) => return self.failed(target, label, &store_error(&error), streams),
+        };
         let staging = &self.settings.backup_staging_path;
         let job = Job {
             view: &view,
@@ -327,7 +330,7 @@ impl Errand<'_> {
         if self.options.tell && !self.options.json {
             words::write_report(&report, self.request.keep_ids, streams.out)?;
         }
-        let failed = words::write_failures(label, &plan, &report, streams.err)? || is_less;
+        let failed = self.write_failures(label, &plan, &report, streams)? || is_less;
         if self.options.json {
             json::report(target, &plan, &report, failed).write(streams.out)?;
         }
@@ -381,7 +384,7 @@ impl Errand<'_> {
             streams.out.flush()?;
             writeln!(streams.err, "do nothing (-n) specified, exiting now")?;
         }
-        let failed = words::write_failures(label, plan, &Report::default(), streams.err)?;
+        let failed = self.write_failures(label, plan, &Report::default(), streams)?;
         Ok(if failed || is_less { Outcome::Failed } else { Outcome::Done })
     }
 
@@ -416,7 +419,9 @@ impl Errand<'_> {
             if let Some(before) = all {
                 report.add_earlier(&before);
             }
-            let again = report.ended.is_some() && report.is_worth_a_retry && gets_on;
+            // What has arrived would be restored once more.
+            let may_repeat = report.is_worth_a_retry && !self.request.duplicates;
+            let again = report.ended.is_some() && may_repeat && gets_on;
             all = Some(report);
             if !again {
                 break;
@@ -426,12 +431,26 @@ impl Errand<'_> {
         Ok(Ok(all.unwrap_or_default()))
     }
 
-    /// Whose backup it is; `None`: nobody's.
-    fn owner(&self, target: &Target, plan: &Plan) -> Option<Vec<u8>> {
-        let by_name = || {
-            let first = plan.targets.first()?.sources.first()?;
-            Some(self.rules.backup_key(&first.mailbox.mboxname))
+    /// Whose backup it is; `None`: nobody's, or nothing tells.
+    fn owner(&self, target: &Target, view: &View<'_>) -> Result<Option<Vec<u8>>, StoreError> {
+        let keys = match &target.userid {
+            Some(userid) => vec![userid.clone()],
+            None => {
+                let mailboxes = view.index().mailboxes();
+                let mailboxes = mailboxes.map_err(StoreError::index(view.backup().path()))?;
+                mailboxes.iter().map(|row| self.rules.backup_key(&row.mboxname)).collect()
+            }
         };
-        target.userid.clone().or_else(by_name).filter(|key| key != SHARED)
+        Ok(keys.into_iter().find(|key| key != SHARED))
+    }
+
+    fn write_failures(
+        &self,
+        label: &[u8],
+        plan: &Plan,
+        report: &Report,
+        streams: &mut Streams<'_>,
+    ) -> io::Result<bool> {
+        words::write_failures(label, plan, report, self.request.duplicates, streams.err)
     }
 }
