@@ -57,6 +57,9 @@ impl Index {
     fn mailbox(&self, at: Position, mailbox: &Mailbox<'_>) -> Result<()> {
         let uniqueid = Text(&mailbox.uniqueid);
         let known = self.mailbox_with_uniqueid(&mailbox.uniqueid)?;
+        if let Some(known) = &known {
+            self.settle(known, mailbox)?;
+        }
         self.db
             .prepare_cached(if known.is_some() { UPDATE_MAILBOX } else { INSERT_MAILBOX })?
             .execute(params![

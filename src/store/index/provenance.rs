@@ -26,6 +26,9 @@ pub struct Wanted {
     pub messages: HashMap<i64, HashSet<Guid>>,
     /// UIDs whose records stay, by line.
     pub uids: HashMap<i64, HashSet<u32>>,
+    /// Records of messages that are gone because a line, which told all of a mailbox, did not
+    /// mention them: they stay, by line, and no line has them.
+    pub left_out: HashMap<i64, Vec<RecordRow>>,
     /// Lines that no row points at, and for what time they stay: see [`super::needed`].
     pub held: HashMap<i64, i64>,
 }
@@ -47,6 +50,9 @@ impl Index {
         Ok(self.db.execute_batch(
             "CREATE TABLE expunge_item(line INTEGER NOT NULL, mailbox_id INTEGER NOT NULL, uid \
              INTEGER NOT NULL, ts INTEGER NOT NULL);
+             CREATE TABLE left_out(line INTEGER NOT NULL, uid INTEGER NOT NULL, PRIMARY KEY \
+             (line, uid)) WITHOUT ROWID;
+             CREATE INDEX record_line ON cyrbk_record(last_chunk_id);
              CREATE TABLE lost(guid TEXT PRIMARY KEY) WITHOUT ROWID;",
         )?)
     }
@@ -84,6 +90,17 @@ impl Index {
         Ok(())
     }
 
+    /// Remembers which messages are gone because a MAILBOX line, which was just entered and has
+    /// records of the UIDs in `told`, did not mention them.
+    pub fn add_left_out(&self, line: i64, told: &HashSet<u32>) -> Result<()> {
+        let query = "SELECT uid FROM cyrbk_record WHERE last_chunk_id = ?1 AND NOT hidden";
+        let mut insert = self.db.prepare_cached("INSERT INTO left_out VALUES (?1, ?2)")?;
+        let uids = self.rows(query, [line], |row| row.get::<_, u32>(0))?;
+        let mut left_out = uids.iter().filter(|uid| !told.contains(uid));
+        left_out.try_for_each(|uid| insert.execute(params![line, uid]).map(drop))?;
+        Ok(())
+    }
+
     /// A message that was stored once and cannot be read any more; its records go
     /// too, so that the mail server sends it again.
     pub fn add_lost(&self, guid: &Guid) -> Result<()> {
@@ -109,6 +126,8 @@ impl Index {
              (mailbox_id, uid, message_id)) WITHOUT ROWID;
              CREATE TABLE kept_item(line INTEGER NOT NULL, uid INTEGER NOT NULL, PRIMARY KEY \
              (line, uid)) WITHOUT ROWID;
+             CREATE TABLE kept_left_out(line INTEGER NOT NULL, mailbox_id INTEGER NOT NULL, uid \
+             INTEGER NOT NULL, PRIMARY KEY (line, uid)) WITHOUT ROWID;
              CREATE TABLE kept_message(line INTEGER NOT NULL, message_id INTEGER NOT NULL, \
              PRIMARY KEY (line, message_id)) WITHOUT ROWID;
              CREATE TABLE kept_line(line INTEGER PRIMARY KEY);
@@ -133,7 +152,10 @@ impl Index {
             unexpired("expunged")
         ))?;
         self.db.execute_batch(
-            "INSERT OR IGNORE INTO kept_item SELECT line, uid FROM kept_record;
+            "INSERT INTO kept_left_out SELECT line, mailbox_id, uid FROM kept_record
+             JOIN left_out USING (line, uid);
+             INSERT OR IGNORE INTO kept_item SELECT line, uid FROM kept_record
+             EXCEPT SELECT line, uid FROM kept_left_out;
              CREATE TEMP TABLE first_expunged AS SELECT min(e.line) AS line, e.uid AS uid,
              e.ts AS ts FROM expunge_item e
              JOIN kept_record k ON k.mailbox_id = e.mailbox_id AND k.uid = e.uid
@@ -145,6 +167,7 @@ impl Index {
              WHERE id IN (SELECT message_id FROM kept_record);
              INSERT OR IGNORE INTO kept_line SELECT line FROM kept_mailbox;
              INSERT OR IGNORE INTO kept_line SELECT DISTINCT line FROM kept_item;
+             INSERT OR IGNORE INTO kept_line SELECT DISTINCT line FROM kept_left_out;
              INSERT OR IGNORE INTO kept_line SELECT DISTINCT line FROM kept_message;
              INSERT OR IGNORE INTO kept_line SELECT last_chunk_id FROM seen;",
         )?;
@@ -231,6 +254,14 @@ impl Index {
         let query = "SELECT line, uid FROM kept_item WHERE line >= ?1 AND line < ?2";
         for (line, uid) in self.rows(query, range, |row| Ok((row.get(0)?, row.get(1)?)))? {
             wanted.uids.entry(line).or_default().insert(uid);
+        }
+        let query = "SELECT line, mailbox_id, uid FROM kept_left_out
+                     WHERE line >= ?1 AND line < ?2 ORDER BY line, uid";
+        for (line, mailbox_id, uid) in
+            self.rows(query, range, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+        {
+            let record = self.true_record(mailbox_id, uid)?;
+            wanted.left_out.entry(line).or_default().extend(record);
         }
         let query = "SELECT line, ts FROM held_line WHERE line >= ?1 AND line < ?2";
         let held =

@@ -6,7 +6,9 @@
 mod accidents;
 mod beside;
 pub(in crate::store) mod history;
+mod master;
 mod of_cyrus;
+mod whole;
 mod windows;
 
 use std::fs::{self, File};
