@@ -313,7 +313,10 @@ impl Errand<'_> {
         }
         let userid = match self.owner(target, &view) {
             Ok(userid) => userid,
-            Err(error) => return self.failed(target, label, &store_error(&error), streams),
+            Err(error) => {
+                let why = store_error_in_full(&error, self.options.own_words);
+                return self.failed(target, label, &why, streams);
+            }
         };
         let staging = &self.settings.backup_staging_path;
         let job = Job {
