@@ -249,6 +249,35 @@ fn empty_lists_are_not_all_well() {
     assert_eq!(site.ours("restore", &words).code, 0);
 }
 
+/// So is a site without any backup: its catalog may have been lost.
+#[test]
+fn a_restore_of_nobody_is_no_success() {
+    let site = Site::empty();
+    let ran = cyrbk(&site, "restore localhost --all-users --dry-run");
+    assert_eq!(ran.code, 75);
+    let told = format!("no such backup in {}/conf/backups.db\n", site.path().display());
+    assert_eq!((ran.out_text(), ran.err_text()), (String::new(), told));
+    let site = Site::of_fixture("main");
+    let tally = |words: &str| {
+        let ran = cyrbk(&site, &format!("restore localhost --all-users --dry-run{words}"));
+        assert_eq!(ran.code, 0, "{}", ran.err_text());
+        ran.out_text().contains(" backups: ")
+    };
+    assert!(tally("") && !tally(" --quiet"));
+}
+
+/// What says how the mail server is reached is read as other options are.
+#[test]
+fn a_channel_that_makes_no_sense_is_a_fault_of_the_configuration() {
+    let site = Site::of_fixture("main");
+    site.configure("far_sync_timeout: soon\n");
+    let ran = cyrbk(&site, "restore localhost alice --all --dry-run --channel near");
+    assert_eq!(ran.code, 0, "{}", ran.err_text());
+    let ran = cyrbk(&site, "restore localhost alice --all --dry-run --channel far");
+    assert_eq!(ran.code, 78, "{}", ran.err_text());
+    assert!(ran.err_text().starts_with("Fatal error: "), "{}", ran.err_text());
+}
+
 /// Values of options that only cyrbk has are not answered with Cyrus's usage.
 #[test]
 fn restore_names_the_value_that_is_wrong() {
