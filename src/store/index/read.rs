@@ -8,7 +8,7 @@ use crate::wire::dlist::{Printer, Value, parse_value};
 use crate::wire::sync_crc::CrcRecord;
 
 /// A row of table `mailbox`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)] // The columns, one by one; see wire::apply::Mailbox.
 pub struct MailboxRow {
     pub id: i64,
