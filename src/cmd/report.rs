@@ -33,7 +33,9 @@ pub(super) fn store_error(error: &StoreError) -> String {
         }
         StoreError::Io { .. } => "System I/O error".into(),
         StoreError::Log { source, .. } => source.to_string(),
-        StoreError::Inconsistent { .. } | StoreError::Poisoned(_) => error.to_string(),
+        StoreError::Inconsistent { .. } | StoreError::Poisoned(_) | StoreError::TooLong { .. } => {
+            error.to_string()
+        }
     }
 }
 

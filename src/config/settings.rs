@@ -294,8 +294,8 @@ pub struct LimitSettings {
     pub max_connections_per_address: usize,
     /// `cyrbk_login_time`: time to authenticate; 60 s.
     pub login_time: Duration,
-    /// `cyrbk_max_line`: longest command without its message bodies, in bytes; 512 MiB
-    /// (a MAILBOX line has about 300 bytes for each message).
+    /// `cyrbk_max_line`: longest command without its message bodies, in bytes; 512 MiB, at
+    /// most 1 GiB (a MAILBOX line has about 300 bytes for each message).
     pub max_line: u64,
     /// `cyrbk_max_open_backups`: backups that one session may hold open; 16.
     pub max_open_backups: usize,

@@ -12,12 +12,16 @@ use nix::unistd::geteuid;
 
 use crate::damage::flip;
 use crate::live::{self, TOOLS, index_of};
+use crate::machine;
 use crate::site::{Site, wait};
 
 const CAROL: &str = "one/c/carol_cesxQB";
 
 /// The log that tools on this site write to; nothing where that cannot be arranged.
 fn log(site: &Site) -> Option<UnixDatagram> {
+    for (name, package) in [("mknod", "coreutils"), ("unshare", "util-linux"), ("mount", "mount")] {
+        machine::program(name, package)?;
+    }
     let dev = site.path().join("dev");
     fs::create_dir(&dev).unwrap();
     fs::set_permissions(&dev, fs::Permissions::from_mode(0o755)).unwrap();
@@ -26,7 +30,7 @@ fn log(site: &Site) -> Option<UnixDatagram> {
     let may = geteuid().is_root() && made.is_ok_and(|status| status.success());
     let may = may && in_own_dev(site, Path::new("/bin/true"), &[]).is_some();
     if !may {
-        eprintln!("SKIPPED: no /dev of its own without root, mknod and unshare");
+        machine::impossible("no /dev of its own without the rights to mknod, unshare and mount");
         return None;
     }
     let socket = UnixDatagram::bind(dev.join("log")).unwrap();
@@ -37,7 +41,7 @@ fn log(site: &Site) -> Option<UnixDatagram> {
 
 /// Runs a program to its end; its status, if it could be run.
 fn in_own_dev(site: &Site, program: &Path, words: &[&str]) -> Option<i32> {
-    let mut command = site.command(Path::new("/usr/bin/unshare"));
+    let mut command = site.command(Path::new("unshare"));
     command.args(["-m", "sh", "-c", "mount --bind \"$0\" /dev && exec \"$@\""]);
     command.arg(site.path().join("dev")).arg(program).args(words);
     Some(wait(command).code).filter(|code| ![1, 126, 127].contains(code))

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use super::dump::UNKNOWN;
 use super::export_imap::{Imap, ImapSink};
 use super::{Failure, Look};
+use crate::cmd::people::harmless;
 use crate::cmd::report::{DAMAGED, write_damages, write_labelled};
 use crate::cmd::{Streams, site};
 use crate::store::export::eml::Eml;
@@ -108,7 +109,7 @@ fn to_imap(
     )?;
     streams.out.flush()?;
     for refused in &tally.refused {
-        write_labelled(streams.err, look.label, refused)?;
+        write_labelled(streams.err, look.label, &harmless(refused))?;
     }
     let again = |error: &dyn std::fmt::Display| {
         Failure::Text(format!("{error}; the same command again goes on from here"))

@@ -26,6 +26,9 @@ const SYNC_TLS: &[(&str, SyncTls)] = &[
     ("immediate", SyncTls::Immediate),
 ];
 
+/// Octets of the longest line that can be read back from a backup.
+const MAX_LINE: u64 = 1 << 30;
+
 impl Lookup<'_> {
     pub(super) fn sasl(&mut self) -> Result<SaslSettings, ConfigError> {
         let free_words = |options: &Options<'_>, name: &str| {
@@ -89,6 +92,13 @@ impl Lookup<'_> {
             let size = self.options.size(name, default, 1)?;
             Ok((if size > 0 { size } else { default }).unsigned_abs())
         };
+        let max_line = size("cyrbk_max_line", 512 * KIB * KIB)?;
+        let output_high_water = size("cyrbk_output_high_water", KIB * KIB)?;
+        let spool_memory = size("cyrbk_spool_memory", 16 * KIB * KIB)?;
+        if max_line > MAX_LINE {
+            let what = format!("{max_line} is out of range, taken as {MAX_LINE}");
+            self.options.adjusted("cyrbk_max_line", what);
+        }
         Ok(LimitSettings {
             max_connections,
             max_connections_per_address,
@@ -96,10 +106,10 @@ impl Lookup<'_> {
                 Duration::ZERO => Duration::from_secs(60),
                 time => time,
             },
-            max_line: size("cyrbk_max_line", 512 * KIB * KIB)?,
+            max_line: max_line.min(MAX_LINE),
             max_open_backups,
-            output_high_water: size("cyrbk_output_high_water", KIB * KIB)?,
-            spool_memory: size("cyrbk_spool_memory", 16 * KIB * KIB)?,
+            output_high_water,
+            spool_memory,
             max_workers,
         })
     }
@@ -264,6 +274,21 @@ mod tests {
             max_workers: 64,
         };
         assert_eq!(limits, expected);
+    }
+
+    #[test]
+    fn no_line_is_taken_that_could_not_be_read_back() {
+        let taken = |text: &str| {
+            let settings = settings(&format!("cyrbk_max_line: {text}\n")).unwrap();
+            let warnings: Vec<String> = settings.warnings.iter().map(|w| w.to_string()).collect();
+            (settings.limits.max_line, warnings)
+        };
+        assert_eq!(taken("1073741823"), (MAX_LINE - 1, vec![]));
+        assert_eq!(taken("1G"), (MAX_LINE, vec![]));
+        let (line, warnings) = taken("1073741825");
+        assert_eq!((line, warnings.len()), (MAX_LINE, 1));
+        let text = "cyrbk_max_line: 1073741825 is out of range, taken as 1073741824";
+        assert!(warnings[0].ends_with(text), "{warnings:?}");
     }
 
     #[test]
