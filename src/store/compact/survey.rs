@@ -133,6 +133,7 @@ impl Reading<'_> {
                 Err(error) => error.to_string(),
             };
             self.survey.damages.push(Damage { offset_file: at, offset_plain: 0, what });
+            self.survey.scratch.miss_lines().map_err(StoreError::index(self.path))?;
             break;
         }
         Ok(())
