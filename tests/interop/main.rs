@@ -2,8 +2,8 @@
 //! `sync_client` into the server under test and, side by side, into the real `backupd`, and the two
 //! stores and the output of both sets of tools are compared.
 //!
-//! They need Debian 12's Cyrus 3.6 (`cyrus-imapd cyrus-replication sasl2-bin`) and root, or the user
-//! `cyrus`, and say `SKIPPED` loudly without. Environment:
+//! They need Debian 12's Cyrus 3.6 (`cyrus-imapd cyrus-replication sasl2-bin`) and root, or the
+//! user `cyrus`, and say `SKIPPED` loudly without. Environment:
 //!
 //! * `CYRBK_REQUIRE_CYRUS=1`: a test that cannot run fails instead of being skipped.
 //! * `CYRBK_INTEROP_SELFTEST=1`: puts the real `backupd` and tools in the place of cyrbk's, to
