@@ -75,8 +75,8 @@ impl Index {
              INTEGER, data_sha1 TEXT, first INTEGER, behind INTEGER, items INTEGER, until INTEGER);
              CREATE TABLE kept_source(number INTEGER PRIMARY KEY, whole_until INTEGER);
              CREATE TABLE idle_line(line INTEGER PRIMARY KEY);
-             CREATE TABLE naming_line(mailbox_id INTEGER NOT NULL, line INTEGER NOT NULL, is_rename \
-             INTEGER NOT NULL, PRIMARY KEY (mailbox_id, line)) WITHOUT ROWID;
+             CREATE TABLE naming_line(mailbox_id INTEGER NOT NULL, line INTEGER NOT NULL, \
+             is_rename INTEGER NOT NULL, PRIMARY KEY (mailbox_id, line)) WITHOUT ROWID;
              CREATE TABLE note(line INTEGER PRIMARY KEY, ts INTEGER NOT NULL, kind INTEGER NOT \
              NULL, text BLOB NOT NULL, subject BLOB);
              CREATE INDEX note_subject ON note(subject) WHERE subject IS NOT NULL;
@@ -170,7 +170,7 @@ impl Index {
     }
 
     /// Whether these lines are to have records that they do not have.
-    pub fn add_records(&self, lines: &Range<i64>) -> Result<bool> {
+    pub fn gains_records(&self, lines: &Range<i64>) -> Result<bool> {
         let query = "SELECT 1 FROM kept_left_out WHERE line >= ?1 AND line < ?2";
         Ok(self.db.prepare_cached(query)?.exists([lines.start, lines.end])?)
     }
