@@ -75,10 +75,10 @@ fn more_backups_than_may_be_open_go_through_one_session() {
 fn a_backup_is_one_sessions_until_it_lets_go() {
     let site = Site::start(Options::default());
     let (mut one, mut two) = (Client::admin(site.address), Client::admin(site.address));
-    one.ask("GET USER tom\r\n");
+    assert_eq!(one.ask("GET USER tom\r\n"), "OK Success\r\n");
     let locked = "NO IMAP_MAILBOX_LOCKED Mailbox locked\r\n";
     for line in ["GET USER tom\r\n", "GET META tom\r\n", "APPLY UNMAILBOX user.tom.X\r\n"] {
-        assert_eq!(two.ask(line), locked);
+        assert_eq!(two.ask(line), locked, "{line}");
     }
     assert_eq!(two.ask("RESTART\r\n"), "OK Restarting\r\n");
     assert_eq!(one.ask("RESTART\r\n"), "OK Restarting\r\n");

@@ -101,3 +101,25 @@ fn a_restart_point_is_a_hint() {
         assert!(is_fetched(&mut lease, "tom", message));
     }
 }
+
+/// What follows damage is no part of the body in which it lies.
+#[test]
+fn a_body_that_is_cut_off_ends_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut staging = Staging::new(dir.path().to_owned());
+    let header = |text: &str| {
+        let guid = Guid::from_hex(guid(text).as_bytes()).unwrap();
+        FileHeader { partition: b"d".to_vec(), guid, size: text.len() as u64 }
+    };
+    let (wanted, other) = (header("message"), header("age"));
+    let (mut guids, mut batch) = ([wanted.guid].into(), Batch::default());
+    let (staging, batch) = (&mut staging, &mut batch);
+    let mut sink = Sink { wanted: &mut guids, staging, batch, open: None, error: None };
+    sink.start(&wanted);
+    sink.data(b"mess");
+    sink.start(&other);
+    sink.data(b"age");
+    sink.end();
+    assert!(sink.batch.files.is_empty() && sink.batch.bodies.is_empty());
+    assert!(sink.wanted.contains(&wanted.guid));
+}
