@@ -170,7 +170,7 @@ impl Index {
     }
 
     /// Whether these lines are to have records that they do not have.
-    pub fn add_records(&self, lines: &Range<i64>) -> Result<bool> {
+    pub fn gains_records(&self, lines: &Range<i64>) -> Result<bool> {
         let query = "SELECT 1 FROM kept_left_out WHERE line >= ?1 AND line < ?2";
         Ok(self.db.prepare_cached(query)?.exists([lines.start, lines.end])?)
     }
