@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use cyrbk::lock::Wait;
+use cyrbk::lock::{Kind, Wait, open_locked};
 use cyrbk::store::{Backup, Catalog};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -140,19 +140,26 @@ fn a_killed_delete_is_completed_by_the_next() {
     );
 }
 
-#[test]
-fn ctrl_c_in_the_middle_of_a_compaction_of_all_leaves_nothing() {
-    let site = Site::of_fixture("main");
-    keep_everything(&site);
+/// Some more users, who have what Carol has; their data files.
+fn add_many(site: &Site, count: usize) -> Vec<PathBuf> {
     let catalog = Catalog::open(site.path().join("conf/backups.db"));
-    for i in 0..60 {
+    let add = |i: usize| {
         let path = site.path().join(format!("two/m/many{i:02}_XXXXXX"));
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::copy(site.path().join(CAROL), &path).unwrap();
         let index = |path: &Path| format!("{}.index", path.display());
         fs::copy(index(&site.path().join(CAROL)), index(&path)).unwrap();
         catalog.set(format!("many{i:02}").as_bytes(), &path).unwrap();
-    }
+        path
+    };
+    (0..count).map(add).collect()
+}
+
+#[test]
+fn ctrl_c_in_the_middle_of_a_compaction_of_all_leaves_nothing() {
+    let site = Site::of_fixture("main");
+    keep_everything(&site);
+    add_many(&site, 60);
     let mut child = start(&site, &["compact", "-A", "-F", "--jobs=2"]);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     lines.next().unwrap().unwrap();
@@ -167,7 +174,7 @@ fn ctrl_c_in_the_middle_of_a_compaction_of_all_leaves_nothing() {
     assert_eq!(faults, 60);
     let verify = site.ours("ctl_backups", &["verify", "-P", "many"]);
     assert_eq!((verify.code, verify.out_text().matches(": ok\n").count()), (0, 60));
-    // A second Ctrl-C ends it at once; the next run takes away what it left.
+    // A second Ctrl-C may end it anywhere; the next run takes away what it left.
     let mut child = start(&site, &["compact", "-A", "-F", "--jobs=2"]);
     std::thread::sleep(Duration::from_millis(30));
     for _ in 0..2 {
@@ -177,5 +184,30 @@ fn ctrl_c_in_the_middle_of_a_compaction_of_all_leaves_nothing() {
     child.wait().unwrap();
     let again = site.ours("ctl_backups", &["compact", "-F", "-A"]);
     assert_eq!(again.code, 0, "{}", again.out_text());
+    assert_tidy(&site, "two Ctrl-C");
+}
+
+#[test]
+fn a_second_ctrl_c_ends_a_run_at_once() {
+    let site = Site::of_fixture("main");
+    keep_everything(&site);
+    // What is being done does not end.
+    let read_write = fs::OpenOptions::new().read(true).write(true).clone();
+    let hold = |path: PathBuf| open_locked(&path, &read_write, Kind::Exclusive, Wait::No).unwrap();
+    let held: Vec<_> = add_many(&site, 10).into_iter().map(hold).collect();
+    let mut command = site.command(&site.path().join("bin/ctl_backups"));
+    command.arg("-C").arg(site.conf()).args(["-w", "compact", "-A", "-F", "--jobs=2"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let pid = Pid::from_raw(child.id().cast_signed());
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    // Behind him there are only those.
+    lines.find(|line| line.as_ref().unwrap().starts_with("compact erin@")).unwrap().unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    kill(pid, Signal::SIGINT).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(child.try_wait().unwrap(), None, "it waits for what is being done");
+    kill(pid, Signal::SIGINT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    drop(held);
     assert_tidy(&site, "two Ctrl-C");
 }

@@ -9,19 +9,31 @@ use cyrbk::store::Catalog;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::damage::guid;
 use crate::machine;
 use crate::site::{Site, wait};
 
 const USERS: usize = 1000;
+const WITH_MAIL: usize = 10;
 
+fn user(i: usize) -> String {
+    format!("user{i:04}")
+}
+
+fn message(i: usize) -> String {
+    format!("Subject: to {}\r\n\r\nA message.\r\n", user(i))
+}
+
+/// Backups of a mailbox each; one in ten has a message in it, which takes its time.
 fn thousand() -> Site {
     let site = Site::empty();
     for i in 0..USERS {
-        let partition = ["one", "two"][i % 2];
-        site.write_data(
-            &format!("{partition}/u/user{i:04}_AbCdEf"),
-            &[&format!("user.user{i:04}")],
-        );
+        let name = format!("{}/u/{}_AbCdEf", ["one", "two"][i % 2], user(i));
+        let mailbox = format!("user.{}", user(i));
+        match i % WITH_MAIL {
+            0 => site.write_mail(&name, &mailbox, message(i).as_bytes()),
+            _ => site.write_data(&name, &[&mailbox]),
+        };
     }
     site
 }
@@ -46,6 +58,10 @@ fn a_thousand_users() {
     let expected: String = (0..USERS).map(|i| format!("compact user{i:04}: ok\n")).collect();
     assert!(ran.code == 0 && ran.out_text() == expected, "{}", ran.err_text());
     assert_eq!(site.ours("ctl_backups", &["reindex", "-A"]).code, 0);
+    for i in (0..USERS).step_by(WITH_MAIL) {
+        let words = [&user(i), "dump", "message", &guid(message(i).as_bytes())];
+        assert_eq!(site.ours("cyr_backup", &words).out_text(), message(i));
+    }
     let one = site.ours("ctl_backups", &["verify", "-A", "-v", "--jobs=1"]);
     let many = site.ours("ctl_backups", &["verify", "-A", "-v", "--jobs=8"]);
     assert_eq!(one.code, 0);

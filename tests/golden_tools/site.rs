@@ -16,6 +16,8 @@ use cyrbk::wire::dlist::parse_item;
 use nix::unistd::{Gid, Group, Uid, User, chown, geteuid};
 use tempfile::TempDir;
 
+use crate::damage::guid;
+
 /// Longest that any run may take: the real tools spin for ever on some damage.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -147,20 +149,34 @@ impl Site {
         path
     }
 
-    /// A backup of one mailbox, data only: neither index nor entry. Returns its file.
+    /// A backup of mailboxes without mail, data only: neither index nor entry. Returns its file.
     pub(crate) fn write_data(&self, name: &str, mboxnames: &[&str]) -> PathBuf {
+        let line = |(i, mboxname)| mailbox(mboxname, &format!("{mboxname}{i}"), "");
+        self.write_lines(name, mboxnames.iter().copied().enumerate().map(line))
+    }
+
+    /// The same of a mailbox with one message.
+    pub(crate) fn write_mail(&self, name: &str, mboxname: &str, octets: &[u8]) -> PathBuf {
+        let (guid, len) = (guid(octets), octets.len());
+        let mut message = format!("MESSAGE (%{{default {guid} {len}}}\r\n").into_bytes();
+        message.extend_from_slice(octets);
+        message.push(b')');
+        let record = format!(
+            "%(UID 1 MODSEQ 1 LAST_UPDATED 1795000000 FLAGS () INTERNALDATE 1795000000 SIZE {len} \
+             GUID {guid})"
+        );
+        self.write_lines(name, [message, mailbox(mboxname, mboxname, &record)])
+    }
+
+    fn write_lines(&self, name: &str, lines: impl IntoIterator<Item = Vec<u8>>) -> PathBuf {
         let path = self.path().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         let mut out = Vec::new();
         let mut writer = MemberWriter::start(&mut out).unwrap();
         writer.write(CHUNK_HEADER, &mut out).unwrap();
-        for (i, mboxname) in mboxnames.iter().enumerate() {
-            let line = format!(
-                "1795000000 APPLY MAILBOX %(UNIQUEID {mboxname}{i} MBOXNAME {mboxname} LAST_UID 0 \
-                 HIGHESTMODSEQ 1 RECENTUID 0 RECENTTIME 0 LAST_APPENDDATE 0 POP3_LAST_LOGIN 0 \
-                 UIDVALIDITY 1 PARTITION default ACL \"\" OPTIONS P RECORD ())\r\n"
-            );
-            writer.write(line.as_bytes(), &mut out).unwrap();
+        for line in lines {
+            let line = [b"1795000000 APPLY ", &line[..], b"\r\n"].concat();
+            writer.write(&line, &mut out).unwrap();
             writer.end_line(&mut out).unwrap();
         }
         writer.finish(&mut out).unwrap();
@@ -187,6 +203,17 @@ impl Site {
         command.env("CYRUS_USER", &self.user).current_dir(self.path()).stdin(Stdio::null());
         command
     }
+}
+
+/// A MAILBOX line with at most one record.
+fn mailbox(mboxname: &str, uniqueid: &str, record: &str) -> Vec<u8> {
+    let last_uid = u8::from(!record.is_empty());
+    format!(
+        "MAILBOX %(UNIQUEID {uniqueid} MBOXNAME {mboxname} LAST_UID {last_uid} HIGHESTMODSEQ 1 \
+         RECENTUID 0 RECENTTIME 0 LAST_APPENDDATE 0 POP3_LAST_LOGIN 0 UIDVALIDITY 1 PARTITION \
+         default ACL \"\" OPTIONS P RECORD ({record}))"
+    )
+    .into_bytes()
 }
 
 /// Runs a command to its end; panics if it takes too long.

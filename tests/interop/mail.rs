@@ -50,6 +50,17 @@ pub(crate) fn note(number: u32) -> Message {
     Message { name, bytes: bytes.into_bytes() }
 }
 
+/// A message of so many octets or a few more, which is like no other and hardly compresses.
+pub(crate) fn noise(number: u32, len: usize) -> Vec<u8> {
+    let mut text = format!("Subject: {number}\r\n\r\n").into_bytes();
+    let mut word = u64::from(number) + 1;
+    while text.len() < len {
+        word = word.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        text.extend_from_slice(format!("{word:016x}\r\n").as_bytes());
+    }
+    text
+}
+
 /// A body of every octet but NUL, CR and LF, without any declared charset.
 pub(crate) fn all_octets() -> Message {
     let mut bytes = b"From: a@example.test\r\nSubject: 8 bit\r\n\r\n".to_vec();

@@ -268,7 +268,7 @@ fn idle_connections_cost_little() {
         nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap();
     nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, hard, hard).unwrap();
     if hard < COUNT + 500 {
-        eprintln!("SKIPPED: idle_connections_cost_little: `ulimit -Hn` is {hard}");
+        crate::machine::impossible(&format!("`ulimit -Hn` is {hard}"));
         return;
     }
     for (is_compressed, is_tls) in [(false, false), (true, false), (false, true), (true, true)] {

@@ -17,23 +17,12 @@ fn start(cyrus: &Cyrus, changes: &[&str], messages: u32) -> Scene {
     scene.give_tom_mailboxes();
     let mut tom = scene.site.imap("tom");
     for number in 1..=messages {
-        tom.append("INBOX", "\\Flagged", DATE, &large(number));
+        tom.append("INBOX", "\\Flagged", DATE, &mail::noise(number, 64 * 1024));
     }
     tom.append("INBOX.Work", "", DATE, &mail::note(4).bytes);
     tom.logout();
     let _ = scene.sync(&["-u", "tom"]);
     scene
-}
-
-/// A message of 64 KiB that is like no other.
-fn large(number: u32) -> Vec<u8> {
-    let mut text = format!("Subject: {number}\r\n\r\n").into_bytes();
-    let mut word = u64::from(number) + 1;
-    while text.len() < 65_536 {
-        word = word.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        text.extend_from_slice(format!("{word:016x}\r\n").as_bytes());
-    }
-    text
 }
 
 /// A limit does not apply to replication, so neither to the real `restore` nor here.

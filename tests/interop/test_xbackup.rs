@@ -17,7 +17,7 @@ fn an_imap_server_sends_users_and_shared_mailboxes() {
     let site = Site::start_with(&cyrus, &users, &[channel], &["xbackup_enabled: yes"]);
     let mut admin = site.imap(ADMIN);
     if admin.status("XBACKUP").contains("Unrecognized") {
-        eprintln!("SKIPPED: {test}: mail servers from 3.12 on have no XBACKUP");
+        crate::machine::impossible("mail servers from 3.12 on have no XBACKUP");
         return;
     }
     for mailbox in ["user.tom", "user.tom.Work", "user.ann", "shared"] {
