@@ -1,8 +1,8 @@
 //! Header fields decoded, whoever has written them.
 //!
 //! For each mark of an encoded word the decoder counts its way through the line from the front: a
-//! line of a megabyte of nothing but marks would take it days. So there is a limit to what a message
-//! may cost; what is beyond it is taken as it stands.
+//! line of a megabyte of nothing but marks would take it days. So there is a limit to what a
+//! message may cost; what is beyond it is taken as it stands.
 
 use std::cell::Cell;
 
