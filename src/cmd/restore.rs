@@ -22,7 +22,7 @@ pub use options::{Options, Words};
 
 use super::ctl_backups::progress::{Progress, Tally};
 use super::ctl_backups::{Outcome, bulk};
-use super::report::{store_error, store_error_in_full, write_damages, write_labelled};
+use super::report::{store_error_in_full, write_damages, write_labelled};
 use super::select::{Selected, Target, select};
 use super::startup::{self, DEFAULT_CONFIG};
 use super::{Exit, Mode, Stop, Streams, mailbox_name, moment, site};
@@ -265,6 +265,10 @@ impl Errand<'_> {
         Ok(if tally.failed() || is_interrupted { Exit::TempFail } else { Exit::Ok })
     }
 
+    fn why(&self, error: &StoreError) -> String {
+        store_error_in_full(error, self.options.own_words)
+    }
+
     fn restore(
         &self,
         target: &Target,
@@ -282,14 +286,13 @@ impl Errand<'_> {
         let backup = match opened {
             Ok(backup) => backup,
             Err(error) => {
-                let why = store_error_in_full(&error, self.options.own_words);
-                return self.failed(target, label, &why, streams);
+                return self.failed(target, label, &self.why(&error), streams);
             }
         };
         let looked = moment::look_back(backup, self.options.at, label, streams.err)?;
         let (backup, was_damaged) = match looked {
             Ok(looked) => looked,
-            Err(text) => return self.failed(target, label, &text, streams),
+            Err(error) => return self.failed(target, label, &self.why(&error), streams),
         };
         let planned = View::now(&backup).and_then(|view| {
             let plan = Plan::make(&view, self.rules, self.request, self.options.verbosity > 0)?;
@@ -297,7 +300,7 @@ impl Errand<'_> {
         });
         let (view, plan) = match planned {
             Ok(planned) => planned,
-            Err(error) => return self.failed(target, label, &store_error(&error), streams),
+            Err(error) => return self.failed(target, label, &self.why(&error), streams),
         };
         for note in &plan.notes {
             words::write_note(note, streams.err)?;

@@ -1,6 +1,7 @@
 //! Death of the process at any place, and damage.
 
 use super::*;
+use crate::store::reindex;
 
 /// Dies at every place in turn. Whoever opens the backup next finds all of the old
 /// state, or all of the new one.
@@ -128,6 +129,33 @@ fn damage_costs_what_cannot_be_read_and_keeps_the_original() {
     // The server asks for the messages again, because their records are gone too.
     let seen = site.seen(None);
     assert_eq!((seen.uids(), seen.message_count()), (vec![1], 1));
+}
+
+/// An index built anew has no row for a chunk of which nothing can be read. What was in it is not
+/// forgotten when it is dropped.
+#[test]
+fn a_lost_chunk_keeps_mailboxes_in_doubt() {
+    let site = Site::new();
+    let all = [1, 2, 3].map(|uid| (uid, uid, false));
+    let end = site.write(&[
+        (0, Op::Message(vec![1, 2, 3])),
+        (0, Op::Whole(0, 0, 5, all[..1].to_vec())),
+        (0, Op::EndChunk),
+        (9, Op::Whole(0, 0, 5, all[..2].to_vec())),
+        (0, Op::EndChunk),
+        // A part without a checksum.
+        (9, Op::Mailbox(0, 0, 5, all[2..].to_vec())),
+        (0, Op::EndChunk),
+    ]);
+    site.lose_chunk(1);
+    reindex::run(&site.path, Wait::No, false, end, &mut |_| ()).unwrap();
+    for damaged in [true, false] {
+        let doubtful =
+            Backup::open(&site.path, Wait::No).unwrap().index().doubtful_mailboxes().unwrap();
+        assert_eq!(doubtful, [b"u0"]);
+        let Outcome::Done { damages, .. } = site.compact(&site.policy(None)).1 else { panic!() };
+        assert_eq!(!damages.is_empty(), damaged);
+    }
 }
 
 /// Nothing is remembered of a log that cannot be read to its end, and its damage is told each time.

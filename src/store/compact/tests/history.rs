@@ -193,6 +193,18 @@ impl Site {
         Seen::of(&backup, since, self.dir.path())
     }
 
+    /// Overwrites all of one chunk.
+    pub(super) fn lose_chunk(&self, which: usize) {
+        let backup = Backup::open(&self.path, Wait::No).unwrap();
+        let chunks = backup.index().chunks().unwrap().into_iter();
+        let mut ends: Vec<usize> = chunks.map(|chunk| chunk.offset as usize).collect();
+        let mut octets = std::fs::read(&self.path).unwrap();
+        ends.push(octets.len());
+        let which = which % (ends.len() - 1);
+        octets[ends[which] + 20..ends[which + 1] - 12].fill(0xff);
+        std::fs::write(&self.path, octets).unwrap();
+    }
+
     /// Names of the files beside the data file.
     pub(in crate::store) fn files(&self) -> BTreeSet<String> {
         let entries = std::fs::read_dir(self.dir.path()).unwrap();

@@ -101,17 +101,6 @@ impl Master {
         self.had.insert(self.now, self.living.clone());
     }
 
-    fn damage(&self, which: usize) {
-        let backup = Backup::open(&self.site.path, Wait::No).unwrap();
-        let chunks = backup.index().chunks().unwrap();
-        let mut octets = fs::read(&self.site.path).unwrap();
-        let ends = chunks.iter().skip(1).map(|chunk| chunk.offset as usize).chain([octets.len()]);
-        let all: Vec<_> = chunks.iter().map(|chunk| chunk.offset as usize).zip(ends).collect();
-        let (from, end) = all[which % all.len()];
-        octets[from + 20..end - 12].fill(0xff);
-        fs::write(&self.site.path, octets).unwrap();
-    }
-
     /// The messages that a client is shown, and what its master had then; unless it is shown none.
     fn shown(&self) -> Option<(BTreeMap<u32, i64>, BTreeMap<u32, i64>)> {
         let backup = Backup::open(&self.site.path, Wait::No).unwrap();
@@ -158,7 +147,7 @@ proptest! {
         master.step(Step::EndChunk);
         let (shown, had) = master.shown().expect("nothing is wrong");
         prop_assert_eq!(shown, had);
-        master.damage(which);
+        master.site.lose_chunk(which);
         read_anew(&master.site, compacts);
         match master.shown() {
             Some((shown, had)) => prop_assert_eq!(shown, had),
@@ -185,7 +174,7 @@ fn mail_lost_behind_a_compaction_is_missed() {
         [&first[..], &add, &add].concat().into_iter().for_each(|step| master.step(step));
         assert!(master.shown().is_some());
         let chunks = Backup::open(&master.site.path, Wait::No).unwrap().index().chunks().unwrap();
-        master.damage(chunks.len() - 2);
+        master.site.lose_chunk(chunks.len() - 2);
         read_anew(&master.site, compacts);
         assert_eq!(master.shown(), None, "UID 4 is not there");
         if !compacts {
