@@ -11,10 +11,10 @@ use super::log::{LogLine, LogReader, NoBodies};
 use super::salvage::{self, Salvage, SavedLines};
 use crate::wire::apply::Apply;
 
-/// The messages of a mailbox as the master has them, in the order of UIDs, expunged
-/// ones included. For several mailboxes see [`Truth`].
-pub fn true_records(backup: &Backup, uniqueid: &[u8]) -> Result<Vec<RecordRow>> {
-    Truth::of(backup)?.records(uniqueid)
+/// The messages of a mailbox, expunged ones and such as were displaced included, see
+/// [`Index::all_records`]. For several mailboxes see [`Truth`].
+pub fn all_records(backup: &Backup, uniqueid: &[u8]) -> Result<Vec<RecordRow>> {
+    Truth::of(backup)?.all_records(uniqueid)
 }
 
 /// What is known after all lines, whoever has written the index. Where Cyrus has, the data are
@@ -31,9 +31,30 @@ impl<'b> Truth<'b> {
         Ok(Truth { backup, whole: whole_index(backup)? })
     }
 
-    /// As [`true_records`].
+    /// The messages of a mailbox as the master has them, see [`Index::true_records`].
     pub fn records(&self, uniqueid: &[u8]) -> Result<Vec<RecordRow>> {
-        self.ask(|index| records(index, uniqueid))
+        self.of_mailbox(uniqueid, Index::true_records)
+    }
+
+    /// Those that were displaced, see [`Index::gone_records`].
+    pub fn gone_records(&self, uniqueid: &[u8]) -> Result<Vec<RecordRow>> {
+        self.of_mailbox(uniqueid, Index::gone_records)
+    }
+
+    /// As [`all_records`].
+    pub fn all_records(&self, uniqueid: &[u8]) -> Result<Vec<RecordRow>> {
+        self.of_mailbox(uniqueid, Index::all_records)
+    }
+
+    fn of_mailbox(
+        &self,
+        uniqueid: &[u8],
+        records: impl FnOnce(&Index, i64) -> super::index::Result<Vec<RecordRow>>,
+    ) -> Result<Vec<RecordRow>> {
+        self.ask(|index| match index.mailbox_with_uniqueid(uniqueid)? {
+            Some(mailbox) => records(index, mailbox.id),
+            None => Ok(Vec::new()),
+        })
     }
 
     /// Asks an index that says everything.
@@ -50,13 +71,6 @@ pub fn whole_index(backup: &Backup) -> Result<Option<Index>> {
         Ok(true) => Ok(None),
         Ok(false) => replay(backup).map(Some),
         Err(error) => Err(StoreError::index(backup.path())(error)),
-    }
-}
-
-fn records(index: &Index, uniqueid: &[u8]) -> super::index::Result<Vec<RecordRow>> {
-    match index.mailbox_with_uniqueid(uniqueid)? {
-        Some(mailbox) => index.true_records(mailbox.id),
-        None => Ok(Vec::new()),
     }
 }
 
@@ -121,7 +135,7 @@ mod tests {
                 let backup = Backup::open(&path, Wait::No).unwrap();
                 let mailboxes = backup.index().mailboxes().unwrap();
                 let records = mailboxes.iter().map(|mailbox| {
-                    let records = true_records(&backup, &mailbox.uniqueid).unwrap();
+                    let records = all_records(&backup, &mailbox.uniqueid).unwrap();
                     records.into_iter().map(|r| (r.uid, r.guid, r.expunged, r.flags))
                 });
                 (backup.index().knows_truth().unwrap(), records.flatten().collect::<Vec<_>>())

@@ -218,6 +218,8 @@ fn take_in(disk: &dyn Disk, path: &Path, index: &Index, taking: &mut Taking<'_>)
     let is_foreign = last.is_some_and(|chunk| state.is_none_or(|s| chunk.offset >= s.len_file));
     if is_foreign {
         scan.rebuild_truth(accounted)?;
+    } else if index.lacks_gone().map_err(StoreError::index(path))? {
+        scan.find_gone(accounted)?;
     }
     if accounted < len {
         scan.take_in_tail(accounted)?;
@@ -309,6 +311,37 @@ impl Scan<'_, '_> {
     /// Cyrus has written to this index: what its tables cannot say is found out from
     /// the chunks that it knows, which lie in front of `end`.
     fn rebuild_truth(&mut self, end: u64) -> Result<()> {
+        let scratch = self.replayed(end)?;
+        let Replay { disk, path, index, .. } = self.replay;
+        self.replay.hash.update_from(disk, end).map_err(self.io())?;
+        let state = self.state()?;
+        (|| {
+            index.begin()?;
+            index.take_truth_from(&scratch)?;
+            index.set_state(&state)?;
+            index.commit()
+        })()
+        .map_err(StoreError::index(path))?;
+        self.moved = None;
+        Ok(())
+    }
+
+    /// An older version has made this index: which records were displaced, in the chunks in front
+    /// of `end`, is found out from them.
+    fn find_gone(&self, end: u64) -> Result<()> {
+        let Replay { path, index, .. } = self.replay;
+        tracing::info!(file = %path.display(), "looking for displaced mail, once");
+        let scratch = self.replayed(end)?;
+        (|| {
+            index.begin()?;
+            index.take_gone_from(&scratch)?;
+            index.commit()
+        })()
+        .map_err(StoreError::index(path))
+    }
+
+    /// A new index of the chunks in front of `end` that are known.
+    fn replayed(&self, end: u64) -> Result<Index> {
         let Replay { disk, path, index, .. } = self.replay;
         let fault = || StoreError::index(path);
         let scratch = Index::scratch().map_err(fault())?;
@@ -329,17 +362,7 @@ impl Scan<'_, '_> {
                 replay.saved(chunk.offset, &salvage)?;
             }
         }
-        self.replay.hash.update_from(disk, end).map_err(self.io())?;
-        let state = self.state()?;
-        (|| {
-            index.begin()?;
-            index.take_truth_from(&scratch)?;
-            index.set_state(&state)?;
-            index.commit()
-        })()
-        .map_err(fault())?;
-        self.moved = None;
-        Ok(())
+        Ok(scratch)
     }
 
     /// Indexes what lies behind `from`, in one transaction that is committed after

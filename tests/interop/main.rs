@@ -35,6 +35,7 @@ mod workspace;
 mod test_client;
 mod test_client_cut;
 mod test_client_options;
+mod test_displaced;
 mod test_divided;
 mod test_doors;
 mod test_export;

@@ -95,7 +95,7 @@ fn of_mailboxes<'n>(
             unknown.push(name);
             continue;
         };
-        let records = truth.records(&mailbox.uniqueid).map_err(text)?;
+        let records = truth.all_records(&mailbox.uniqueid).map_err(text)?;
         rows.extend(records.into_iter().filter_map(|record| {
             Some(Row {
                 mailbox: Some(lossy(&mailbox.mboxname).into_owned()),

@@ -4,7 +4,8 @@
 use rusqlite::{OptionalExtension, Params, ToSql, params};
 use sha1::{Digest, Sha1};
 
-use super::{Index, IndexError, Result, Text};
+use super::gone::Displaced;
+use super::{Index, IndexError, RecordRow, Result, Text};
 use crate::wire::Guid;
 use crate::wire::apply::{
     Apply, Expunge, Mailbox, Record, Reject, Rename, Script, Seen, Sieve, Subscription,
@@ -84,7 +85,7 @@ impl Index {
         self.set_extra_fields(id, mailbox)?;
         let last_uid = known.as_ref().map_or(0, |row| row.last_uid);
         if mailbox.last_uid < last_uid {
-            self.hide_above(id, mailbox.last_uid)?;
+            self.hide_above(at, id, mailbox.last_uid)?;
         }
         let mut comparison = self.compare(known)?;
         let has_exceptions = self.has_exceptions(id)?;
@@ -98,12 +99,24 @@ impl Index {
         for record in mailbox.records() {
             let record = record.map_err(unreadable)?;
             let is_new = record.uid > target.known_uid;
-            self.compare_record(&mut comparison, &record, is_new)?;
+            let known = self.known_record(&target, record.uid)?;
+            comparison.take_up(&record, known.as_ref().filter(|_| !is_new));
+            if let Some(known) = known.filter(|known| known.guid != Some(record.guid)) {
+                self.set_aside(at, id, &known, Displaced::ByMessage)?;
+            }
             self.record(at, &mut target, &record)?;
             target.known_uid = target.known_uid.max(record.uid);
         }
         comparison.lacks_message = target.lacks_message;
         self.conclude(at, id, &comparison, mailbox)
+    }
+
+    /// The true record of a UID, if there is one. One that is new has none, but for what a line
+    /// told above its own LAST_UID.
+    fn known_record(&self, mailbox: &Target, uid: u32) -> Result<Option<RecordRow>> {
+        let may_be = uid <= mailbox.known_uid
+            || mailbox.has_exceptions && self.is_exception(mailbox.id, uid)?;
+        if may_be { self.true_record(mailbox.id, uid) } else { Ok(None) }
     }
 
     /// Enters one record, as if a MAILBOX line had brought it.
@@ -140,6 +153,9 @@ impl Index {
             },
         };
         let is_exception = mailbox.has_exceptions && self.is_exception(mailbox.id, record.uid)?;
+        if is_exception {
+            self.take_back(mailbox.id, record)?;
+        }
         // The next line will take it for new.
         let is_beyond = record.uid > mailbox.last_uid;
         if is_exception || is_unlike || is_beyond {

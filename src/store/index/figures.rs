@@ -20,7 +20,7 @@ impl Index {
     pub fn knows_truth(&self) -> Result<bool> {
         let query = "SELECT COUNT(*) = 2 FROM sqlite_master WHERE type = 'table'
             AND name IN ('cyrbk_state', 'cyrbk_record')";
-        if !self.db.query_row(query, [], |row| row.get::<_, bool>(0))? {
+        if !self.db.query_row(query, [], |row| row.get::<_, bool>(0))? || self.lacks_gone()? {
             return Ok(false);
         }
         let len_file = self.state()?.map_or(0, |state| state.len_file);

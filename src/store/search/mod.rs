@@ -92,7 +92,7 @@ fn candidates(backup: &Backup, query: &Query) -> Result<Vec<Hit>, StoreError> {
             continue;
         }
         let gone = gone_since(row);
-        for record in truth.records(&row.uniqueid)? {
+        for record in truth.all_records(&row.uniqueid)? {
             let expunged = record.expunged.or(gone);
             let Some(guid) = record.guid.filter(|_| is_candidate(query, &record, expunged)) else {
                 continue;
