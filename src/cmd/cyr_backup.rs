@@ -156,5 +156,6 @@ fn open(
         check(&backup, options, streams.out)?;
     }
     moment::look_back(backup, options.at, options.backup.as_bytes(), streams.err)?
+        .map(|(backup, _)| backup)
         .map_err(Failure::Text)
 }

@@ -7,14 +7,15 @@ use super::time::LocalTime;
 use crate::store::Backup;
 use crate::store::moment::{self, By, History, Report};
 
-/// The backup as of `moment`, if one is given. What may be wrong with that goes to `err`.
+/// The backup as of `moment`, if one is given, and whether something may be missing because its
+/// data are damaged. What may be wrong with that goes to `err`.
 pub(super) fn look_back(
     backup: Backup,
     moment: Option<i64>,
     label: &[u8],
     err: &mut dyn Write,
-) -> io::Result<Result<Backup, String>> {
-    let Some(moment) = moment else { return Ok(Ok(backup)) };
+) -> io::Result<Result<(Backup, bool), String>> {
+    let Some(moment) = moment else { return Ok(Ok((backup, false))) };
     let (backup, report) = match moment::open(backup, moment) {
         Ok(view) => view.into_parts(),
         Err(error) => return Ok(Err(store_error(&error))),
@@ -22,7 +23,7 @@ pub(super) fn look_back(
     for remark in remarks(&report, &LocalTime::new()) {
         write_labelled(err, label, &remark)?;
     }
-    Ok(Ok(backup))
+    Ok(Ok((backup, !report.damages.is_empty())))
 }
 
 /// Sentences; none if the state is exactly what it was.
@@ -74,7 +75,7 @@ fn remarks(report: &Report, time: &LocalTime) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::moment::Damage;
+    use crate::store::exact::Damage;
 
     #[test]
     fn only_what_is_not_exact_is_said() {

@@ -8,9 +8,13 @@ use std::path::PathBuf;
 use rustix::fs::{Access, access};
 
 use super::{findings, tool_log};
+use crate::store::exact::Damage;
 use crate::store::verify::{self, Check, Event, Fault, Finding, Step};
 use crate::store::{Backup, StoreError};
 use crate::wire::dlist::lossy;
+
+/// In the end, behind what [`write_damages`] has said.
+pub(super) const DAMAGED: &str = "what can be read is there (cyrbk verify tells more)";
 
 /// What went wrong with a backup; syslog is told too, as by Cyrus.
 pub(super) fn store_error(error: &StoreError) -> String {
@@ -74,6 +78,19 @@ fn temporary_directory() -> PathBuf {
 pub(super) fn write_labelled(out: &mut dyn Write, label: &[u8], text: &str) -> io::Result<()> {
     out.write_all(label)?;
     writeln!(out, ": {text}")
+}
+
+/// Says what of a backup's data cannot be read; whether there is anything.
+pub(super) fn write_damages(
+    out: &mut dyn Write,
+    label: &[u8],
+    damages: &[Damage],
+) -> io::Result<bool> {
+    for Damage { chunk_id, what, .. } in damages {
+        let text = format!("chunk {chunk_id} is damaged, and something may be missing: {what}");
+        write_labelled(out, label, &text)?;
+    }
+    Ok(!damages.is_empty())
 }
 
 /// Checks the checksums of the last chunk; what is wrong, if anything.

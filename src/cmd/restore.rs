@@ -22,7 +22,7 @@ pub use options::{Options, Words};
 
 use super::ctl_backups::progress::{Progress, Tally};
 use super::ctl_backups::{Outcome, bulk};
-use super::report::{store_error, store_error_in_full, write_labelled};
+use super::report::{store_error, store_error_in_full, write_damages, write_labelled};
 use super::select::{Selected, Target, select};
 use super::startup::{self, DEFAULT_CONFIG};
 use super::{Exit, Mode, Stop, Streams, mailbox_name, moment, site};
@@ -267,8 +267,9 @@ impl Errand<'_> {
                 return self.failed(target, label, &why, streams);
             }
         };
-        let backup = match moment::look_back(backup, self.options.at, label, streams.err)? {
-            Ok(backup) => backup,
+        let looked = moment::look_back(backup, self.options.at, label, streams.err)?;
+        let (backup, was_damaged) = match looked {
+            Ok(looked) => looked,
             Err(text) => return self.failed(target, label, &text, streams),
         };
         let planned = View::now(&backup).and_then(|view| {
@@ -282,12 +283,14 @@ impl Errand<'_> {
         for note in &plan.notes {
             words::write_note(note, streams.err)?;
         }
+        let is_damaged = write_damages(streams.err, label, view.damages())? || was_damaged;
         let is_empty = self.is_emptier_than_expected(&plan);
         if is_empty {
             write_labelled(streams.err, label, words::NOTHING_LIVES)?;
         }
+        let is_less = is_damaged || is_empty;
         if self.options.dry_run {
-            return self.dry_run(target, &plan, &view, is_empty, label, streams);
+            return self.dry_run(target, &plan, &view, is_less, label, streams);
         }
         let userid = self.owner(target, &plan);
         let staging = &self.settings.backup_staging_path;
@@ -305,7 +308,7 @@ impl Errand<'_> {
         if self.options.tell && !self.options.json {
             words::write_report(&report, self.request.keep_ids, streams.out)?;
         }
-        let failed = words::write_failures(label, &plan, &report, streams.err)? || is_empty;
+        let failed = words::write_failures(label, &plan, &report, streams.err)? || is_less;
         if self.options.json {
             json::report(target, &plan, &report, failed).write(streams.out)?;
         }
@@ -346,7 +349,7 @@ impl Errand<'_> {
         target: &Target,
         plan: &Plan,
         view: &View<'_>,
-        is_empty: bool,
+        is_less: bool,
         label: &[u8],
         streams: &mut Streams<'_>,
     ) -> Result<Outcome, Stop> {
@@ -360,7 +363,7 @@ impl Errand<'_> {
             writeln!(streams.err, "do nothing (-n) specified, exiting now")?;
         }
         let failed = words::write_failures(label, plan, &Report::default(), streams.err)?;
-        Ok(if failed || is_empty { Outcome::Failed } else { Outcome::Done })
+        Ok(if failed || is_less { Outcome::Failed } else { Outcome::Done })
     }
 
     /// Restores; a connection that breaks is made again as long as that gets on.

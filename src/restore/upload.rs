@@ -95,7 +95,8 @@ fn guid_of(error: &MessageError) -> Option<Guid> {
     match error {
         MessageError::Absent { guid, .. }
         | MessageError::Damaged { guid, .. }
-        | MessageError::Stage { guid, .. } => Some(*guid),
-        MessageError::Unknown | MessageError::Store(_) => None,
+        | MessageError::Stage { guid, .. }
+        | MessageError::Unknown { guid } => Some(*guid),
+        MessageError::Store(_) => None,
     }
 }

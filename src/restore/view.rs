@@ -1,29 +1,33 @@
 //! What a restore reads: a backup as it is, or as it was.
 
+use crate::store::Backup;
 use crate::store::error::Result;
+use crate::store::exact::{Damage, Truth};
 use crate::store::index::Index;
-use crate::store::{Backup, exact};
 
 /// A backup, where the messages are, and an index that says all that is to be restored.
 pub struct View<'b> {
-    backup: &'b Backup,
-    /// Unless the backup's own says it.
-    index: Option<Index>,
+    truth: Truth<'b>,
 }
 
 impl<'b> View<'b> {
     /// The latest state. Where Cyrus has written the index, the data are read once.
     pub fn now(backup: &'b Backup) -> Result<View<'b>> {
-        Ok(View { backup, index: exact::whole_index(backup)? })
+        Ok(View { truth: Truth::of(backup)? })
     }
 
     /// The messages' place.
     pub fn backup(&self) -> &Backup {
-        self.backup
+        self.truth.backup()
     }
 
     /// What is to be restored.
     pub fn index(&self) -> &Index {
-        self.index.as_ref().unwrap_or(self.backup.index())
+        self.truth.index()
+    }
+
+    /// What could not be read, and may have said that there is more to be restored.
+    pub fn damages(&self) -> &[Damage] {
+        self.truth.damages()
     }
 }

@@ -21,8 +21,11 @@ const MEMORY_MAX: usize = 1 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum MessageError {
     /// The index does not know it.
-    #[error("no such message")]
-    Unknown,
+    #[error("message {guid} is not in the backup")]
+    Unknown {
+        /// Which message.
+        guid: Guid,
+    },
     /// The index is wrong about its place. The offset is in inflated octets.
     #[error("message {guid} is not in chunk {chunk_id} at offset {offset}")]
     Absent {
@@ -75,7 +78,7 @@ impl StoredMessage {
         staging: &Path,
     ) -> Result<StoredMessage, MessageError> {
         let row = backup.index().message(guid).map_err(StoreError::index(backup.path()))?;
-        let row = row.ok_or(MessageError::Unknown)?;
+        let row = row.ok_or(MessageError::Unknown { guid: *guid })?;
         let chunk = backup.index().chunk(row.chunk_id).map_err(StoreError::index(backup.path()))?;
         let (guid, chunk_id, offset) = (*guid, row.chunk_id, row.offset);
         let absent = MessageError::Absent { guid, chunk_id, offset };
@@ -239,6 +242,6 @@ mod tests {
         }
         let unknown = Guid::from([7; 20]);
         let unknown = StoredMessage::read(&backup, &unknown, dir.path()).err().unwrap();
-        assert!(matches!(unknown, MessageError::Unknown));
+        assert!(matches!(unknown, MessageError::Unknown { .. }));
     }
 }

@@ -25,7 +25,7 @@ use super::disk::Disk;
 use super::error::{Result, StoreError};
 use super::file_hash::FileHash;
 use super::index::{ChunkRow, Index, IndexError, Open, RestartPoint, State};
-use super::replay::{self, Member, Replay, Stretch};
+use super::replay::{self, Replay, Stretch};
 use crate::lock::{self, Kind, Wait};
 use mend::Mending;
 
@@ -311,13 +311,13 @@ impl Scan<'_, '_> {
     /// Cyrus has written to this index: what its tables cannot say is found out from
     /// the chunks that it knows, which lie in front of `end`.
     fn rebuild_truth(&mut self, end: u64) -> Result<()> {
-        let scratch = self.replayed(end)?;
         let Replay { disk, path, index, .. } = self.replay;
+        let (replayed, _) = replay::again(disk, path, index, end)?;
         self.replay.hash.update_from(disk, end).map_err(self.io())?;
         let state = self.state()?;
         (|| {
             index.begin()?;
-            index.take_truth_from(&scratch)?;
+            index.take_truth_from(&replayed)?;
             index.set_state(&state)?;
             index.commit()
         })()
@@ -326,43 +326,18 @@ impl Scan<'_, '_> {
         Ok(())
     }
 
-    /// An older version has made this index: which records were displaced, in the chunks in front
-    /// of `end`, is found out from them.
+    /// An older version has made this index: what was displaced, by the chunks in front of `end`,
+    /// is found out from them.
     fn find_gone(&self, end: u64) -> Result<()> {
-        let Replay { path, index, .. } = self.replay;
-        tracing::info!(file = %path.display(), "looking for displaced mail, once");
-        let scratch = self.replayed(end)?;
+        let Replay { disk, path, index, .. } = self.replay;
+        tracing::info!(file = %path.display(), "looking for displaced mail, this once");
+        let (replayed, _) = replay::again(disk, path, index, end)?;
         (|| {
             index.begin()?;
-            index.take_gone_from(&scratch)?;
+            index.take_gone_from(&replayed)?;
             index.commit()
         })()
         .map_err(StoreError::index(path))
-    }
-
-    /// A new index of the chunks in front of `end` that are known.
-    fn replayed(&self, end: u64) -> Result<Index> {
-        let Replay { disk, path, index, .. } = self.replay;
-        let fault = || StoreError::index(path);
-        let scratch = Index::scratch().map_err(fault())?;
-        let hash = FileHash::default();
-        let known = &index.all_restart_points().map_err(fault())?;
-        let mut replay = Replay { disk, path, index: &scratch, hash, last_ts: 0, known };
-        scratch.begin().map_err(fault())?;
-        let chunks = index.chunks().map_err(fault())?;
-        let mut offsets: Vec<u64> = chunks.iter().map(|chunk| chunk.offset).collect();
-        offsets.sort_unstable();
-        for chunk in chunks.iter().filter(|chunk| chunk.offset < end) {
-            let next = offsets.partition_point(|&offset| offset <= chunk.offset);
-            let limit = offsets.get(next).map_or(end, |&next| next.min(end));
-            if let Member::Broken(what) = replay.member(chunk.offset, end)? {
-                tracing::error!(file = %path.display(), offset = chunk.offset, %what,
-                    "damaged chunk");
-                let salvage = replay.salvage(chunk.offset, limit)?;
-                replay.saved(chunk.offset, &salvage)?;
-            }
-        }
-        Ok(scratch)
     }
 
     /// Indexes what lies behind `from`, in one transaction that is committed after

@@ -1,5 +1,6 @@
 //! Members of a data file to rows of an index.
 
+mod again;
 mod ahead;
 mod scan;
 
@@ -19,6 +20,8 @@ use super::salvage::{self, Gap, Salvage, SavedLines};
 use crate::wire::Guid;
 use crate::wire::apply::Apply;
 use crate::wire::dlist::FileHeader;
+pub use again::Damage;
+pub(super) use again::again;
 pub(super) use scan::{
     Line, Lines, Scanned, member as scan_member, member_hashing as scan_member_hashing,
 };

@@ -223,3 +223,32 @@ fn help_names_examples_and_statuses() {
     let wrong = run(&["verify"]);
     assert_eq!((wrong.code, wrong.out_text().as_str()), (64, ""));
 }
+
+/// Only Cyrus has written, and damage costs its lines: what its index knows of them is there.
+#[test]
+fn a_restore_or_export_tells_of_damage_and_leaves_nothing_out() {
+    let site = Site::of_fixture("main");
+    let restore = ["restore", "localhost", "alice", "--all", "--dry-run"];
+    let run = |words: &[&str]| {
+        let mut command = site.command(Path::new(env!("CARGO_BIN_EXE_cyrbk")));
+        command.arg(words[0]).arg("-C").arg(site.conf()).args(&words[1..]);
+        wait(command)
+    };
+    let sound = run(&restore);
+    assert_eq!((sound.code, sound.err_text().as_str()), (0, ""));
+    let all = run(&["search", "alice", "--guids"]).out_text();
+    // The end of the chunk: what is told of mailboxes.
+    flip(&site.path().join("one/a/alice_EPfRmx"), 24_600);
+    let damaged = run(&restore);
+    assert_eq!(damaged.code, 75);
+    let told = "alice: chunk 2 is damaged, and something may be missing: ";
+    assert!(damaged.err_text().starts_with(told), "{}", damaged.err_text());
+    assert_eq!(damaged.out_text(), sound.out_text());
+    let search = run(&["search", "alice", "--guids"]);
+    assert_eq!(search.code, 75);
+    assert!(search.err_text().contains(told), "{}", search.err_text());
+    assert_eq!(search.out_text(), all);
+    let export = run(&["export", "alice", "--tar"]);
+    assert_eq!(export.code, 75);
+    assert!(export.err_text().contains(told), "{}", export.err_text());
+}

@@ -57,7 +57,7 @@ fn message(
     let guid = Guid::from_hex(guid.as_bytes()).ok_or_else(unknown)?;
     match StoredMessage::read(backup, &guid, &settings.backup_staging_path) {
         Ok(message) => Ok(message.write_to(streams.out)?),
-        Err(MessageError::Unknown) => Err(unknown()),
+        Err(MessageError::Unknown { .. }) => Err(unknown()),
         Err(MessageError::Store(error)) => Err(Failure::Text(store_error(&error))),
         Err(error) => Err(Failure::Text(error.to_string())),
     }

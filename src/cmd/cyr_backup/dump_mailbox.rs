@@ -7,8 +7,8 @@ use std::ffi::OsString;
 use super::dump::UNKNOWN;
 use super::export::write_items;
 use super::{Failure, Form, Look, MailboxForm};
-use crate::cmd::Streams;
 use crate::cmd::report::store_error;
+use crate::cmd::{Streams, site};
 use crate::store::export::{Selection, gather};
 
 /// Writes the messages that live in the mailbox now, as the mail server has them;
@@ -24,8 +24,8 @@ pub(super) fn run(
     let mailbox = look.find_mailbox(name)?.ok_or(Failure::Text(UNKNOWN.into()))?;
     let mailboxes = Some(HashSet::from([mailbox.uniqueid]));
     let selection = Selection { mailboxes, expunged, ..Selection::default() };
-    let (items, _) =
-        gather(look.backup, &selection).map_err(|error| Failure::Text(store_error(&error)))?;
+    let gathered = gather(look.backup, &selection, &site::name_rules(look.settings));
+    let items = gathered.map_err(|error| Failure::Text(store_error(&error)))?.items;
     let form = match form {
         MailboxForm::Mbox => Form::Mbox,
         MailboxForm::Eml(directory) => Form::EmlBeside(directory.clone()),

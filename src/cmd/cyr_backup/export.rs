@@ -10,13 +10,13 @@ use std::rc::Rc;
 use super::dump::UNKNOWN;
 use super::export_imap::{Imap, ImapSink};
 use super::{Failure, Look};
-use crate::cmd::Streams;
-use crate::cmd::report::{store_error, write_labelled};
+use crate::cmd::report::{DAMAGED, store_error, write_damages, write_labelled};
+use crate::cmd::{Streams, site};
 use crate::store::export::eml::Eml;
 use crate::store::export::maildir::Maildir;
 use crate::store::export::mbox::{Files, Stream};
 use crate::store::export::tar::Tar;
-use crate::store::export::{self, ExportError, Item, Selection, Sink, gather};
+use crate::store::export::{self, ExportError, Gathered, Item, Selection, Sink, gather};
 use crate::store::message::MessageError;
 use crate::wire::Guid;
 
@@ -63,22 +63,25 @@ pub(super) fn run(
     streams: &mut Streams<'_>,
 ) -> Result<(), Failure> {
     let selection = selection(what, look)?;
-    let (items, missing) =
-        gather(look.backup, &selection).map_err(|error| Failure::Text(store_error(&error)))?;
+    let gathered = gather(look.backup, &selection, &site::name_rules(look.settings));
+    let Gathered { items, missing, damages } =
+        gathered.map_err(|error| Failure::Text(store_error(&error)))?;
     for guid in &missing {
         write_labelled(streams.err, look.label, &format!("{guid}: {UNKNOWN}"))?;
     }
+    let is_damaged = write_damages(streams.err, look.label, &damages)?;
     if let Form::Imap(imap) = &what.form {
         to_imap(&items, imap, look, streams)?;
-        return conclude(&missing);
+        return conclude(&missing, is_damaged);
     }
     let at_root = selection.mailboxes.as_ref().is_some_and(|names| names.len() == 1);
     write_items(items, at_root, &what.form, look, streams)?;
-    conclude(&missing)
+    conclude(&missing, is_damaged)
 }
 
-fn conclude(missing: &[Guid]) -> Result<(), Failure> {
+fn conclude(missing: &[Guid], is_damaged: bool) -> Result<(), Failure> {
     match missing.len() {
+        0 if is_damaged => Err(Failure::Text(DAMAGED.into())),
         0 => Ok(()),
         count => Err(Failure::Text(format!("messages that are not there: {count}"))),
     }

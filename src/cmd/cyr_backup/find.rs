@@ -75,7 +75,7 @@ impl Look<'_> {
                 message.write_to(&mut octets)?;
                 Ok(Some(octets))
             }
-            Err(MessageError::Unknown) => Ok(None),
+            Err(MessageError::Unknown { .. }) => Ok(None),
             Err(MessageError::Store(error)) => Err(Failure::Text(store_error(&error))),
             Err(error) => Err(Failure::Text(error.to_string())),
         }

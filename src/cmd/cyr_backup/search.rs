@@ -6,8 +6,8 @@ use std::ffi::OsString;
 use super::dump::UNKNOWN;
 use super::summary::{Row, write_json, write_text};
 use super::{Failure, Look};
-use crate::cmd::Streams;
-use crate::cmd::report::{store_error, write_labelled};
+use crate::cmd::report::{DAMAGED, store_error, write_damages, write_labelled};
+use crate::cmd::{Streams, site};
 use crate::store::export::ExportError;
 use crate::store::search::{self, Found, Query};
 use crate::wire::dlist::lossy;
@@ -46,7 +46,8 @@ pub(super) fn run(
         uniqueids.insert(look.find_mailbox(name)?.ok_or_else(missing)?.uniqueid);
     }
     query.mailboxes = (!uniqueids.is_empty()).then_some(uniqueids);
-    let found = match search::run(look.backup, &query, &look.settings.backup_staging_path) {
+    let staging = &look.settings.backup_staging_path;
+    let found = match search::run(look.backup, &query, &site::name_rules(look.settings), staging) {
         Ok(found) => found,
         Err(ExportError::Store(error)) => return Err(Failure::Text(store_error(&error))),
         Err(ExportError::Io(error)) => return Err(Failure::Text(error.to_string())),
@@ -55,7 +56,9 @@ pub(super) fn run(
     for error in &found.failed {
         write_labelled(streams.err, look.label, &error.to_string())?;
     }
+    let is_damaged = write_damages(streams.err, look.label, &found.damages)?;
     match found.failed.len() {
+        0 if is_damaged => Err(Failure::Text(DAMAGED.into())),
         0 => Ok(()),
         count => Err(Failure::Text(format!("messages that could not be read: {count}"))),
     }

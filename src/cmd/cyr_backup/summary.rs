@@ -9,9 +9,9 @@ use super::{Failure, Look, Show, SummaryForm};
 use crate::cmd::Streams;
 use crate::cmd::json::Json;
 use crate::cmd::people::{column, harmless};
-use crate::cmd::report::{store_error, write_labelled};
+use crate::cmd::report::{DAMAGED, store_error, write_damages, write_labelled};
 use crate::cmd::time::LocalTime;
-use crate::store::exact::Truth;
+use crate::store::exact::{Damage, Truth};
 use crate::store::export::{self, ExportError};
 use crate::store::search::{HEADER_MAX, Summary};
 use crate::wire::Guid;
@@ -40,9 +40,9 @@ pub(super) fn run(
     look: &Look<'_>,
     streams: &mut Streams<'_>,
 ) -> Result<(), Failure> {
-    let mut unknown = Vec::new();
+    let (mut unknown, mut damages) = (Vec::new(), Vec::new());
     let rows = match what {
-        Show::Mailboxes(names) => of_mailboxes(names, look, &mut unknown)?,
+        Show::Mailboxes(names) => of_mailboxes(names, look, &mut unknown, &mut damages)?,
         Show::Messages(guids) => of_messages(guids, look, &mut unknown)?,
         Show::Chunks(_) => Vec::new(),
     };
@@ -74,7 +74,9 @@ pub(super) fn run(
     for error in &failed {
         write_labelled(streams.err, look.label, &error.to_string())?;
     }
+    let is_damaged = write_damages(streams.err, look.label, &damages)?;
     match (failed.len(), unknown.len()) {
+        (0, 0) if is_damaged => Err(Failure::Text(DAMAGED.into())),
         (0, 0) => Ok(()),
         (0, count) => Err(Failure::Text(format!("items that are not there: {count}"))),
         (count, _) => Err(Failure::Text(format!("messages that could not be read: {count}"))),
@@ -86,9 +88,11 @@ fn of_mailboxes<'n>(
     names: &'n [OsString],
     look: &Look<'_>,
     unknown: &mut Vec<&'n OsString>,
+    damages: &mut Vec<Damage>,
 ) -> Result<Vec<Row>, Failure> {
     let text = |error| Failure::Text(store_error(&error));
     let truth = Truth::of(look.backup).map_err(text)?;
+    damages.extend_from_slice(truth.damages());
     let mut rows = Vec::new();
     for name in names {
         let Some(mailbox) = look.find_mailbox(name)? else {

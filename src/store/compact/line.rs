@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use super::plan::Restated;
 use super::spool::Message;
 use crate::store::chunk::RESTART_EVERY;
+use crate::store::index::RecordRow;
 use crate::store::printed;
 use crate::wire::Guid;
 use crate::wire::dlist::{KvList, Literals, Printer, Value};
@@ -13,8 +14,18 @@ use crate::wire::dlist::{KvList, Literals, Printer, Value};
 pub(super) enum Stays<'a> {
     /// All of it, except that it may say another name.
     All(Option<&'a Restated>),
-    /// The records with these UIDs, and the state of the mailbox, which may have changed.
-    Records(&'a HashSet<u32>, Option<&'a Restated>),
+    /// These records, and the state of the mailbox, which may have changed.
+    Records(Records<'a>, Option<&'a Restated>),
+}
+
+/// Records that a MAILBOX line is to have.
+#[derive(Clone, Copy)]
+pub(super) struct Records<'a> {
+    /// UIDs of those that it has and that stay.
+    pub(super) of_line: Option<&'a HashSet<u32>>,
+    /// Those of expunged messages, which are so because it told all and did not mention them. What
+    /// is left of it will no longer be all, so it is to say so.
+    pub(super) left_out: &'a [RecordRow],
 }
 
 /// Divides the messages of a line into lines of about [`RESTART_EVERY`] octets, so that one of
@@ -42,9 +53,9 @@ pub(super) fn print(name: &[u8], value: &Value<'_>, stays: &Stays<'_>) -> (Vec<u
     let mut printer = Printer::new(Literals::NonSync, Vec::new());
     let mut records_of = Vec::new();
     match (stays, value) {
-        (Stays::Records(uids, restated), Value::KvList(fields)) => {
+        (Stays::Records(records, restated), Value::KvList(fields)) => {
             printer.raw(name).raw(b" ");
-            records_of = mailbox(&mut printer, fields, uids, *restated);
+            records_of = mailbox(&mut printer, fields, *records, *restated);
         }
         (Stays::All(Some(now)), Value::Atom(_)) => {
             printer.raw(name).raw(b" ").string(&now.mboxname);
@@ -60,7 +71,7 @@ pub(super) fn print(name: &[u8], value: &Value<'_>, stays: &Stays<'_>) -> (Vec<u
 fn mailbox(
     printer: &mut Printer,
     fields: &KvList<'_>,
-    uids: &HashSet<u32>,
+    records: Records<'_>,
     restated: Option<&Restated>,
 ) -> Vec<Guid> {
     let mut records_of = Vec::new();
@@ -90,11 +101,17 @@ fn mailbox(
         let mut count = 0;
         for record in value.as_list().items() {
             let Some((uid, guid)) = identity(&record) else { continue };
-            if uids.contains(&uid) {
+            if records.of_line.is_some_and(|uids| uids.contains(&uid)) {
                 printer.separator(count).value(&record);
                 records_of.extend(guid);
                 count += 1;
             }
+        }
+        for record in records.left_out {
+            let Some(guid) = &record.guid else { continue };
+            record.print(guid, printer.separator(count));
+            records_of.push(*guid);
+            count += 1;
         }
         printer.raw(b")");
     }
@@ -128,12 +145,35 @@ mod tests {
                     %(UID 7)) ANNOTATIONS (%(ENTRY /x VALUE \"a b\")))";
         assert_eq!(printed(line, &Stays::All(None)), line);
         let uids = HashSet::from([5, 9]);
+        let of = |uids| Records { of_line: uids, left_out: &[] };
         assert_eq!(
-            printed(line, &Stays::Records(&uids, None)),
+            printed(line, &Stays::Records(of(Some(&uids)), None)),
             "MAILBOX %(UNIQUEID u MBOXNAME a RECORD (%(UID 5 MODSEQ 3)) ANNOTATIONS (%(ENTRY /x \
              VALUE \"a b\")))"
         );
-        let none = printed(line, &Stays::Records(&HashSet::new(), None));
+        let record = RecordRow {
+            last_chunk_id: 3,
+            uid: 6,
+            modseq: 4,
+            last_updated: 5,
+            flags: b"(\\Seen)".to_vec(),
+            internaldate: 8,
+            annotations: Vec::new(),
+            expunged: Some(9),
+            guid: Some(Guid::from([7; 20])),
+            size: 10,
+        };
+        let records = Records { of_line: Some(&uids), left_out: &[record] };
+        assert_eq!(
+            printed(line, &Stays::Records(records, None)),
+            format!(
+                "MAILBOX %(UNIQUEID u MBOXNAME a RECORD (%(UID 5 MODSEQ 3) %(UID 6 MODSEQ 4 \
+                 LAST_UPDATED 5 INTERNALDATE 8 GUID {} SIZE 10 FLAGS (\\Seen \\Expunged))) \
+                 ANNOTATIONS (%(ENTRY /x VALUE \"a b\")))",
+                "07".repeat(20)
+            )
+        );
+        let none = printed(line, &Stays::Records(of(None), None));
         assert!(none.contains("RECORD () ANNOTATIONS"), "{none}");
     }
 
@@ -143,9 +183,9 @@ mod tests {
             Restated { mboxname: b"b c".to_vec(), partition: Some(b"q".to_vec()), uidvalidity: 7 };
         let restated = |line: &str| {
             let (name, value) = parse_item(line.as_bytes()).unwrap();
-            let none = HashSet::new();
+            let none = Records { of_line: None, left_out: &[] };
             let stays = match &name[..] {
-                b"MAILBOX" => Stays::Records(&none, Some(&now)),
+                b"MAILBOX" => Stays::Records(none, Some(&now)),
                 _ => Stays::All(Some(&now)),
             };
             String::from_utf8(print(&name, &value, &stays).0).unwrap()

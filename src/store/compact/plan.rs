@@ -131,6 +131,7 @@ impl Plan {
             }
             let all_stays = lines as i64 == source.lines.end - source.lines.start
                 && items == source.items
+                && !scratch.add_records(&source.lines)?
                 && !plan.restated.keys().any(|line| source.lines.contains(line));
             let whole_until = source.end.filter(|_| all_stays);
             scratch.keep_source(number, whole_until)?;

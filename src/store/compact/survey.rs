@@ -295,6 +295,7 @@ impl Reading<'_> {
                 added.map_err(fault())?;
             }
         }
+        scratch.add_left_out(id, &uids).map_err(fault())?;
         Ok(uids.len() as u64)
     }
 

@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::copy;
-use super::line::{self, Stays};
+use super::line::{self, Records, Stays};
 use super::neighbours::{Neighbour, Neighbours};
 use super::output::Output;
 use super::plan::{self, Plan};
@@ -321,7 +321,6 @@ impl<'a> Act<'a> {
         if !self.window.spool.has_all() {
             return Err(self.source.unfaithful(format!("messages of line {number} have gone")));
         }
-        let none = HashSet::new();
         let (name, value) = line.item().map_err(self.source.log())?;
         let restated = self.source.plan.restated.get(&number);
         let stays = match name.strip_prefix(b"LOCAL_").unwrap_or(&name) {
@@ -329,7 +328,13 @@ impl<'a> Act<'a> {
                 self.window.add_messages(line.ts);
                 return Ok(());
             }
-            b"MAILBOX" => Stays::Records(wanted.uids.get(&number).unwrap_or(&none), restated),
+            b"MAILBOX" => Stays::Records(
+                Records {
+                    of_line: wanted.uids.get(&number),
+                    left_out: wanted.left_out.get(&number).map_or(&[], Vec::as_slice),
+                },
+                restated,
+            ),
             _ => Stays::All(restated),
         };
         let (text, records_of) = line::print(&name, &value, &stays);

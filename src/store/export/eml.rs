@@ -35,7 +35,7 @@ impl Sink for Eml {
     /// A file is there whole or not at all.
     fn message(&mut self, item: &Item, _: u64, octets: &mut dyn Read) -> io::Result<()> {
         let mut folder = self.root.clone();
-        for component in &item.folder.path {
+        for component in item.folder.directories() {
             folder.push(component);
             if self.made.insert(folder.clone()) {
                 fs::create_dir(&folder)?;

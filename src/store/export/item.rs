@@ -5,10 +5,11 @@ use std::rc::Rc;
 
 use super::super::backup::Backup;
 use super::super::error::{Result, StoreError};
-use super::super::exact::Truth;
+use super::super::exact::{Damage, Truth};
 use super::super::index::{MailboxRow, RecordRow};
-use super::folder::{self, Folder};
+use super::folder::{Folder, gone_since};
 use crate::wire::Guid;
+use crate::wire::mboxname::NameRules;
 
 /// Which messages.
 #[derive(Clone, Debug, Default)]
@@ -66,16 +67,26 @@ pub fn flags(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     inner.unwrap_or_default().split(|&c| c == b' ').filter(|flag| !flag.is_empty())
 }
 
-/// The items of `selection`, mailbox by mailbox, by UID, and the identities that were asked
-/// for and are in no mailbox.
-pub fn gather(backup: &Backup, selection: &Selection) -> Result<(Vec<Item>, Vec<Guid>)> {
+/// What a selection means.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    /// Mailbox by mailbox, by UID.
+    pub items: Vec<Item>,
+    /// Asked for by their identity, and in no mailbox.
+    pub missing: Vec<Guid>,
+    /// What could not be read, and may have said that there is more.
+    pub damages: Vec<Damage>,
+}
+
+/// Looks up what a selection means.
+pub fn gather(backup: &Backup, selection: &Selection, rules: &NameRules) -> Result<Gathered> {
     let mailboxes = backup.index().mailboxes().map_err(StoreError::index(backup.path()))?;
     let taken = |row: &&MailboxRow| match &selection.mailboxes {
         Some(uniqueids) => uniqueids.contains(&row.uniqueid),
         // Which one of those asked for is told by the choice among all.
-        None => folder::gone_since(row).is_none() || selection.deleted || selection.guids.is_some(),
+        None => gone_since(row, rules).is_none() || selection.deleted || selection.guids.is_some(),
     };
-    let folders = Folder::of_all(&mailboxes);
+    let folders = Folder::of_all(&mailboxes, rules);
     let truth = Truth::of(backup)?;
     let mut items = Vec::new();
     for (row, folder) in mailboxes.iter().zip(&folders).filter(|(row, _)| taken(row)) {
@@ -95,16 +106,19 @@ pub fn gather(backup: &Backup, selection: &Selection) -> Result<(Vec<Item>, Vec<
                 flags: record.flags,
                 internaldate: record.internaldate,
                 // What a deleted mailbox has kept, it lost with itself.
-                expunged: record.expunged.or(folder::gone_since(row)),
+                expunged: record.expunged.or(gone_since(row, rules)),
                 displaced,
             })
         }));
     }
-    let Some(guids) = &selection.guids else { return Ok((items, Vec::new())) };
+    let damages = truth.damages().to_vec();
+    let Some(guids) = &selection.guids else {
+        return Ok(Gathered { items, missing: Vec::new(), damages });
+    };
     let items = best_places(items, selection.expunged || selection.deleted);
     let found: HashSet<Guid> = items.iter().map(|item| item.guid).collect();
     let missing = guids.iter().filter(|guid| !found.contains(guid)).copied().collect();
-    Ok((items, missing))
+    Ok(Gathered { items, missing, damages })
 }
 
 /// Where each message lives, or else lived last; or with `all`, all places.

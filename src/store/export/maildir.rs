@@ -60,7 +60,7 @@ impl Sink for Maildir {
     fn message(&mut self, item: &Item, size: u64, octets: &mut dyn Read) -> io::Result<()> {
         let mut folder = self.root.clone();
         if !item.folder.path.is_empty() {
-            folder.push(format!(".{}", item.folder.path.join(".")));
+            folder.push(format!(".{}", item.folder.file_name()));
         }
         self.folder(&folder, false)?;
         self.count += 1;

@@ -44,7 +44,8 @@ struct Line {
     is_decided: bool,
     /// A CR that may belong to the line's end.
     has_cr: bool,
-    is_empty: bool,
+    /// It has not ended.
+    is_open: bool,
 }
 
 impl Line {
@@ -68,10 +69,10 @@ impl Line {
             }
         }
         if is_end {
-            *self = Line { is_empty: false, ..Line::default() };
+            *self = Line::default();
             out.write_all(b"\n")?;
         } else {
-            self.is_empty = true;
+            self.is_open = true;
         }
         Ok(())
     }
@@ -90,7 +91,7 @@ impl Line {
 
     /// A last line without an end gets one.
     fn end(mut self, out: &mut dyn Write) -> io::Result<()> {
-        if self.is_empty { self.add(b"\n", out) } else { Ok(()) }
+        if self.is_open { self.add(b"\n", out) } else { Ok(()) }
     }
 }
 
@@ -139,8 +140,8 @@ impl Files {
 impl Sink for Files {
     /// One file is open at a time: messages come chunk by chunk, and mostly stay in a folder.
     fn message(&mut self, item: &Item, _: u64, octets: &mut dyn Read) -> io::Result<()> {
-        let path = &item.folder.path;
-        let name = if path.is_empty() { "INBOX".to_owned() } else { path.join(".") };
+        let folder = &item.folder;
+        let name = if folder.path.is_empty() { "INBOX".to_owned() } else { folder.file_name() };
         let file = self.root.join(name + ".mbox");
         if self.open.as_ref().is_none_or(|(open, _)| *open != file) {
             self.close()?;

@@ -26,10 +26,11 @@ use super::error::{Result, StoreError};
 use super::index::{ChunkRow, RestartPoint};
 use super::log::{BodySink, LogError, LogReader};
 use super::message::MessageError;
+use super::salvage::{self, Salvage};
 use super::staging::naming;
 use crate::wire::Guid;
 use crate::wire::dlist::FileHeader;
-pub use item::{Item, Selection, gather};
+pub use item::{Gathered, Item, Selection, gather};
 
 /// The bodies of one line wait in memory up to this many octets, beyond it in a file.
 const MEMORY_MAX: usize = 4 << 20;
@@ -152,7 +153,7 @@ fn by_place(
             Some(row) => {
                 chunks.entry(row.chunk_id).or_default().insert((row.offset, guid), None);
             }
-            None => failed.push(MessageError::Unknown),
+            None => failed.push(MessageError::Unknown { guid }),
         }
     }
     Ok(chunks)
@@ -195,7 +196,12 @@ fn behind_damage(
     staging: &Path,
     take: &mut SizedTaker<'_>,
 ) -> std::result::Result<(), ChunkError> {
-    let Ok(points) = backup.index().restart_points(chunk.id) else { return Ok(()) };
+    let points = match backup.index().restart_points(chunk.id) {
+        Ok(points) if !points.is_empty() => points,
+        // Cyrus's index has none.
+        Ok(_) => salvaged_points(backup, chunk)?,
+        Err(_) => return Ok(()),
+    };
     for (i, point) in points.iter().enumerate() {
         let until = points.get(i + 1).map_or(u64::MAX, |next| next.offset_plain);
         if !due.keys().any(|(offset, _)| (point.offset_plain..until).contains(offset)) {
@@ -207,6 +213,20 @@ fn behind_damage(
         }
     }
     Ok(())
+}
+
+/// Places in a damaged chunk where reading can begin again. What is in front of them is known as
+/// far as the chunk's end says it.
+fn salvaged_points(
+    backup: &Backup,
+    chunk: &ChunkRow,
+) -> std::result::Result<Vec<RestartPoint>, ChunkError> {
+    let mut next = backup.index().chunks_by_offset().filter_map(|row| row.ok());
+    let next = next.find(|row| row.offset > chunk.offset).map(|row| row.offset);
+    let len = backup.len_file().map_err(io::Error::other).map_err(ChunkError::Io)?;
+    let until = salvage::limit(chunk.offset, next).min(len);
+    let salvage = Salvage::of_member(backup.file(), chunk.offset, until, &[]);
+    Ok(salvage.map_err(ChunkError::Io)?.points().collect())
 }
 
 fn read_messages(
@@ -386,7 +406,8 @@ mod pass_tests {
         };
         let failed = messages(&backup, wanted, dir.path(), &mut take).unwrap();
         assert!(
-            matches!(failed[..], [MessageError::Unknown, MessageError::Absent { .. }]),
+            matches!(failed[..], [MessageError::Unknown { guid }, MessageError::Absent { .. }]
+                if guid == unknown),
             "{failed:?}"
         );
         assert_eq!(count, rows.len() - 1);

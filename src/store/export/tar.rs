@@ -59,7 +59,7 @@ impl<'o> Tar<'o> {
 
 impl Sink for Tar<'_> {
     fn message(&mut self, item: &Item, size: u64, octets: &mut dyn Read) -> io::Result<()> {
-        let mut name: String = item.folder.path.iter().map(|part| format!("{part}/")).collect();
+        let mut name: String = item.folder.directories().map(|part| part + "/").collect();
         name.push_str(&format!("{}.eml", item.stem()));
         self.extended(&name, size, item.internaldate)?;
         let short = &name.as_bytes()[..name.len().min(NAME_MAX)];

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::lock::Wait;
+use crate::wire::mboxname::NameRules;
 
 struct Fixture {
     dir: tempfile::TempDir,
@@ -28,7 +29,7 @@ impl Fixture {
 
     fn everything(&self) -> Vec<Item> {
         let selection = Selection { expunged: true, deleted: true, ..Selection::default() };
-        gather(&self.backup, &selection).unwrap().0
+        gather(&self.backup, &selection, &NameRules::default()).unwrap().items
     }
 
     fn write(&self, items: &[Item], sink: &mut dyn Sink) {
@@ -122,6 +123,26 @@ fn mbox_files_hold_as_many_messages_as_their_folders() {
     assert!(found.iter().any(|path| path.ends_with("INBOX.mbox")));
 }
 
+/// Cyrus allows names of 490 octets, and others are twice as long as names of files.
+#[test]
+fn a_long_name_is_no_obstacle_to_the_others() {
+    let fixture = Fixture::new();
+    let mut items = fixture.everything();
+    let mut long = (*items[0].folder).clone();
+    long.path = vec!["x".repeat(300), "%C3%A4".repeat(70)];
+    items[0].folder = std::rc::Rc::new(long);
+    let write = |form: &str, sink: &mut dyn Sink| {
+        let mut found = Vec::new();
+        fixture.write(&items, sink);
+        files(&fixture.dir.path().join(form), &mut found);
+        assert!(found.iter().any(|path| path.to_string_lossy().contains("xxx")), "{found:?}");
+    };
+    let place = |form: &str| fixture.dir.path().join(form);
+    write("maildir", &mut maildir::Maildir::create(place("maildir")).unwrap());
+    write("mbox", &mut mbox::Files::create(place("mbox")).unwrap());
+    write("eml", &mut eml::Eml::create(place("eml")).unwrap());
+}
+
 #[test]
 fn tar_is_what_readers_expect() {
     let fixture = Fixture::new();
@@ -166,14 +187,16 @@ fn a_list_of_messages_takes_each_from_where_it_lives() {
     let guids: std::collections::HashSet<Guid> =
         all.iter().map(|item| item.guid).chain([Guid::from([9; 20])]).collect();
     let selection = Selection { guids: Some(guids.clone()), ..Selection::default() };
-    let (items, missing) = gather(&fixture.backup, &selection).unwrap();
+    let Gathered { items, missing, .. } =
+        gather(&fixture.backup, &selection, &NameRules::default()).unwrap();
     assert_eq!(missing, [Guid::from([9; 20])]);
     assert_eq!(contents(&items).len(), guids.len() - 1);
     for item in &items {
         let lives = |other: &&Item| other.guid == item.guid && other.expunged.is_none();
         assert_eq!(item.expunged.is_none(), all.iter().any(|other| lives(&other)));
     }
-    let living = gather(&fixture.backup, &Selection::default()).unwrap().0;
+    let living =
+        gather(&fixture.backup, &Selection::default(), &NameRules::default()).unwrap().items;
     assert!(living.len() < all.len());
     assert!(living.iter().all(|item| item.expunged.is_none()));
 }

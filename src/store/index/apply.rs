@@ -4,7 +4,6 @@
 use rusqlite::{OptionalExtension, Params, ToSql, params};
 use sha1::{Digest, Sha1};
 
-use super::gone::Displaced;
 use super::{Index, IndexError, RecordRow, Result, Text};
 use crate::wire::Guid;
 use crate::wire::apply::{
@@ -58,6 +57,9 @@ impl Index {
     fn mailbox(&self, at: Position, mailbox: &Mailbox<'_>) -> Result<()> {
         let uniqueid = Text(&mailbox.uniqueid);
         let known = self.mailbox_with_uniqueid(&mailbox.uniqueid)?;
+        if let Some(known) = &known {
+            self.settle(known, mailbox)?;
+        }
         self.db
             .prepare_cached(if known.is_some() { UPDATE_MAILBOX } else { INSERT_MAILBOX })?
             .execute(params![
@@ -84,8 +86,9 @@ impl Index {
         let id = known.as_ref().map_or_else(|| self.db.last_insert_rowid(), |row| row.id);
         self.set_extra_fields(id, mailbox)?;
         let last_uid = known.as_ref().map_or(0, |row| row.last_uid);
-        if mailbox.last_uid < last_uid {
-            self.hide_above(at, id, mailbox.last_uid)?;
+        if let Some(before) = known.as_ref().filter(|before| mailbox.last_uid < before.last_uid) {
+            self.set_aside_above(at, id, mailbox.last_uid, before.last_chunk_id)?;
+            self.hide_above(id, mailbox.last_uid)?;
         }
         let mut comparison = self.compare(known)?;
         let has_exceptions = self.has_exceptions(id)?;
@@ -102,7 +105,7 @@ impl Index {
             let known = self.known_record(&target, record.uid)?;
             comparison.take_up(&record, known.as_ref().filter(|_| !is_new));
             if let Some(known) = known.filter(|known| known.guid != Some(record.guid)) {
-                self.set_aside(at, id, &known, Displaced::ByMessage)?;
+                self.set_aside(at, id, &known, None)?;
             }
             self.record(at, &mut target, &record)?;
             target.known_uid = target.known_uid.max(record.uid);

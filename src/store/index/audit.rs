@@ -113,7 +113,7 @@ impl Table {
             Table::Gone => {
                 "SELECT b.uniqueid, r.guid, r.last_chunk_id, r.uid, r.modseq, r.last_updated,
                  r.flags, r.internaldate, r.annotations, r.expunged, r.size, r.gone_chunk_id,
-                 r.hidden FROM cyrbk_gone r JOIN mailbox b ON b.id = r.mailbox_id"
+                 r.higher_chunk_id FROM cyrbk_gone r JOIN mailbox b ON b.id = r.mailbox_id"
             }
             Table::Extra => {
                 "SELECT b.uniqueid, '', NULL, x.extra FROM cyrbk_mailbox x

@@ -33,7 +33,7 @@ pub(super) enum Doubt {
     Suspected = 1,
     /// It is to be sent whole, whatever a comparison says.
     Resend = 2,
-    /// The checksums of its sender are not understood: no comparison.
+    /// The checksums of its sender are not understood: if it does not fit, nothing is wrong.
     Unverifiable = 3,
 }
 
@@ -77,9 +77,29 @@ impl Index {
         self.expect_missing_lines();
         self.db.execute(
             "INSERT OR REPLACE INTO cyrbk_doubt (mailbox_id, state) SELECT id, ?1 FROM mailbox
-             WHERE id NOT IN (SELECT mailbox_id FROM cyrbk_doubt WHERE state <> ?2)",
-            params![Doubt::Suspected as i64, Doubt::Nothing as i64],
+             WHERE id NOT IN (SELECT mailbox_id FROM cyrbk_doubt WHERE state = ?2)",
+            params![Doubt::Suspected as i64, Doubt::Resend as i64],
         )?;
+        Ok(())
+    }
+
+    /// cyrbk's compaction has dropped records in front of this: that a first line did not fit
+    /// says nothing of its sender.
+    pub(super) fn doubt_misfits(&self) -> Result<()> {
+        self.db
+            .prepare_cached("UPDATE cyrbk_doubt SET state = ?1 WHERE state = ?2")?
+            .execute([Doubt::Suspected as i64, Doubt::Unverifiable as i64])?;
+        Ok(())
+    }
+
+    /// Before a line is entered that may tell the whole mailbox: a suspicion is looked into, as
+    /// when the mailbox was last to be shown.
+    pub(super) fn settle(&self, known: &MailboxRow, line: &Mailbox<'_>) -> Result<()> {
+        let is_due =
+            line.since.is_none() && has_checksum(line) && self.doubt(known.id)? == Doubt::Suspected;
+        if is_due && self.fits_its_checksum(known)? {
+            self.set_doubt(known.id, Doubt::Nothing)?;
+        }
         Ok(())
     }
 
@@ -143,6 +163,8 @@ impl Index {
                 // The last part has a checksum, and is compared. What has no place in it is not
                 // taken away here: a compaction drops lines, and another one might then begin.
                 doubt = Doubt::Nothing;
+            } else if !self.misses_lines.get() && is_misunderstood(with.doubt, before, line) {
+                doubt = Doubt::Unverifiable;
             } else if is_suspect && doubt != Doubt::Resend {
                 doubt = Doubt::Suspected;
             }
@@ -174,9 +196,7 @@ impl Index {
 
     /// Compares a mailbox as a whole; if it is as it should be it is in doubt no longer.
     fn clear_doubt(&self, row: &MailboxRow) -> Result<bool> {
-        let is_whole = is_known(row.sync_crc, row.sync_crc_annot)
-            && self.checksum(row.id)? == row.sync_crc
-            && !self.lacks_message(row.id)?;
+        let is_whole = self.fits_its_checksum(row)?;
         if is_whole {
             // Not to be forgotten with what only reads.
             let was_held = self.let_go()?;
@@ -186,6 +206,12 @@ impl Index {
             }
         }
         Ok(is_whole)
+    }
+
+    fn fits_its_checksum(&self, row: &MailboxRow) -> Result<bool> {
+        Ok(is_known(row.sync_crc, row.sync_crc_annot)
+            && self.checksum(row.id)? == row.sync_crc
+            && !self.lacks_message(row.id)?)
     }
 
     /// SYNC_CRC of what lives in a mailbox, record by record.
@@ -253,11 +279,13 @@ impl Index {
 
     fn expunge_record(&self, at: Position, mailbox_id: i64, row: RecordRow) -> Result<()> {
         let Some(guid) = row.guid else { return Ok(()) };
+        // As it will be read if a compaction has to say so.
+        let flags = if row.flags.is_empty() { b"()".to_vec() } else { row.flags };
         let record = Record {
             uid: row.uid,
             modseq: row.modseq,
             last_updated: row.last_updated,
-            flags: row.flags,
+            flags,
             expunged: true,
             internaldate: row.internaldate,
             size: Some(row.size),
@@ -287,6 +315,16 @@ fn begins_anew(doubt: Doubt, before: &MailboxRow, line: &Mailbox<'_>) -> bool {
         }
         Doubt::Nothing | Doubt::Unverifiable => false,
     }
+}
+
+/// Whether a line, which does not fit, tells the whole of a mailbox that was not shown to its
+/// client: nothing that its sender could say would fit.
+fn is_misunderstood(doubt: Doubt, before: &MailboxRow, line: &Mailbox<'_>) -> bool {
+    matches!(doubt, Doubt::Suspected | Doubt::Resend)
+        && line.since.is_none()
+        && has_checksum(line)
+        // Else it may be the last part, from a client that does not tell what it goes on from.
+        && is_known(before.sync_crc, before.sync_crc_annot)
 }
 
 /// Whether a line tells of an earlier state, or of less.

@@ -13,7 +13,7 @@
 
 use std::collections::HashMap;
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::read::{RecordRow, record_row};
 use super::schema::SchemaError;
@@ -24,7 +24,7 @@ use crate::wire::apply::Record;
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS cyrbk_gone( mailbox_id INTEGER NOT NULL, uid \
     INTEGER NOT NULL, guid TEXT NOT NULL, last_chunk_id INTEGER NOT NULL, modseq INTEGER, \
     last_updated INTEGER, flags TEXT, internaldate INTEGER, annotations TEXT, expunged INTEGER \
-    NOT NULL, size INTEGER, gone_chunk_id INTEGER NOT NULL, hidden INTEGER NOT NULL, PRIMARY KEY \
+    NOT NULL, size INTEGER, gone_chunk_id INTEGER NOT NULL, higher_chunk_id INTEGER, PRIMARY KEY \
     (mailbox_id, uid, guid) ) WITHOUT ROWID;";
 
 /// Columns as [`record_row`] reads them, of all whose messages are there.
@@ -32,13 +32,13 @@ pub(super) const GONE_RECORDS: &str = "SELECT g.last_chunk_id, g.uid, g.modseq, 
     g.flags, g.internaldate, g.annotations, g.expunged, g.guid, g.size, g.mailbox_id
     FROM cyrbk_gone g JOIN message m ON m.guid = g.guid";
 
-/// What takes a record's place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Displaced {
-    /// Another message, under its UID.
-    ByMessage = 0,
-    /// Nothing: LAST_UID is below its UID.
-    ByLastUid = 1,
+/// The lines that displace a record, by their chunks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Displaced {
+    /// The line that brings another message under its UID, or a lower LAST_UID.
+    pub(super) by: i64,
+    /// The line in front of that whose LAST_UID was higher; `None`: another message comes.
+    pub(super) higher: Option<i64>,
 }
 
 /// Makes the table, unless an index of an older version may have lost something that belongs into
@@ -85,6 +85,21 @@ impl Index {
         self.rows(&query, [guid.to_string()], |row| Ok((row.get(10)?, record_row(row)?)))
     }
 
+    /// What is gone from a UID and was last seen in a chunk.
+    pub(super) fn gone_record_from(
+        &self,
+        mailbox_id: i64,
+        uid: u32,
+        chunk_id: i64,
+    ) -> Result<Option<RecordRow>> {
+        let query = format!(
+            "{GONE_RECORDS} WHERE g.mailbox_id = ?1 AND g.uid = ?2 AND g.last_chunk_id = ?3"
+        );
+        let mut statement = self.db.prepare_cached(&query)?;
+        let row = statement.query_row(params![mailbox_id, uid, chunk_id], record_row);
+        Ok(row.optional()?)
+    }
+
     /// All messages that a mailbox has, or has had, as far as can be told, in the order of UIDs:
     /// of several under one UID the first is the master's.
     pub fn all_records(&self, mailbox_id: i64) -> Result<Vec<RecordRow>> {
@@ -100,23 +115,24 @@ impl Index {
         at: Position,
         mailbox_id: i64,
         row: &RecordRow,
-        by: Displaced,
+        higher: Option<i64>,
     ) -> Result<()> {
         let expunged = row.expunged.unwrap_or(at.ts);
-        self.insert_gone(mailbox_id, row, expunged, at.chunk_id, by as i64)
+        self.insert_gone(mailbox_id, row, expunged, Displaced { by: at.chunk_id, higher })
     }
 
-    /// Keeps the true records of UIDs above `last_uid`.
+    /// Keeps the true records of UIDs above `last_uid`, which the line in chunk `higher` still had.
     pub(super) fn set_aside_above(
         &self,
         at: Position,
         mailbox_id: i64,
         last_uid: u32,
+        higher: i64,
     ) -> Result<()> {
         let rows = self.true_records(mailbox_id)?;
         rows.iter()
             .filter(|row| row.uid > last_uid)
-            .try_for_each(|row| self.set_aside(at, mailbox_id, row, Displaced::ByLastUid))
+            .try_for_each(|row| self.set_aside(at, mailbox_id, row, Some(higher)))
     }
 
     /// This record is the master's again.
@@ -135,15 +151,14 @@ impl Index {
         mailbox_id: i64,
         row: &RecordRow,
         expunged: i64,
-        gone_chunk_id: i64,
-        hidden: i64,
+        displaced: Displaced,
     ) -> Result<()> {
         let Some(guid) = row.guid else { return Ok(()) };
         self.db
             .prepare_cached(
                 "INSERT OR REPLACE INTO cyrbk_gone (mailbox_id, uid, guid, last_chunk_id, modseq,
                  last_updated, flags, internaldate, annotations, expunged, size, gone_chunk_id,
-                 hidden) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+                 higher_chunk_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
             )?
             .execute(params![
                 mailbox_id,
@@ -157,8 +172,8 @@ impl Index {
                 Text(&row.annotations),
                 expunged,
                 row.size as i64,
-                gone_chunk_id,
-                hidden,
+                displaced.by,
+                displaced.higher,
             ])?;
         Ok(())
     }
@@ -171,19 +186,23 @@ impl Index {
         let chunks = self.chunks_like_those_of(other)?;
         let chunk = |id: i64| chunks.get(&id).copied().unwrap_or_default();
         let query = "SELECT last_chunk_id, uid, modseq, last_updated, flags, internaldate,
-             annotations, expunged, guid, size, gone_chunk_id, hidden FROM cyrbk_gone
+             annotations, expunged, guid, size, gone_chunk_id, higher_chunk_id FROM cyrbk_gone
              WHERE mailbox_id = ?1";
         for theirs in other.mailboxes()? {
             let Some(ours) = self.mailbox_with_uniqueid(&theirs.uniqueid)? else { continue };
-            let read = |row: &rusqlite::Row<'_>| Ok((record_row(row)?, row.get(10)?, row.get(11)?));
-            for (row, gone_chunk_id, hidden) in other.rows(query, [theirs.id], read)? {
+            let read = |row: &rusqlite::Row<'_>| {
+                let higher: Option<i64> = row.get(11)?;
+                let displaced = Displaced { by: chunk(row.get(10)?), higher: higher.map(chunk) };
+                Ok((record_row(row)?, displaced))
+            };
+            for (row, displaced) in other.rows(query, [theirs.id], read)? {
                 let present = self.true_record(ours.id, row.uid)?;
                 if present.is_some_and(|present| present.guid == row.guid) {
                     continue;
                 }
                 let row = RecordRow { last_chunk_id: chunk(row.last_chunk_id), ..row };
                 let expunged = row.expunged.unwrap_or_default();
-                self.insert_gone(ours.id, &row, expunged, chunk(gone_chunk_id), hidden)?;
+                self.insert_gone(ours.id, &row, expunged, displaced)?;
             }
         }
         Ok(())

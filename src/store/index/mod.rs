@@ -22,6 +22,7 @@ mod schema;
 mod sources;
 mod state;
 mod truth;
+mod whole;
 #[cfg(test)]
 pub(crate) mod work;
 

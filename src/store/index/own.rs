@@ -80,10 +80,13 @@ impl Index {
                 Some(row) => self.set_doubt(row.id, Doubt::Resend),
                 None => Ok(()),
             },
-            Own::Compacted(Compacted { at, since }) => self.run(
-                "INSERT OR REPLACE INTO cyrbk_compacted (id, at, since) VALUES (1, ?1, ?2)",
-                params![at, since],
-            ),
+            Own::Compacted(Compacted { at, since }) => {
+                self.doubt_misfits()?;
+                self.run(
+                    "INSERT OR REPLACE INTO cyrbk_compacted (id, at, since) VALUES (1, ?1, ?2)",
+                    params![at, since],
+                )
+            }
         }
     }
 

@@ -27,6 +27,9 @@ pub struct Wanted {
     pub messages: HashMap<i64, HashSet<Guid>>,
     /// UIDs whose records stay, by line.
     pub uids: HashMap<i64, HashSet<u32>>,
+    /// Records of messages that are gone because a line, which told all of a mailbox, did not
+    /// mention them: they stay, by line, and no line has them.
+    pub left_out: HashMap<i64, Vec<RecordRow>>,
     /// Lines that no row points at, and for what time they stay: see [`super::needed`].
     pub held: HashMap<i64, i64>,
 }
@@ -48,6 +51,9 @@ impl Index {
         Ok(self.db.execute_batch(
             "CREATE TABLE expunge_item(line INTEGER NOT NULL, mailbox_id INTEGER NOT NULL, uid \
              INTEGER NOT NULL, ts INTEGER NOT NULL);
+             CREATE TABLE left_out(line INTEGER NOT NULL, uid INTEGER NOT NULL, PRIMARY KEY \
+             (line, uid)) WITHOUT ROWID;
+             CREATE INDEX record_line ON cyrbk_record(last_chunk_id);
              CREATE TABLE lost(guid TEXT PRIMARY KEY) WITHOUT ROWID;",
         )?)
     }
@@ -85,6 +91,17 @@ impl Index {
         Ok(())
     }
 
+    /// Remembers which messages are gone because a MAILBOX line, which was just entered and has
+    /// records of the UIDs in `told`, did not mention them.
+    pub fn add_left_out(&self, line: i64, told: &HashSet<u32>) -> Result<()> {
+        let query = "SELECT uid FROM cyrbk_record WHERE last_chunk_id = ?1 AND NOT hidden";
+        let mut insert = self.db.prepare_cached("INSERT INTO left_out VALUES (?1, ?2)")?;
+        let uids = self.rows(query, [line], |row| row.get::<_, u32>(0))?;
+        let mut left_out = uids.iter().filter(|uid| !told.contains(uid));
+        left_out.try_for_each(|uid| insert.execute(params![line, uid]).map(drop))?;
+        Ok(())
+    }
+
     /// A message that was stored once and cannot be read any more; its records go
     /// too, so that the mail server sends it again.
     pub fn add_lost(&self, guid: &Guid) -> Result<()> {
@@ -110,6 +127,8 @@ impl Index {
              INTEGER, PRIMARY KEY (mailbox_id, uid, message_id)) WITHOUT ROWID;
              CREATE TABLE kept_item(line INTEGER NOT NULL, uid INTEGER NOT NULL, PRIMARY KEY \
              (line, uid)) WITHOUT ROWID;
+             CREATE TABLE kept_left_out(line INTEGER NOT NULL, mailbox_id INTEGER NOT NULL, uid \
+             INTEGER NOT NULL, PRIMARY KEY (line, uid)) WITHOUT ROWID;
              CREATE TABLE kept_message(line INTEGER NOT NULL, message_id INTEGER NOT NULL, \
              PRIMARY KEY (line, message_id)) WITHOUT ROWID;
              CREATE TABLE kept_line(line INTEGER PRIMARY KEY);
@@ -141,7 +160,10 @@ impl Index {
         ))?;
         self.choose_displacing_lines()?;
         self.db.execute_batch(
-            "INSERT OR IGNORE INTO kept_item SELECT line, uid FROM kept_record;
+            "INSERT INTO kept_left_out SELECT line, mailbox_id, uid FROM kept_record
+             JOIN left_out USING (line, uid);
+             INSERT OR IGNORE INTO kept_item SELECT line, uid FROM kept_record
+             EXCEPT SELECT line, uid FROM kept_left_out;
              CREATE TEMP TABLE first_expunged AS SELECT min(e.line) AS line, e.uid AS uid,
              e.ts AS ts FROM expunge_item e
              JOIN kept_record k ON k.mailbox_id = e.mailbox_id AND k.uid = e.uid
@@ -153,6 +175,7 @@ impl Index {
              WHERE id IN (SELECT message_id FROM kept_record);
              INSERT OR IGNORE INTO kept_line SELECT line FROM kept_mailbox;
              INSERT OR IGNORE INTO kept_line SELECT DISTINCT line FROM kept_item;
+             INSERT OR IGNORE INTO kept_line SELECT DISTINCT line FROM kept_left_out;
              INSERT OR IGNORE INTO kept_line SELECT DISTINCT line FROM kept_message;
              INSERT OR IGNORE INTO kept_line SELECT last_chunk_id FROM seen;",
         )?;
@@ -172,15 +195,13 @@ impl Index {
     fn choose_displacing_lines(&self) -> Result<()> {
         Ok(self.db.execute_batch(
             "CREATE TEMP TABLE displaced AS SELECT k.mailbox_id AS mailbox_id, k.uid AS uid,
-             k.gone_line AS line, k.expunged AS ts, g.hidden AS hidden FROM kept_record k
+             k.gone_line AS line, g.higher_chunk_id AS higher FROM kept_record k
              JOIN cyrbk_gone g ON g.mailbox_id = k.mailbox_id AND g.uid = k.uid
              AND g.gone_chunk_id = k.gone_line;
-             INSERT OR IGNORE INTO kept_item SELECT line, uid FROM displaced WHERE NOT hidden;
-             INSERT OR IGNORE INTO kept_line SELECT line FROM displaced;
-             INSERT OR IGNORE INTO held_line SELECT (SELECT n.line FROM naming_line n
-             WHERE n.mailbox_id = d.mailbox_id AND n.line < d.line ORDER BY 1 DESC LIMIT 1)
-             AS front, max(ts) FROM displaced d WHERE hidden GROUP BY mailbox_id, line;
-             INSERT OR IGNORE INTO kept_line SELECT line FROM held_line;
+             INSERT OR IGNORE INTO kept_item SELECT line, uid FROM displaced
+             WHERE higher IS NULL;
+             INSERT OR IGNORE INTO kept_line SELECT line FROM displaced
+             UNION SELECT higher FROM displaced WHERE higher IS NOT NULL;
              DROP TABLE displaced;",
         )?)
     }
@@ -257,6 +278,19 @@ impl Index {
         let query = "SELECT line, uid FROM kept_item WHERE line >= ?1 AND line < ?2";
         for (line, uid) in self.rows(query, range, |row| Ok((row.get(0)?, row.get(1)?)))? {
             wanted.uids.entry(line).or_default().insert(uid);
+        }
+        let query = "SELECT line, mailbox_id, uid FROM kept_left_out
+                     WHERE line >= ?1 AND line < ?2 ORDER BY line, uid";
+        for (line, mailbox_id, uid) in
+            self.rows(query, range, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+        {
+            let is_its = |row: &RecordRow| row.last_chunk_id == line;
+            let record = match self.true_record(mailbox_id, uid)?.filter(is_its) {
+                Some(record) => Some(record),
+                // It was displaced since.
+                None => self.gone_record_from(mailbox_id, uid, line)?,
+            };
+            wanted.left_out.entry(line).or_default().extend(record);
         }
         let query = "SELECT line, ts FROM held_line WHERE line >= ?1 AND line < ?2";
         let held =
@@ -338,7 +372,9 @@ impl Index {
              FROM mailbox_message r JOIN message m ON m.id = r.message_id WHERE {NO_EXCEPTION}
              UNION ALL SELECT mailbox_id, last_chunk_id, expunged, guid FROM cyrbk_record
              WHERE NOT hidden UNION ALL SELECT mailbox_id, last_chunk_id, expunged, guid FROM gone
-             UNION ALL SELECT mailbox_id, gone_chunk_id, expunged, guid FROM gone),
+             UNION ALL SELECT mailbox_id, gone_chunk_id, expunged, guid FROM gone
+             UNION ALL SELECT mailbox_id, higher_chunk_id, expunged, guid FROM gone
+             WHERE higher_chunk_id IS NOT NULL),
              record AS (SELECT line, guid, expunged FROM truth WHERE {expunged}
              AND mailbox_id IN (SELECT id FROM box)),
              live AS (SELECT last_chunk_id FROM box UNION SELECT line FROM record

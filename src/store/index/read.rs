@@ -4,10 +4,11 @@ use rusqlite::{OptionalExtension, Row, ToSql};
 
 use super::{Index, Result, Text, octets};
 use crate::wire::Guid;
+use crate::wire::dlist::{Printer, Value, parse_value};
 use crate::wire::sync_crc::CrcRecord;
 
 /// A row of table `mailbox`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)] // The columns, one by one; see wire::apply::Mailbox.
 pub struct MailboxRow {
     pub id: i64,
@@ -66,6 +67,30 @@ impl RecordRow {
             }
             .crc()
         })
+    }
+
+    /// Prints it as a RECORD of this message.
+    pub fn print(&self, guid: &Guid, out: &mut Printer) {
+        out.raw(b"%(UID ").number(self.uid.into()).raw(b" MODSEQ ").number(self.modseq);
+        out.raw(b" LAST_UPDATED ").number(self.last_updated as u64);
+        out.raw(b" INTERNALDATE ").number(self.internaldate as u64);
+        out.raw(b" GUID ").guid(guid).raw(b" SIZE ").number(self.size);
+        out.raw(b" FLAGS (");
+        let flags = parse_value(&self.flags).unwrap_or(Value::Nil);
+        let mut count = 0;
+        for flag in flags.as_list().items() {
+            out.separator(count).value(&flag);
+            count += 1;
+        }
+        if self.expunged.is_some() {
+            out.separator(count).raw(b"\\Expunged");
+        }
+        out.raw(b")");
+        // With literals in the form that the reader wants.
+        if let Ok(value @ Value::List(_)) = parse_value(&self.annotations) {
+            out.raw(b" ANNOTATIONS ").value(&value);
+        }
+        out.raw(b")");
     }
 }
 

@@ -168,6 +168,12 @@ impl Index {
         Ok(statement.query_row([lines.start, lines.end], |row| row.get::<_, i64>(0))? as u64)
     }
 
+    /// Whether these lines are to have records that they do not have.
+    pub fn add_records(&self, lines: &Range<i64>) -> Result<bool> {
+        let query = "SELECT 1 FROM kept_left_out WHERE line >= ?1 AND line < ?2";
+        Ok(self.db.prepare_cached(query)?.exists([lines.start, lines.end])?)
+    }
+
     /// A MAILBOX line, and the row of its mailbox.
     pub fn add_naming_line(&self, line: i64, mailbox_id: i64) -> Result<()> {
         self.db

@@ -103,8 +103,7 @@ impl Index {
     }
 
     /// Takes UIDs above `last_uid` out of the mailbox.
-    pub(super) fn hide_above(&self, at: Position, mailbox_id: i64, last_uid: u32) -> Result<()> {
-        self.set_aside_above(at, mailbox_id, last_uid)?;
+    pub(super) fn hide_above(&self, mailbox_id: i64, last_uid: u32) -> Result<()> {
         self.db
             .prepare_cached(&format!(
                 "INSERT OR REPLACE INTO cyrbk_record (last_chunk_id, uid, modseq, last_updated,
@@ -511,7 +510,7 @@ mod tests {
         for row in index.gone_records(1).unwrap() {
             let row = RecordRow { last_chunk_id: 2, ..row };
             let at = Position { chunk_id: 2, ts: 0, offset: 0 };
-            other.set_aside(at, 5, &row, super::super::gone::Displaced::ByMessage).unwrap();
+            other.set_aside(at, 5, &row, None).unwrap();
         }
         other
     }

@@ -49,7 +49,7 @@ impl History {
 
 /// How far back the log of `backup` tells everything. `chunks` are in the order of the file.
 pub fn of(backup: &Backup, truth: &Truth<'_>, chunks: &[ChunkRow]) -> Result<History> {
-    let ours = truth.ask(|index| index.compacted())?;
+    let ours = truth.index().compacted().map_err(StoreError::index(backup.path()))?;
     let ours = ours.map(|Compacted { at, since }| History::Since {
         complete: at,
         gone: since,

@@ -34,21 +34,10 @@ mod tests;
 
 use super::backup::Backup;
 use super::error::{Result, StoreError};
-use super::exact::Truth;
+use super::exact::{Damage, Truth};
 use super::file_hash::FileHash;
 use super::index::{ChunkRow, Index, State};
 pub use history::{By, History};
-
-/// A chunk that could not be read to its end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Damage {
-    /// Number of the chunk.
-    pub chunk_id: i64,
-    /// Where it begins in the data file.
-    pub offset_file: u64,
-    /// What is wrong with it.
-    pub what: String,
-}
 
 /// How the state at a moment was found, and what may be wrong with it. Times are Unix times.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,7 +119,9 @@ pub fn open(backup: Backup, moment: i64) -> Result<View> {
     report.clock_went_back = found.clock_went_back;
     if !report.history.is_complete_at(moment) {
         let index = &found.index;
-        report.added = truth.ask(|later| index.add_what_outlived(later, moment))?;
+        report.added = index
+            .add_what_outlived(truth.index(), moment)
+            .map_err(StoreError::index(backup.path()))?;
     }
     drop(truth);
     conclude(&found.index, found.end).map_err(StoreError::index(backup.path()))?;

@@ -3,12 +3,12 @@
 use super::super::backup::Backup;
 use super::super::chunk::{MemberError, MemberReader};
 use super::super::error::{Result, StoreError};
+use super::super::exact::Damage;
 use super::super::file_hash::FileHash;
 use super::super::index::{ChunkRow, Index, IndexError, Position};
 use super::super::log::{LogError, LogLine, LogReader, NoBodies};
 use super::super::replay::Replay;
 use super::super::torn;
-use super::Damage;
 
 /// What the lines up to a moment say.
 pub(super) struct Found {

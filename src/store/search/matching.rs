@@ -2,8 +2,9 @@
 
 use std::io::{self, Read};
 
-use mailparse::{MailHeader, ParsedMail, parse_headers, parse_mail};
+use mailparse::{MailHeader, ParsedMail, parse_headers};
 
+use super::decode::Decoder;
 use super::{HEADER_MAX, Query, Summary};
 
 /// Octets of a message in which a text is looked for.
@@ -35,28 +36,29 @@ impl Needle {
     fn find_in(&self, message: &[u8]) -> Option<Summary> {
         // What has no header at all can still be found by its text.
         let headers = parse_headers(message).map(|(headers, _)| headers).unwrap_or_default();
+        let decoder = Decoder::new();
         let has = |(name, text): &(String, String)| {
             let named =
                 headers.iter().filter(|header| header.get_key_ref().eq_ignore_ascii_case(name));
-            named.into_iter().any(|header| header.get_value().to_lowercase().contains(text))
+            named.into_iter().any(|header| decoder.value(header).to_lowercase().contains(text))
         };
         let is_found = self.headers.iter().all(has)
-            && self.text.as_ref().is_none_or(|text| says(message, &headers, text));
+            && self.text.as_ref().is_none_or(|text| says(message, &headers, text, &decoder));
         is_found.then(|| Summary::from(&headers[..]))
     }
 }
 
-fn says(message: &[u8], headers: &[MailHeader<'_>], text: &str) -> bool {
+fn says(message: &[u8], headers: &[MailHeader<'_>], text: &str, decoder: &Decoder) -> bool {
     let in_header = |header: &MailHeader<'_>| {
         let has = |words: String| words.to_lowercase().contains(text);
-        has(header.get_value()) || has(header.get_key())
+        has(decoder.value(header)) || has(header.get_key())
     };
     if headers.iter().any(in_header) {
         return true;
     }
-    match parse_mail(message) {
-        Ok(mail) => mail.parts().any(|part| says_part(part, text)),
-        Err(_) => String::from_utf8_lossy(message).to_lowercase().contains(text),
+    match decoder.parts(message) {
+        Some(mail) => mail.parts().any(|part| says_part(part, text)),
+        None => String::from_utf8_lossy(message).to_lowercase().contains(text),
     }
 }
 
@@ -105,5 +107,25 @@ mod tests {
         assert!(finds(&text("mixed"), message));
         assert!(finds(&text("no header"), b"there is no header here"));
         assert!(!finds(&text("else"), b""));
+    }
+
+    /// Each of these took the decoder hours.
+    #[test]
+    fn marks_without_end_cost_no_time() {
+        let text = |text: &str| Query { text: Some(text.to_owned()), ..Query::default() };
+        let marks = " =?".repeat(1 << 20);
+        let rest = "\r\nSubject: =?utf-8?q?J=C3=BCrgen?=\r\n\r\nThe body.\r\n";
+        for name in ["X", "Content-Type", "content-transfer-encoding"] {
+            let message = format!("{name}:{marks} last{rest}");
+            assert!(finds(&text("last"), message.as_bytes()), "{name}");
+            assert!(finds(&text("the body"), message.as_bytes()), "{name}");
+            let headers = vec![("subject".to_owned(), "j".to_owned())];
+            let query = Query { headers, ..Query::default() };
+            assert!(finds(&query, message.as_bytes()), "{name}");
+        }
+        let folded = format!("Subject:{}\r\n\r\n", "\r\n =?x?= =?".repeat(1 << 18));
+        assert!(!finds(&text("nothing"), folded.as_bytes()));
+        let words = format!("Subject: {}\r\n\r\n", "=?utf-8?q?x?= ".repeat(1 << 16));
+        assert!(!finds(&text("nothing"), words.as_bytes()));
     }
 }

@@ -4,6 +4,7 @@
 //! What the index knows is asked first; then the messages that are left are read in one pass
 //! over the data, chunk by chunk.
 
+mod decode;
 mod matching;
 mod summary;
 
@@ -12,13 +13,14 @@ use std::path::Path;
 
 use super::backup::Backup;
 use super::error::StoreError;
-use super::exact::Truth;
+use super::exact::{Damage, Truth};
 use super::export::folder::gone_since;
 use super::export::item::flags;
 use super::export::{self, ExportError};
 use super::index::RecordRow;
 use super::message::MessageError;
 use crate::wire::Guid;
+use crate::wire::mboxname::NameRules;
 pub use summary::{HEADER_MAX, Summary};
 
 /// What is looked for; all of it must be so. Texts are found anywhere, in any case.
@@ -64,11 +66,19 @@ pub struct Found {
     pub summaries: HashMap<Guid, Summary>,
     /// Why some messages could not be looked at.
     pub failed: Vec<MessageError>,
+    /// What could not be read, and may have said that there is more.
+    pub damages: Vec<Damage>,
 }
 
 /// Searches a backup. `staging` is `backup_staging_path`.
-pub fn run(backup: &Backup, query: &Query, staging: &Path) -> Result<Found, ExportError> {
-    let mut hits = candidates(backup, query)?;
+pub fn run(
+    backup: &Backup,
+    query: &Query,
+    rules: &NameRules,
+    staging: &Path,
+) -> Result<Found, ExportError> {
+    let truth = Truth::of(backup)?;
+    let mut hits = candidates(&truth, query, rules)?;
     let guids: HashSet<Guid> = hits.iter().map(|hit| hit.guid).collect();
     let needle = matching::Needle::of(query);
     let mut summaries = HashMap::new();
@@ -79,19 +89,19 @@ pub fn run(backup: &Backup, query: &Query, staging: &Path) -> Result<Found, Expo
         Ok(())
     })?;
     hits.retain(|hit| summaries.contains_key(&hit.guid));
-    Ok(Found { hits, summaries, failed })
+    Ok(Found { hits, summaries, failed, damages: truth.damages().to_vec() })
 }
 
 /// What the index does not rule out.
-fn candidates(backup: &Backup, query: &Query) -> Result<Vec<Hit>, StoreError> {
+fn candidates(truth: &Truth<'_>, query: &Query, rules: &NameRules) -> Result<Vec<Hit>, StoreError> {
+    let backup = truth.backup();
     let mailboxes = backup.index().mailboxes().map_err(StoreError::index(backup.path()))?;
-    let truth = Truth::of(backup)?;
     let mut hits = Vec::new();
     for row in &mailboxes {
         if query.mailboxes.as_ref().is_some_and(|wanted| !wanted.contains(&row.uniqueid)) {
             continue;
         }
-        let gone = gone_since(row);
+        let gone = gone_since(row, rules);
         for record in truth.all_records(&row.uniqueid)? {
             let expunged = record.expunged.or(gone);
             let Some(guid) = record.guid.filter(|_| is_candidate(query, &record, expunged)) else {
@@ -136,7 +146,7 @@ mod tests {
         std::fs::copy(&source, &path).unwrap();
         std::fs::copy(format!("{source}.index"), dir.path().join("data.index")).unwrap();
         let backup = Backup::open(&path, Wait::No).unwrap();
-        let found = run(&backup, query, dir.path()).unwrap();
+        let found = run(&backup, query, &NameRules::default(), dir.path()).unwrap();
         assert!(found.failed.is_empty(), "{:?}", found.failed);
         let hits = found.hits.into_iter();
         let name = |hit: &Hit| String::from_utf8(hit.mboxname.clone()).unwrap();

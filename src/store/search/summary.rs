@@ -1,6 +1,8 @@
 //! What a message says of itself at a glance.
 
-use mailparse::{MailHeader, MailHeaderMap, dateparse, parse_headers};
+use mailparse::{MailHeader, dateparse, parse_headers};
+
+use super::decode::Decoder;
 
 /// Octets of a message in which its header is looked for.
 pub const HEADER_MAX: u64 = 256 * 1024;
@@ -26,9 +28,10 @@ impl Summary {
 
 impl From<&[MailHeader<'_>]> for Summary {
     fn from(headers: &[MailHeader<'_>]) -> Summary {
-        let text = |name| headers.get_first_value(name).unwrap_or_default();
+        let decoder = Decoder::new();
+        let text = |name| decoder.first(headers, name).unwrap_or_default();
         // The parser takes words that are no date for the epoch.
-        let date = headers.get_first_value("Date").and_then(|date| dateparse(&date).ok());
+        let date = decoder.first(headers, "Date").and_then(|date| dateparse(&date).ok());
         Summary {
             date: date.filter(|date| *date != 0),
             from: text("From"),

@@ -33,6 +33,20 @@ pub(super) fn look(file: &dyn Disk, path: &Path, from: u64, to: u64) -> Result<V
     Ok(faults)
 }
 
+/// Lines from `from` to `to`, behind the last chunk of an index, which knows none of them.
+pub(in crate::store) fn unindexed_lines(
+    file: &dyn Disk,
+    path: &Path,
+    from: u64,
+    to: u64,
+) -> Result<u64> {
+    let lines = |fault: &Fault| match fault {
+        Fault::Unindexed { lines, .. } => *lines,
+        _ => 0,
+    };
+    Ok(look(file, path, from, to)?.iter().map(lines).sum())
+}
+
 /// How many lines of a member can be read, and where it ends if it is whole.
 fn lines_at(
     file: &dyn Disk,

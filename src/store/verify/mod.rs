@@ -40,6 +40,7 @@ pub use deep::{Deep, deep};
 pub use finding::{
     Check, Difference, Event, Fault, Filed, Finding, Leftover, Remedy, Sink, Step, Subject,
 };
+pub(super) use gap::unindexed_lines;
 pub use site::{SiteError, SiteFault, site};
 pub use structure::structure;
 

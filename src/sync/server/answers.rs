@@ -173,44 +173,17 @@ fn print_mailbox(
     for (key, value) in extra.pairs() {
         out.raw(b" ").item(key, value);
     }
-    print_stored_list(out, " ANNOTATIONS ", &row.annotations);
+    // With literals in the form that the reader wants.
+    if let Ok(value @ Value::List(_)) = parse_value(&row.annotations) {
+        out.raw(b" ANNOTATIONS ").value(&value);
+    }
     if let Some(records) = records {
         out.raw(b" RECORD (");
         let known = records.iter().filter_map(|record| Some((record, record.guid.as_ref()?)));
         for (i, (record, guid)) in known.enumerate() {
-            print_record(out.separator(i), record, guid);
+            record.print(guid, out.separator(i));
         }
         out.raw(b")");
     }
     out.raw(b")");
-}
-
-fn print_record(out: &mut Printer, row: &RecordRow, guid: &Guid) {
-    out.raw(b"%(UID ").number(row.uid.into()).raw(b" MODSEQ ").number(row.modseq);
-    out.raw(b" LAST_UPDATED ").number(row.last_updated as u64);
-    out.raw(b" INTERNALDATE ").number(row.internaldate as u64);
-    out.raw(b" GUID ").guid(guid).raw(b" SIZE ").number(row.size);
-    out.raw(b" FLAGS (");
-    let mut count = 0;
-    for flag in list_of(&row.flags) {
-        out.separator(count).value(&flag);
-        count += 1;
-    }
-    if row.expunged.is_some() {
-        out.separator(count).raw(b"\\Expunged");
-    }
-    out.raw(b")");
-    print_stored_list(out, " ANNOTATIONS ", &row.annotations);
-    out.raw(b")");
-}
-
-/// A list that the index keeps as text, with literals in the form that the reader wants.
-fn print_stored_list(out: &mut Printer, name: &str, text: &[u8]) {
-    if let Ok(value @ Value::List(_)) = parse_value(text) {
-        out.raw(name.as_bytes()).value(&value);
-    }
-}
-
-fn list_of(text: &[u8]) -> impl Iterator<Item = Value<'_>> {
-    parse_value(text).unwrap_or(Value::Nil).as_list().items()
 }

@@ -7,6 +7,7 @@ use crate::store::exact;
 use crate::store::export::{Selection, gather};
 use crate::store::moment;
 use crate::store::search::{self, Query};
+use crate::wire::mboxname::NameRules;
 
 /// UIDs 1 to 5, of which one is expunged; ten seconds later the server has gone back to UID 2 and
 /// on to 3.
@@ -117,20 +118,66 @@ fn uids_above_the_last_one_are_displaced_at_the_same_line() {
     assert_eq!(gone(&site), []);
 }
 
+/// It is expunged because a line that told all did not mention it, and displaced later.
+#[test]
+fn what_a_whole_line_left_out_is_displaced_with_its_time() {
+    for (since, uids) in [(START + 9, &[2][..]), (START + 10, &[])] {
+        let site = Site::new();
+        let all = [1, 2, 3].map(|uid| (uid, uid, false));
+        site.write(&[
+            (0, Op::Message(vec![1, 2, 3, 4])),
+            (0, Op::Whole(0, 0, 5, all.to_vec())),
+            (0, Op::EndChunk),
+            (10, Op::Whole(0, 0, 5, vec![all[0], all[2]])),
+            (0, Op::EndChunk),
+            (10, Op::Mailbox(0, 0, 5, vec![(2, 4, false)])),
+        ]);
+        assert_eq!(gone(&site), [2]);
+        for _ in 0..2 {
+            site.compact(&site.policy(Some(since)));
+            assert_eq!(gone(&site), uids);
+            assert!(is_sound(&site));
+        }
+    }
+}
+
+/// An older client sends a doubtful mailbox in parts, and dies; a compaction comes in between.
+#[test]
+fn what_the_next_part_is_to_bring_waits_for_it() {
+    let site = Site::new();
+    let all = [1, 2, 3, 4].map(|uid| (uid, uid, false));
+    site.write(&[
+        (0, Op::Message(vec![1, 2, 3, 4])),
+        (0, Op::Mailbox(0, 0, 4, all.to_vec())),
+        (0, Op::EndChunk),
+        (10, Op::Mailbox(0, 0, 2, all[..2].to_vec())),
+    ]);
+    let living = |site: &Site| (site.seen(None).uids(), site.seen(None).gone_uids());
+    assert_eq!(living(&site), (vec![1, 2], vec![3, 4]));
+    site.compact(&site.policy(Some(START + 9)));
+    assert_eq!(living(&site), (vec![1, 2], vec![3, 4]));
+    let mut writer = Writer::open(&site.path, START + 20).unwrap();
+    site.op(&mut writer, START + 20, &Op::Mailbox(0, 0, 4, all[2..].to_vec()));
+    writer.finish(START + 20).unwrap();
+    drop(writer);
+    assert_eq!(living(&site), (vec![1, 2, 3, 4], vec![]));
+    assert!(is_sound(&site));
+}
+
 #[test]
 fn displaced_mail_is_found_and_exported_as_expunged() {
     let site = Site::new();
     site.write(&went_back());
     let backup = Backup::open(&site.path, Wait::No).unwrap();
     let query = Query { deleted_since: Some(START), ..Query::default() };
-    let found = search::run(&backup, &query, site.dir.path()).unwrap();
+    let found = search::run(&backup, &query, &NameRules::default(), site.dir.path()).unwrap();
     let hits: Vec<_> = found.hits.iter().map(|hit| (hit.uid, hit.guid, hit.expunged)).collect();
     let since = |uid| Some(if uid == 5 { START + 5 } else { START + 10 });
     assert_eq!(hits, [3, 4, 5].map(|uid| (uid, history::guid(uid), since(uid))));
     let names = |selection| {
-        let (items, missing) = gather(&backup, &selection).unwrap();
-        assert_eq!(missing, []);
-        items.iter().map(|item| item.stem()).collect::<Vec<_>>()
+        let gathered = gather(&backup, &selection, &NameRules::default()).unwrap();
+        assert_eq!(gathered.missing, []);
+        gathered.items.iter().map(|item| item.stem()).collect::<Vec<_>>()
     };
     assert_eq!(names(Selection::default()), ["1", "2", "3"]);
     let displaced = |uid| format!("{uid}-{}", history::guid(uid));

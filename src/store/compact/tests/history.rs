@@ -13,8 +13,8 @@ use crate::store::backup::Backup;
 use crate::store::index::{ActiveRow, AnnotationRow, ChunkRow, Index, MailboxRow, RecordRow};
 use crate::store::message::StoredMessage;
 use crate::store::staging::Staging;
-use crate::wire::apply::Apply;
-use crate::wire::dlist::parse_item;
+use crate::wire::apply::{Apply, Record};
+use crate::wire::dlist::{parse_item, parse_value};
 use crate::wire::{Body, Guid};
 
 /// One line, or the end of a chunk.
@@ -23,6 +23,8 @@ pub(in crate::store) enum Op {
     Message(Vec<u32>),
     /// Identity, name, LAST_UID, and UID, message, whether expunged.
     Mailbox(u32, u32, u32, Vec<(u32, u32, bool)>),
+    /// The same, and a checksum says that this is all.
+    Whole(u32, u32, u32, Vec<(u32, u32, bool)>),
     Unmailbox(u32),
     /// Identity, name, UID.
     Expunge(u32, u32, u32),
@@ -40,10 +42,13 @@ pub(in crate::store) enum Op {
 
 pub(in crate::store) fn ops() -> impl Strategy<Value = Vec<(u32, Op)>> {
     let record = (1u32..8, 0u32..6, prop::bool::weighted(0.3));
+    let mailbox = (0u32..3, 0u32..3, 5u32..9, prop::collection::vec(record, 0..5));
     let op = prop_oneof![
         3 => prop::collection::vec(0u32..6, 1..4).prop_map(Op::Message),
-        6 => (0u32..3, 0u32..3, 5u32..9, prop::collection::vec(record, 0..5))
-            .prop_map(|(id, name, last, records)| Op::Mailbox(id, name, last, records)),
+        6 => (any::<bool>(), mailbox).prop_map(|(is_whole, (id, name, last, records))| {
+            let op = if is_whole { Op::Whole } else { Op::Mailbox };
+            op(id, name, last, records)
+        }),
         2 => (0u32..3).prop_map(Op::Unmailbox),
         1 => (0u32..3, 0u32..3, 1u32..8).prop_map(|(id, name, uid)| Op::Expunge(id, name, uid)),
         2 => (0u32..3, 0u32..3).prop_map(|(from, to)| Op::Rename(from, to)),
@@ -100,7 +105,11 @@ impl Site {
             Op::EndChunk => return writer.finish(now).unwrap(),
             Op::Message(numbers) => return self.message(writer, now, numbers),
             Op::Mailbox(id, name, last_uid, records) => {
-                mailbox(*id, *name, *last_uid, records, now)
+                mailbox(*id, *name, *last_uid, &self::records(records, now), "", now)
+            }
+            Op::Whole(id, name, last_uid, records) => {
+                let records = self::records(records, now);
+                mailbox(*id, *name, *last_uid, &records, &checksum(&records), now)
             }
             Op::Expunge(id, mailbox, uid) => {
                 format!("EXPUNGE %(MBOXNAME {} UNIQUEID u{id} UID ({uid}))", name(mailbox))
@@ -131,7 +140,7 @@ impl Site {
         self.append(writer, now, &text, &[], &[]);
     }
 
-    fn message(&self, writer: &mut Writer, now: i64, numbers: &[u32]) {
+    pub(super) fn message(&self, writer: &mut Writer, now: i64, numbers: &[u32]) {
         let mut text = String::from("MESSAGE (");
         let mut body_at = Vec::new();
         for (i, number) in numbers.iter().enumerate() {
@@ -204,24 +213,45 @@ fn own(kind: u32, value: u32) -> String {
     }
 }
 
-fn mailbox(id: u32, name: u32, last_uid: u32, records: &[(u32, u32, bool)], now: i64) -> String {
-    let records: Vec<String> = records
-        .iter()
-        .map(|(uid, message, expunged)| {
-            let flags = if *expunged { "\\Expunged" } else { "\\Seen" };
-            format!(
-                "%(UID {uid} MODSEQ {now} LAST_UPDATED {now} FLAGS ({flags}) INTERNALDATE 1 SIZE \
-                 {} GUID {})",
-                body(*message).len(),
-                guid(*message)
-            )
-        })
-        .collect();
+fn records(records: &[(u32, u32, bool)], now: i64) -> String {
+    list(records.iter().map(|(uid, message, gone)| record(*uid, *message, *gone, now)))
+}
+
+/// A record as of `now`.
+pub(super) fn record(uid: u32, message: u32, is_expunged: bool, now: i64) -> String {
+    let flags = if is_expunged { "\\Expunged" } else { "\\Seen" };
+    let (guid, len) = (guid(message), body(message).len());
     format!(
-        "MAILBOX %(UNIQUEID u{id} MBOXNAME user.a.{name} LAST_UID {last_uid} HIGHESTMODSEQ {now} \
-         RECENTUID 0 RECENTTIME 0 LAST_APPENDDATE {now} POP3_LAST_LOGIN 0 UIDVALIDITY 1 PARTITION \
-         p ACL \"a\tlrs\t\" OPTIONS P FOLDERMODSEQ {now} RECORD ({}))",
-        records.join(" ")
+        "%(UID {uid} MODSEQ {now} LAST_UPDATED {now} FLAGS ({flags}) INTERNALDATE 1 SIZE {len} \
+         GUID {guid})"
+    )
+}
+
+pub(super) fn list(items: impl Iterator<Item = String>) -> String {
+    format!("({})", items.collect::<Vec<_>>().join(" "))
+}
+
+/// The field that says that these records are all.
+pub(super) fn checksum(records: &str) -> String {
+    let list = parse_value(records.as_bytes()).unwrap().as_list();
+    let living = Record::all_of(list).map(Result::unwrap).filter(|record| !record.expunged);
+    let crc = living.fold(0, |crc, record| crc ^ record.crc());
+    format!("SYNC_CRC {crc} SYNC_CRC_ANNOT 12345678 ")
+}
+
+/// `state` are further fields.
+pub(super) fn mailbox(
+    id: u32,
+    name: u32,
+    last_uid: u32,
+    records: &str,
+    state: &str,
+    now: i64,
+) -> String {
+    format!(
+        "MAILBOX %(UNIQUEID u{id} MBOXNAME user.a.{name} {state}LAST_UID {last_uid} HIGHESTMODSEQ \
+         {now} RECENTUID 0 RECENTTIME 0 LAST_APPENDDATE {now} POP3_LAST_LOGIN 0 UIDVALIDITY 1 \
+         PARTITION p ACL \"a\tlrs\t\" OPTIONS P FOLDERMODSEQ {now} RECORD {records})"
     )
 }
 

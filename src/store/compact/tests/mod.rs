@@ -7,7 +7,9 @@ mod accidents;
 mod beside;
 mod displaced;
 pub(in crate::store) mod history;
+mod master;
 mod of_cyrus;
+mod whole;
 mod windows;
 
 use std::fs::{self, File};

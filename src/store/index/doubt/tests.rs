@@ -263,6 +263,71 @@ fn a_sender_that_is_understood_later_is_compared_from_then_on() {
     }
 }
 
+const COMPACTED: &str = "RESERVE %(CYRBK %(COMPACTED %(AT 9)))";
+const INCOMPLETE: &str = "RESERVE %(CYRBK %(INCOMPLETE u))";
+
+/// A compaction drops records from the line that a mailbox begins with.
+#[test]
+fn behind_a_compaction_a_misfit_is_no_proof() {
+    let index = index(3);
+    mailbox(&index, 2, None, &[ONE, TWO], &[TWO]);
+    assert_eq!(index.doubt(1).unwrap(), Doubt::Unverifiable);
+    apply(&index, COMPACTED);
+    assert_eq!(index.doubt(1).unwrap(), Doubt::Suspected);
+    // The line that told of UID 1 since is lost.
+    let three = (3, 3, 3, false);
+    mailbox(&index, 3, Some(2), &[ONE, TWO, three], &[three]);
+    assert!(!is_whole(&index));
+    mailbox(&index, 3, None, &[ONE, TWO, three], &[ONE, TWO, three]);
+    assert!(is_whole(&index));
+}
+
+/// It was sent whole, and did not fit: it never will.
+#[test]
+fn a_sender_that_is_not_understood_is_asked_once() {
+    for doubt in [COMPACTED, INCOMPLETE, "gap"] {
+        let index = index(3);
+        mailbox(&index, 2, None, &[TWO], &[ONE, TWO]);
+        match doubt {
+            "gap" => {
+                index.miss_lines().unwrap();
+                index.misses_lines.set(false);
+            }
+            line => apply(&index, line),
+        }
+        assert!(!is_whole(&index), "{doubt}");
+        mailbox(&index, 2, None, &[TWO], &[ONE, TWO]);
+        assert!(is_whole(&index), "{doubt}");
+        mailbox(&index, 3, Some(2), &[TWO], &[(3, 3, 3, false)]);
+        assert_eq!(index.doubt(1).unwrap(), Doubt::Unverifiable, "{doubt}");
+        // Which a compaction of Cyrus's may only seem to show.
+        apply(&index, INCOMPLETE);
+        index.expect_missing_lines();
+        mailbox(&index, 3, None, &[TWO], &[ONE, TWO]);
+        assert!(!is_whole(&index), "{doubt}");
+    }
+}
+
+/// Clients that do not say what they go on from: a line that tells some is not taken for one that
+/// tells all and is not understood.
+#[test]
+fn some_of_a_suspected_mailbox_is_not_all() {
+    // It was shown, for nothing is wrong.
+    let index = index(4);
+    let all: Vec<Told> = (1..=4).map(|n| (n, n, n.into(), false)).collect();
+    mailbox(&index, 2, None, &all[..2], &all[..2]);
+    index.miss_lines().unwrap();
+    index.misses_lines.set(false);
+    mailbox(&index, 3, None, &all[..3], &all[2..3]);
+    assert_eq!(index.doubt(1).unwrap(), Doubt::Nothing);
+    // The last part; the one in front of it had no checksum.
+    let index = super::tests::index(4);
+    line(&index, (3, 3), None, None, &all[1..3]);
+    index.set_doubt(1, Doubt::Suspected).unwrap();
+    mailbox(&index, 4, None, &all, &all[3..]);
+    assert!(!is_whole(&index), "UID 1 is not there");
+}
+
 /// The line that made a mailbox known may be among those that are missing.
 #[test]
 fn behind_missing_lines_nothing_is_taken_for_whole() {
