@@ -103,8 +103,10 @@ impl Index {
             let record = record.map_err(unreadable)?;
             let is_new = record.uid > target.known_uid;
             let known = self.known_record(&target, record.uid)?;
+            // What this line itself has told before was never in the mailbox.
+            let was_there = !comparison.has_told(record.uid);
             comparison.take_up(&record, known.as_ref().filter(|_| !is_new));
-            if let Some(known) = known.filter(|known| known.guid != Some(record.guid)) {
+            if let Some(known) = known.filter(|row| was_there && row.guid != Some(record.guid)) {
                 self.set_aside(at, id, &known, None)?;
             }
             self.record(at, &mut target, &record)?;

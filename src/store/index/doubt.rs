@@ -58,6 +58,11 @@ pub(super) struct Comparison {
 }
 
 impl Comparison {
+    /// Whether the line has told a record of that UID.
+    pub(super) fn has_told(&self, uid: u32) -> bool {
+        self.told.contains(&uid)
+    }
+
     /// Takes up a record, before it is entered, with what is `known` of its UID. Of one above
     /// LAST_UID nothing should be: if there is something all the same, the mailbox is suspected.
     pub(super) fn take_up(&mut self, record: &Record, known: Option<&RecordRow>) {

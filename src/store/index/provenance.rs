@@ -153,8 +153,9 @@ impl Index {
             unexpired("expunged")
         ))?;
         step(format!(
-            "INSERT INTO kept_record SELECT g.mailbox_id, g.uid, m.id, g.last_chunk_id, g.expunged,
-             g.gone_chunk_id FROM cyrbk_gone g JOIN message m ON m.guid = g.guid
+            "INSERT INTO kept_record SELECT g.mailbox_id, g.uid, COALESCE(m.id, -row_number()
+             OVER ()), g.last_chunk_id, g.expunged, g.gone_chunk_id FROM cyrbk_gone g
+             LEFT JOIN message m ON m.guid = g.guid
              WHERE g.mailbox_id IN (SELECT id FROM kept_mailbox) AND {}",
             unexpired("g.expunged")
         ))?;
@@ -190,8 +191,10 @@ impl Index {
         Ok(())
     }
 
-    /// What displaced a record stays with it: the record that took its place, or the line whose
-    /// LAST_UID was lower than that of the line in front of it.
+    /// What displaced a record stays with it: the line whose LAST_UID was lower than that of the
+    /// line in front of it, or the record that took its place. If that came as expunged it does
+    /// not, lest it tells since when of one that lived again: then the next one of that UID
+    /// that stays takes the place, and there is one.
     fn choose_displacing_lines(&self) -> Result<()> {
         Ok(self.db.execute_batch(
             "CREATE TEMP TABLE displaced AS SELECT k.mailbox_id AS mailbox_id, k.uid AS uid,
@@ -199,8 +202,8 @@ impl Index {
              JOIN cyrbk_gone g ON g.mailbox_id = k.mailbox_id AND g.uid = k.uid
              AND g.gone_chunk_id = k.gone_line;
              INSERT OR IGNORE INTO kept_item SELECT line, uid FROM displaced
-             WHERE higher IS NULL;
-             INSERT OR IGNORE INTO kept_line SELECT line FROM displaced
+             WHERE higher IS NULL AND (line, uid) NOT IN (SELECT line, uid FROM expunge_item);
+             INSERT OR IGNORE INTO kept_line SELECT line FROM displaced WHERE higher IS NOT NULL
              UNION SELECT higher FROM displaced WHERE higher IS NOT NULL;
              DROP TABLE displaced;",
         )?)
@@ -367,13 +370,12 @@ impl Index {
     pub fn live_chunks(&self, since: Option<i64>, mut tell: impl FnMut(u64, bool)) -> Result<()> {
         let query = format!(
             "WITH box AS (SELECT id, last_chunk_id, deleted FROM mailbox WHERE {deleted}),
-             gone AS (SELECT g.* FROM cyrbk_gone g JOIN message m ON m.guid = g.guid),
              truth AS (SELECT r.mailbox_id, r.last_chunk_id AS line, r.expunged, m.guid
              FROM mailbox_message r JOIN message m ON m.id = r.message_id WHERE {NO_EXCEPTION}
              UNION ALL SELECT mailbox_id, last_chunk_id, expunged, guid FROM cyrbk_record
-             WHERE NOT hidden UNION ALL SELECT mailbox_id, last_chunk_id, expunged, guid FROM gone
-             UNION ALL SELECT mailbox_id, gone_chunk_id, expunged, guid FROM gone
-             UNION ALL SELECT mailbox_id, higher_chunk_id, expunged, guid FROM gone
+             WHERE NOT hidden UNION ALL SELECT mailbox_id, last_chunk_id, expunged, guid FROM cyrbk_gone
+             UNION ALL SELECT mailbox_id, gone_chunk_id, expunged, guid FROM cyrbk_gone
+             UNION ALL SELECT mailbox_id, higher_chunk_id, expunged, guid FROM cyrbk_gone
              WHERE higher_chunk_id IS NOT NULL),
              record AS (SELECT line, guid, expunged FROM truth WHERE {expunged}
              AND mailbox_id IN (SELECT id FROM box)),

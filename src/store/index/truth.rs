@@ -453,11 +453,13 @@ mod tests {
                 let modseq = ts as u64 + 1;
                 let records: Vec<_> =
                     records.iter().map(|(uid, of, gone)| (*uid, *of, modseq, *gone)).collect();
+                let mut told = BTreeMap::new();
                 for record in &records {
                     let (uid, of, _, gone) = *record;
+                    let is_repeated = told.insert(uid, ()).is_some();
                     let before = model.insert(uid, *record);
                     let was_expunged = before.is_some_and(|row| row.1 == of && row.3);
-                    if let Some(before) = before.filter(|row| row.1 != of) {
+                    if let Some(before) = before.filter(|row| row.1 != of && !is_repeated) {
                         let expunged =
                             if before.3 { since[&(uid, before.1)] } else { ts as i64 };
                         lost.insert((uid, before.1), expunged);
