@@ -13,6 +13,9 @@
 pub mod cmd;
 pub mod config;
 pub mod lock;
+#[cfg(test)]
+#[path = "../tests/machine/mod.rs"]
+mod machine;
 pub mod restore;
 pub mod store;
 pub mod sync;

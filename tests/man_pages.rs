@@ -2,6 +2,8 @@
 //! texts stands in a page, and every page can be formatted.
 #![allow(clippy::unwrap_used)]
 
+mod machine;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -81,8 +83,7 @@ fn every_option_of_the_old_tools_is_in_the_manual() {
 #[test]
 fn pages_have_their_parts_and_can_be_formatted() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/man");
-    let has_mandoc =
-        Command::new("man").arg("--version").output().is_ok_and(|o| o.status.success());
+    let man = machine::program("man", "man-db");
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         let text = fs::read_to_string(&path).unwrap();
@@ -90,8 +91,8 @@ fn pages_have_their_parts_and_can_be_formatted() {
             assert!(text.contains(part), "{}: {part}", path.display());
         }
         assert!(text.is_ascii(), "{}", path.display());
-        if has_mandoc {
-            let mut man = Command::new("man");
+        if let Some(man) = &man {
+            let mut man = Command::new(man);
             man.env("MANROFFSEQ", "").env("LC_ALL", "C").env("MANWIDTH", "100");
             let output = man.arg("--warnings").arg("-l").arg(&path).output().unwrap();
             let said = String::from_utf8_lossy(&output.stderr);

@@ -18,7 +18,7 @@ use super::{Exit, hosts_access, inherited, log, service};
 use crate::config::Settings;
 use crate::sync::Door;
 use crate::sync::server::{
-    Ended, Listener, Manager, Peer, Program, Retirement, ServerSettings, Stream,
+    Ended, Listener, Manager, Peer, Program, Retirement, ServerSettings, Stream, TlsFiles,
 };
 
 /// Where master's status pipe is.
@@ -55,27 +55,34 @@ impl Default for Options {
     }
 }
 
+/// Says why the service cannot start, in Cyrus's words: to syslog, because master leaves no
+/// standard error, and there for whoever starts it by hand.
+fn fatal(text: &str, exit: Exit) -> Exit {
+    log::send_early(&variable("CYRUS_SERVICE").unwrap_or_else(|| service::SERVICE.into()), text);
+    eprintln!("backupd: {text}");
+    exit
+}
+
+/// What master says in the environment.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
 /// Runs the service; `args` begin with the program's name.
 pub(super) fn run(args: &[OsString]) -> Exit {
     let options = match parse(args) {
         Ok(options) => options,
-        Err(text) => {
-            eprintln!("backupd: {text}");
-            return Exit::Usage;
-        }
+        Err(text) => return fatal(&text, Exit::Usage),
     };
-    let name = |variable| std::env::var(variable).ok().filter(|value| !value.is_empty());
-    let (Some(ident), Some(_)) = (name("CYRUS_SERVICE"), name("CYRUS_ID")) else {
-        let missing = if name("CYRUS_SERVICE").is_none() { "CYRUS_SERVICE" } else { "CYRUS_ID" };
-        eprintln!("could not getenv({missing}); exiting");
-        return Exit::Software;
+    let Some(ident) = variable("CYRUS_SERVICE") else {
+        return fatal("could not getenv(CYRUS_SERVICE); exiting", Exit::Software);
     };
+    if variable("CYRUS_ID").is_none() {
+        return fatal("could not getenv(CYRUS_ID); exiting", Exit::Software);
+    }
     let settings = match Settings::load(&options.config, &ident) {
         Ok(settings) => settings,
-        Err(error) => {
-            eprintln!("fatal error: {error}");
-            return Exit::Config;
-        }
+        Err(error) => return fatal(&format!("Fatal error: {error}"), Exit::Config),
     };
     log::start(&settings, log::Target::Syslog { ident: ident.clone() });
     if let Err(error) = service::check(&settings) {
@@ -89,8 +96,7 @@ pub(super) fn run(args: &[OsString]) -> Exit {
     });
     // Master has done this already; by hand it may be root.
     if let Err(error) = become_cyrus(&settings) {
-        eprintln!("fatal error: {error}");
-        return Exit::Usage;
+        return fatal(&format!("Fatal error: {error}"), Exit::Usage);
     }
     umask(Mode::from_bits_truncate(settings.umask));
     service::warn_of_directories(&settings);
@@ -111,9 +117,18 @@ pub(super) fn run(args: &[OsString]) -> Exit {
 }
 
 /// The settings under the name that master has for this service.
-fn server_settings(settings: &Settings, ident: &str) -> ServerSettings {
+///
+/// Cyrus's backupd never opens its certificates: a site whose files cannot be used goes on as it
+/// was, without TLS. With `-s` it does not, because clients would be listened to in the clear.
+fn server_settings(options: &Options, settings: &Settings, ident: &str) -> ServerSettings {
     let mut server_settings = service::server_settings(settings);
     ident.clone_into(&mut server_settings.telemetry.service);
+    if !options.tls_first
+        && let Some(Err(error)) = server_settings.tls.as_ref().map(TlsFiles::load)
+    {
+        tracing::error!("TLS: {error}; STARTTLS is not offered");
+        server_settings.tls = None;
+    }
     server_settings
 }
 
@@ -139,7 +154,7 @@ fn serve_master(
         inherited::close(number);
         Ok(copy)
     };
-    let server_settings = server_settings(settings, ident);
+    let server_settings = server_settings(options, settings, ident);
     let status = take(STATUS_FD)?;
     let listener = Listener::inherited(take(LISTEN_FD)?)?
         .with_tls_first(wants_tls_first(options, &server_settings))
@@ -160,7 +175,7 @@ fn serve_master(
 /// holds anything else may do everything.
 fn serve_stdio(options: &Options, settings: &Settings, ident: &str) -> anyhow::Result<Ended> {
     let retirement = Retirement { when_empty: true, ..Retirement::default() };
-    let server_settings = server_settings(settings, ident);
+    let server_settings = server_settings(options, settings, ident);
     let tls_first = wants_tls_first(options, &server_settings);
     let has_tls = server_settings.tls.is_some();
     let mut server = service::server(server_settings, Vec::new(), Manager::None, retirement)?;
@@ -239,7 +254,9 @@ fn parse(args: &[OsString]) -> Result<Options, String> {
     while let Some(word) = words.next() {
         let Some(word) = word.to_str() else { continue };
         let flags = match word.strip_prefix('-') {
-            Some("" | "-") | None => break,
+            Some("-") => break,
+            // As with GNU's getopt, options may stand behind other words.
+            Some("") | None => continue,
             Some(flags) => flags,
         };
         let takes_value = |c| "CUTp".contains(c);
@@ -297,6 +314,8 @@ mod tests {
         assert_eq!(all, expected);
         assert_eq!(parsed("backupd -Q -U 3").unwrap().uses, 3);
         assert_eq!(parsed("backupd -U -1 -T x").unwrap().uses, 0);
+        assert_eq!(parsed("backupd x - -C /etc/x").unwrap().config, PathBuf::from("/etc/x"));
+        assert_eq!(parsed("backupd -- -U 3").unwrap(), Options::default());
     }
 
     #[test]

@@ -25,12 +25,12 @@ pub use export_imap::Imap;
 pub use options::{Command, Dump, JsonWhat, List, MailboxForm, Options, Show, SummaryForm};
 pub use search::{Search, SearchForm};
 
-use super::report::{VerifyReport, store_error, write_labelled};
+use super::report::{VerifyReport, store_error_in_full, write_labelled};
 use super::select::{Selected, one};
 use super::{Exit, Stop, Streams, moment, startup, tool_log};
 use crate::config::Settings;
 use crate::lock::Wait;
-use crate::store::{Backup, verify};
+use crate::store::{Backup, StoreError, verify};
 
 /// Name of the tool, and prefix of its options in the configuration.
 const NAME: &str = "cyr_backup";
@@ -41,12 +41,16 @@ struct Look<'l> {
     settings: &'l Settings,
     /// The backup's name as typed.
     label: &'l [u8],
+    /// Whether an error says what Cyrus's leaves out.
+    own_words: bool,
 }
 
 /// Why nothing, or not all, was shown. The label is put in front.
 enum Failure {
-    /// Of the backup or of what was wanted from it.
+    /// Of what was wanted from the backup.
     Text(String),
+    /// Of the backup.
+    Store(StoreError),
     /// Output could not be written.
     Stop(Stop),
 }
@@ -54,6 +58,17 @@ enum Failure {
 impl<E: Into<Stop>> From<E> for Failure {
     fn from(stop: E) -> Failure {
         Failure::Stop(stop.into())
+    }
+}
+
+impl Failure {
+    /// What to say, if there is anybody to say it to.
+    fn text(self, own_words: bool) -> Result<String, Stop> {
+        match self {
+            Failure::Text(text) => Ok(text),
+            Failure::Store(error) => Ok(store_error_in_full(&error, own_words)),
+            Failure::Stop(stop) => Err(stop),
+        }
     }
 }
 
@@ -79,21 +94,24 @@ pub(super) fn main(args: &[OsString], streams: &mut Streams<'_>) -> Result<Exit,
 
 /// Runs a command.
 pub(super) fn run(options: &Options, streams: &mut Streams<'_>) -> Result<Exit, Stop> {
-    let settings = startup::start(NAME, options.config.as_deref(), streams)?;
-    match show(options, &settings, streams) {
-        Ok(()) => Ok(Exit::Ok),
-        Err(Failure::Text(text)) => {
-            tool_log::backup_error(options.backup.as_bytes(), &text);
-            write_labelled(streams.err, options.backup.as_bytes(), &text)?;
-            Ok(Exit::TempFail)
-        }
-        Err(Failure::Stop(stop)) => Err(stop),
+    if let Command::Export(Export { form: Form::Imap(imap), .. }) = &options.command
+        && let Err(text) = imap.check()
+    {
+        writeln!(streams.err, "fatal error: {text}")?;
+        return Ok(Exit::Usage);
     }
+    let settings = startup::start(NAME, options.config.as_deref(), streams)?;
+    let Err(failure) = show(options, &settings, streams) else { return Ok(Exit::Ok) };
+    let text = failure.text(options.own_words)?;
+    tool_log::backup_error(options.backup.as_bytes(), &text);
+    write_labelled(streams.err, options.backup.as_bytes(), &text)?;
+    Ok(Exit::TempFail)
 }
 
 fn show(options: &Options, settings: &Settings, streams: &mut Streams<'_>) -> Result<(), Failure> {
     let backup = open(options, settings, streams)?;
-    let look = Look { backup: &backup, settings, label: options.backup.as_bytes() };
+    let (label, own_words) = (options.backup.as_bytes(), options.own_words);
+    let look = Look { backup: &backup, settings, label, own_words };
     match &options.command {
         Command::List(what) => list::run(*what, &backup, streams),
         Command::Show(what) => show::run(what, &look, streams.out),
@@ -124,7 +142,7 @@ fn check(backup: &Backup, options: &Options, out: &mut dyn Write) -> Result<(), 
     let mut report = VerifyReport::new(out, options.verbosity);
     let checked = verify::quick(backup, &mut |event| report.event(event));
     let verdict = report.finish()?;
-    checked.map_err(|error| Failure::Text(store_error(&error)))?;
+    checked.map_err(Failure::Store)?;
     verdict.map_or(Ok(()), |verdict| Err(Failure::Text(verdict)))
 }
 
@@ -137,25 +155,22 @@ fn open(
         Selected::Backup(target) => target,
         Selected::Unknown { why, .. } => return Err(Failure::Text(why.to_string())),
     };
-    let text = |error| Failure::Text(store_error(&error));
     // Cyrus's commands keep others out, as Cyrus's do; what is ours need not.
     let is_ours = matches!(options.command, Command::Export(_) | Command::Search(_));
     let open = if is_ours || options.at.is_some() { Backup::open_shared } else { Backup::open };
-    let backup = open(&target.path, Wait::Yes).map_err(text)?;
+    let backup = open(&target.path, Wait::Yes).map_err(Failure::Store)?;
     if is_ours {
         // Each message is checked by itself: damage is no reason to keep back the others.
-        match check(&backup, options, &mut io::sink()) {
-            Err(Failure::Text(text)) => {
-                tool_log::backup_error(options.backup.as_bytes(), &text);
-                let text = format!("{text}; what can be read follows (cyrbk verify tells more)");
-                write_labelled(streams.err, options.backup.as_bytes(), &text)?;
-            }
-            checked => checked?,
+        if let Err(failure) = check(&backup, options, &mut io::sink()) {
+            let text = failure.text(options.own_words)?;
+            tool_log::backup_error(options.backup.as_bytes(), &text);
+            let text = format!("{text}; what can be read follows (cyrbk verify tells more)");
+            write_labelled(streams.err, options.backup.as_bytes(), &text)?;
         }
     } else if !is_checked_alone(options) {
         check(&backup, options, streams.out)?;
     }
     moment::look_back(backup, options.at, options.backup.as_bytes(), streams.err)?
         .map(|(backup, _)| backup)
-        .map_err(Failure::Text)
+        .map_err(Failure::Store)
 }

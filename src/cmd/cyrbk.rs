@@ -19,7 +19,8 @@ use passwd::PasswdArgs;
 use restore::RestoreArgs;
 
 use super::exit::in_full;
-use super::serve::{self, ServeArgs};
+use super::identity::NotCyrus;
+use super::serve::{self, Misused, ServeArgs};
 use super::service::Misconfigured;
 use super::{Exit, Stop, Streams, ctl_backups, cyr_backup};
 use crate::config::ConfigError;
@@ -163,8 +164,13 @@ fn conclude(result: anyhow::Result<()>, streams: &mut Streams<'_>) -> Result<Exi
         return Ok(Exit::Config);
     }
     writeln!(streams.err, "fatal error: {}", in_full(&error))?;
-    let is_config = error.is::<Misconfigured>();
-    Ok(if is_config { Exit::Config } else { Exit::TempFail })
+    Ok(if error.is::<Misconfigured>() {
+        Exit::Config
+    } else if error.is::<Misused>() || error.is::<NotCyrus>() {
+        Exit::Usage
+    } else {
+        Exit::TempFail
+    })
 }
 
 #[cfg(test)]

@@ -21,6 +21,11 @@ const SYSLOG_SOCKET: &str = "/dev/log";
 /// How long the log may make everybody wait for one line.
 const SYSLOG_PATIENCE: Duration = Duration::from_millis(200);
 
+/// The prefix that Debian's build has until the configuration says something about syslog.
+const DEFAULT_PREFIX: &str = "cyrus";
+/// The number of `LOG_ERR`.
+const ERR: u8 = 3;
+
 /// Where a program logs to.
 #[derive(Clone, Debug)]
 pub(super) enum Target {
@@ -65,6 +70,20 @@ pub(super) fn start(settings: &Settings, target: Target) {
     }
 }
 
+/// Tells syslog at ERR why a program ends before it has settings, as Cyrus does: under master
+/// nobody reads standard error.
+pub(super) fn send_early(ident: &str, text: &str) {
+    let prefix = prefix().unwrap_or_else(|| DEFAULT_PREFIX.to_owned());
+    if let Some(syslog) = Syslog::open(facility(None), tagged(&prefix, ident)) {
+        syslog.send(ERR, &one_line(text));
+    }
+}
+
+/// The environment's part of the tag.
+fn prefix() -> Option<String> {
+    std::env::var("CYRUS_SYSLOG_PREFIX").ok()
+}
+
 /// `None` for a person at a terminal.
 fn sink(settings: &Settings, target: Target) -> Option<Sink> {
     let (ident, otherwise) = match target {
@@ -72,18 +91,11 @@ fn sink(settings: &Settings, target: Target) -> Option<Sink> {
         Target::Syslog { ident } => (Some(ident), None),
         Target::Tool { ident } => (Some(ident.to_owned()), Some(Sink::Nothing)),
     };
-    if let Some(ident) = ident
-        && let Ok(socket) = UnixDatagram::unbound()
-        && std::fs::metadata(SYSLOG_SOCKET).is_ok()
-    {
-        let _ = socket.set_write_timeout(Some(SYSLOG_PATIENCE));
-        let prefix = std::env::var("CYRUS_SYSLOG_PREFIX").ok();
-        return Some(Sink::Syslog(Syslog {
-            socket,
-            path: SYSLOG_SOCKET.into(),
-            facility: facility(settings.syslog_facility),
-            tag: tag(settings, prefix.as_deref(), &ident),
-        }));
+    if let Some(ident) = ident {
+        let tag = tag(settings, prefix().as_deref(), &ident);
+        if let Some(syslog) = Syslog::open(facility(settings.syslog_facility), tag) {
+            return Some(Sink::Syslog(syslog));
+        }
     }
     if otherwise.is_some() {
         return otherwise;
@@ -109,11 +121,13 @@ fn is_same_socket(one: &impl AsFd, other: &impl AsFd) -> bool {
 /// about syslog.
 fn tag(settings: &Settings, prefix: Option<&str>, ident: &str) -> String {
     let says_nothing = settings.syslog_facility.is_none();
-    let prefix = prefix
-        .or(settings.syslog_prefix.as_deref())
-        .or(says_nothing.then_some("cyrus"))
-        .filter(|prefix| !prefix.is_empty());
-    prefix.map_or_else(|| ident.to_owned(), |prefix| format!("{prefix}/{ident}"))
+    let prefix =
+        prefix.or(settings.syslog_prefix.as_deref()).or(says_nothing.then_some(DEFAULT_PREFIX));
+    tagged(prefix.unwrap_or_default(), ident)
+}
+
+fn tagged(prefix: &str, ident: &str) -> String {
+    if prefix.is_empty() { ident.to_owned() } else { format!("{prefix}/{ident}") }
 }
 
 /// The number of a facility, as in RFC 5424; `mail` unless set.
@@ -131,7 +145,7 @@ fn facility(facility: Option<SyslogFacility>) -> u8 {
 fn severity(event: &Metadata<'_>) -> u8 {
     match *event.level() {
         _ if event.target() == NOTICE => 5,
-        Level::ERROR => 3,
+        Level::ERROR => ERR,
         Level::WARN => 4,
         Level::INFO => 6,
         _ => 7,
@@ -154,6 +168,14 @@ struct Syslog {
 }
 
 impl Syslog {
+    /// `None` where there is no syslog.
+    fn open(facility: u8, tag: String) -> Option<Syslog> {
+        let socket = UnixDatagram::unbound().ok()?;
+        std::fs::metadata(SYSLOG_SOCKET).ok()?;
+        let _ = socket.set_write_timeout(Some(SYSLOG_PATIENCE));
+        Some(Syslog { socket, path: SYSLOG_SOCKET.into(), facility, tag })
+    }
+
     /// One message in the form of RFC 3164 as `/dev/log` takes it. What the log does
     /// not take is lost.
     fn send(&self, severity: u8, text: &str) {
@@ -197,10 +219,7 @@ impl Write for Line<'_> {
 
 impl Drop for Line<'_> {
     fn drop(&mut self) {
-        let text = String::from_utf8_lossy(&self.text);
-        // One event is one line, whatever a client has put into it.
-        let text: String =
-            text.trim_end().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let text = one_line(&String::from_utf8_lossy(&self.text));
         match self.sink {
             Sink::Nothing => {}
             Sink::Journal => {
@@ -209,6 +228,11 @@ impl Drop for Line<'_> {
             Sink::Syslog(syslog) => syslog.send(self.severity, &text),
         }
     }
+}
+
+/// One event is one line, whatever a client has put into it.
+fn one_line(text: &str) -> String {
+    text.trim_end().chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]

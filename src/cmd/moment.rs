@@ -2,10 +2,10 @@
 
 use std::io::{self, Write};
 
-use super::report::{store_error, write_labelled};
+use super::report::write_labelled;
 use super::time::LocalTime;
-use crate::store::Backup;
 use crate::store::moment::{self, By, History, Report};
+use crate::store::{Backup, StoreError};
 
 /// The backup as of `moment`, if one is given, and whether something may be missing because its
 /// data are damaged. What may be wrong with that goes to `err`.
@@ -14,11 +14,11 @@ pub(super) fn look_back(
     moment: Option<i64>,
     label: &[u8],
     err: &mut dyn Write,
-) -> io::Result<Result<(Backup, bool), String>> {
+) -> io::Result<Result<(Backup, bool), StoreError>> {
     let Some(moment) = moment else { return Ok(Ok((backup, false))) };
     let (backup, report) = match moment::open(backup, moment) {
         Ok(view) => view.into_parts(),
-        Err(error) => return Ok(Err(store_error(&error))),
+        Err(error) => return Ok(Err(error)),
     };
     for remark in remarks(&report, &LocalTime::new()) {
         write_labelled(err, label, &remark)?;

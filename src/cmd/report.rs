@@ -33,7 +33,9 @@ pub(super) fn store_error(error: &StoreError) -> String {
         }
         StoreError::Io { .. } => "System I/O error".into(),
         StoreError::Log { source, .. } => source.to_string(),
-        StoreError::Inconsistent { .. } | StoreError::Poisoned(_) => error.to_string(),
+        StoreError::Inconsistent { .. } | StoreError::Poisoned(_) | StoreError::TooLong { .. } => {
+            error.to_string()
+        }
     }
 }
 
@@ -42,11 +44,13 @@ pub(super) fn store_error_in_full(error: &StoreError, own_words: bool) -> String
     let text = store_error(error);
     match error {
         _ if !own_words => text,
+        StoreError::Io { source, .. } if source.kind() == io::ErrorKind::AlreadyExists => text,
         StoreError::Locked(_) => format!("{text}: it is in use; --wait waits"),
         StoreError::Index { source, .. } if source.is_full() => text,
         StoreError::Io { .. }
         | StoreError::Index { .. }
         | StoreError::NoIndex(_)
+        | StoreError::Missing(_)
         | StoreError::DataMissing(_) => {
             let why = error.to_string();
             if text.ends_with(&why) { text } else { format!("{text}: {why}") }
@@ -94,14 +98,14 @@ pub(super) fn write_damages(
 }
 
 /// Checks the checksums of the last chunk; what is wrong, if anything.
-pub(super) fn quick_check(backup: &Backup) -> Result<(), String> {
+pub(super) fn quick_check(backup: &Backup, own_words: bool) -> Result<(), String> {
     let mut first = None;
     let checked = verify::quick(backup, &mut |event| {
         if let (Event::Finding(finding), None) = (&event, &first) {
             first = Some(verdict(finding));
         }
     });
-    checked.map_err(|error| store_error(&error))?;
+    checked.map_err(|error| store_error_in_full(&error, own_words))?;
     first.map_or(Ok(()), Err)
 }
 

@@ -22,7 +22,7 @@ pub use options::{Options, Words};
 
 use super::ctl_backups::progress::{Progress, Tally};
 use super::ctl_backups::{Outcome, bulk};
-use super::report::{store_error, store_error_in_full, write_damages, write_labelled};
+use super::report::{store_error_in_full, write_damages, write_labelled};
 use super::select::{Selected, Target, select};
 use super::startup::{self, DEFAULT_CONFIG};
 use super::{Exit, Mode, Stop, Streams, mailbox_name, moment, site};
@@ -62,6 +62,8 @@ pub(super) fn run(options: &Options, streams: &mut Streams<'_>) -> Result<Exit, 
         writeln!(streams.err, "Waiting for {} seconds for gdb attach...", options.delay)?;
         std::thread::sleep(Duration::from_secs(options.delay));
     }
+    // As Cyrus's user one may not be able to read it any more.
+    let channel = channel(options, streams)?;
     let settings = startup::start(NAME, options.config.as_deref(), streams)?;
     let rules = site::name_rules(&settings);
     let what = match what(options, &settings) {
@@ -71,8 +73,7 @@ pub(super) fn run(options: &Options, streams: &mut Streams<'_>) -> Result<Exit, 
             return Ok(Exit::TempFail);
         }
     };
-    let config = options.config.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG));
-    let client = match connect::client_options(options, &settings, config) {
+    let client = match connect::client_options(options, channel.as_ref().unwrap_or(&settings)) {
         Ok(client) => client,
         Err(error) => {
             writeln!(streams.err, "{error}")?;
@@ -91,6 +92,19 @@ pub(super) fn run(options: &Options, streams: &mut Streams<'_>) -> Result<Exit, 
     match options.mode {
         Mode::All | Mode::Prefixes | Mode::Domains => errand.restore_many(streams),
         _ => errand.restore_one(streams),
+    }
+}
+
+/// The options of `--channel`. What is wrong with them has been printed.
+fn channel(options: &Options, streams: &mut Streams<'_>) -> Result<Option<Settings>, Stop> {
+    let Some(name) = &options.channel else { return Ok(None) };
+    let config = options.config.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG));
+    match Settings::load(config, name) {
+        Ok(settings) => Ok(Some(settings)),
+        Err(error) => {
+            writeln!(streams.err, "Fatal error: {error}")?;
+            Err(Stop::Exit(Exit::Config))
+        }
     }
 }
 
@@ -212,6 +226,11 @@ impl Errand<'_> {
                 return Ok(Exit::TempFail);
             }
         };
+        if selected.is_empty() {
+            let catalog = self.settings.backup_db_path.display();
+            writeln!(streams.err, "no such backup in {catalog}")?;
+            return Ok(Exit::TempFail);
+        }
         let progress = Progress::start(selected.len(), streams);
         let visit = |selected: &Selected, streams: &mut Streams<'_>| match selected {
             Selected::Backup(target) => self.restore(target, target.label(), &progress, streams),
@@ -239,11 +258,15 @@ impl Errand<'_> {
         });
         progress.end();
         result?;
-        if !self.options.json {
+        if self.options.tell && !self.options.json {
             tally.write(streams.out)?;
         }
         let is_interrupted = interrupted.load(Ordering::Relaxed);
         Ok(if tally.failed() || is_interrupted { Exit::TempFail } else { Exit::Ok })
+    }
+
+    fn why(&self, error: &StoreError) -> String {
+        store_error_in_full(error, self.options.own_words)
     }
 
     fn restore(
@@ -263,14 +286,13 @@ impl Errand<'_> {
         let backup = match opened {
             Ok(backup) => backup,
             Err(error) => {
-                let why = store_error_in_full(&error, self.options.own_words);
-                return self.failed(target, label, &why, streams);
+                return self.failed(target, label, &self.why(&error), streams);
             }
         };
         let looked = moment::look_back(backup, self.options.at, label, streams.err)?;
         let (backup, was_damaged) = match looked {
             Ok(looked) => looked,
-            Err(text) => return self.failed(target, label, &text, streams),
+            Err(error) => return self.failed(target, label, &self.why(&error), streams),
         };
         let planned = View::now(&backup).and_then(|view| {
             let plan = Plan::make(&view, self.rules, self.request, self.options.verbosity > 0)?;
@@ -278,7 +300,7 @@ impl Errand<'_> {
         });
         let (view, plan) = match planned {
             Ok(planned) => planned,
-            Err(error) => return self.failed(target, label, &store_error(&error), streams),
+            Err(error) => return self.failed(target, label, &self.why(&error), streams),
         };
         for note in &plan.notes {
             words::write_note(note, streams.err)?;
@@ -292,7 +314,13 @@ impl Errand<'_> {
         if self.options.dry_run {
             return self.dry_run(target, &plan, &view, is_less, label, streams);
         }
-        let userid = self.owner(target, &plan);
+        let userid = match self.owner(target, &view) {
+            Ok(userid) => userid,
+            Err(error) => {
+                let why = store_error_in_full(&error, self.options.own_words);
+                return self.failed(target, label, &why, streams);
+            }
+        };
         let staging = &self.settings.backup_staging_path;
         let job = Job {
             view: &view,
@@ -308,7 +336,7 @@ impl Errand<'_> {
         if self.options.tell && !self.options.json {
             words::write_report(&report, self.request.keep_ids, streams.out)?;
         }
-        let failed = words::write_failures(label, &plan, &report, streams.err)? || is_less;
+        let failed = self.write_failures(label, &plan, &report, streams)? || is_less;
         if self.options.json {
             json::report(target, &plan, &report, failed).write(streams.out)?;
         }
@@ -362,7 +390,7 @@ impl Errand<'_> {
             streams.out.flush()?;
             writeln!(streams.err, "do nothing (-n) specified, exiting now")?;
         }
-        let failed = words::write_failures(label, plan, &Report::default(), streams.err)?;
+        let failed = self.write_failures(label, plan, &Report::default(), streams)?;
         Ok(if failed || is_less { Outcome::Failed } else { Outcome::Done })
     }
 
@@ -397,7 +425,9 @@ impl Errand<'_> {
             if let Some(before) = all {
                 report.add_earlier(&before);
             }
-            let again = report.ended.is_some() && report.is_worth_a_retry && gets_on;
+            // What has arrived would be restored once more.
+            let may_repeat = report.is_worth_a_retry && !self.request.duplicates;
+            let again = report.ended.is_some() && may_repeat && gets_on;
             all = Some(report);
             if !again {
                 break;
@@ -407,12 +437,26 @@ impl Errand<'_> {
         Ok(Ok(all.unwrap_or_default()))
     }
 
-    /// Whose backup it is; `None`: nobody's.
-    fn owner(&self, target: &Target, plan: &Plan) -> Option<Vec<u8>> {
-        let by_name = || {
-            let first = plan.targets.first()?.sources.first()?;
-            Some(self.rules.backup_key(&first.mailbox.mboxname))
+    /// Whose backup it is; `None`: nobody's, or nothing tells.
+    fn owner(&self, target: &Target, view: &View<'_>) -> Result<Option<Vec<u8>>, StoreError> {
+        let keys = match &target.userid {
+            Some(userid) => vec![userid.clone()],
+            None => {
+                let mailboxes = view.index().mailboxes();
+                let mailboxes = mailboxes.map_err(StoreError::index(view.backup().path()))?;
+                mailboxes.iter().map(|row| self.rules.backup_key(&row.mboxname)).collect()
+            }
         };
-        target.userid.clone().or_else(by_name).filter(|key| key != SHARED)
+        Ok(keys.into_iter().find(|key| key != SHARED))
+    }
+
+    fn write_failures(
+        &self,
+        label: &[u8],
+        plan: &Plan,
+        report: &Report,
+        streams: &mut Streams<'_>,
+    ) -> io::Result<bool> {
+        words::write_failures(label, plan, report, self.request.duplicates, streams.err)
     }
 }

@@ -23,6 +23,11 @@ const TLS_SOCKET: &str = "tls";
 const NO_USER: &str = "cannot become the user and group that cyrus_user and cyrus_group name; to \
     make the usual ones: useradd --system --gid mail --home-dir /nonexistent cyrus";
 
+/// The words make no sense; the text names the option.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Misused(String);
+
 /// The command line of `cyrbk serve`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -53,6 +58,10 @@ pub fn run(args: &ServeArgs) -> Result<()> {
     let settings = Settings::load(&args.config, SERVICE)?;
     log::start(&settings, log::Target::Stderr);
     service::check(&settings)?;
+    // Excluded from new backups they still have old ones; without any this is no backup server.
+    if settings.backup_partitions.is_empty() {
+        settings.require_partition()?;
+    }
     if let Some(missing) = directories::without_configdirectory(&settings) {
         bail!(Misconfigured(missing));
     }
@@ -88,20 +97,21 @@ fn listeners(args: &ServeArgs, settings: &Settings) -> Result<Vec<Listener>> {
             true => (args.listen.clone(), args.tls_listen.clone()),
             false => (settings.listen.clone(), settings.tls_listen.clone()),
         };
-        let open = |spec: &str, option| {
+        let open = |spec: &str, word, option| {
             bind(spec).map_err(|error| match error {
-                ListenError::Address(_) if !has_words => {
-                    anyhow::Error::new(Misconfigured(format!("{option}: {error}")))
+                ListenError::Address(_) if has_words => {
+                    anyhow::Error::new(Misused(format!("{word}: {error}")))
                 }
+                ListenError::Address(_) => Misconfigured(format!("{option}: {error}")).into(),
                 error => error.into(),
             })
         };
         for spec in &plain {
-            listeners.extend(open(spec, "cyrbk_listen")?);
+            listeners.extend(open(spec, "--listen", "cyrbk_listen")?);
             give_to_cyrus(spec, settings)?;
         }
         for spec in &tls {
-            let opened = open(spec, "cyrbk_tls_listen")?;
+            let opened = open(spec, "--tls-listen", "cyrbk_tls_listen")?;
             listeners.extend(opened.into_iter().map(|l| l.with_tls_first(true)));
         }
     }

@@ -30,7 +30,6 @@ pub(super) fn check(settings: &Settings) -> Result<()> {
             settings.config_file.display()
         )));
     }
-    settings.require_partition()?;
     private_tmp::warn_of_staging(&settings.backup_staging_path);
     Ok(())
 }
@@ -40,7 +39,9 @@ pub(super) fn warn_of_directories(settings: &Settings) {
     let missing = directories::without_partitions(settings);
     let refused = directories::not_writable(settings);
     let lost = directories::without_catalog(settings);
-    for what in missing.into_iter().chain(refused).chain(lost) {
+    // Of users that have a backup nothing is refused.
+    let closed = settings.require_partition().err().map(|error| error.to_string());
+    for what in missing.into_iter().chain(refused).chain(lost).chain(closed) {
         tracing::warn!("{what}");
     }
 }

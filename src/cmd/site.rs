@@ -104,7 +104,8 @@ pub fn tls_files(settings: &Settings) -> Option<TlsFiles> {
     let cert = tls.server_cert.clone().filter(|path| path.as_os_str() != "disabled")?;
     // Whatever is older than this is no longer spoken.
     let versions = tls.versions.as_deref().unwrap_or("tls1_2 tls1_3");
-    let has = |name: &str| versions.split_ascii_whitespace().any(|word| word == name);
+    // However they are separated, as in Cyrus.
+    let has = |name: &str| versions.contains(name);
     Some(TlsFiles {
         key: tls.server_key.clone().unwrap_or_else(|| cert.clone()),
         cert,
@@ -125,12 +126,30 @@ pub fn tls_files(settings: &Settings) -> Option<TlsFiles> {
 mod tests {
     use super::*;
 
-    fn sources(options: &str) -> String {
+    fn settings(options: &str) -> Settings {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("imapd.conf");
         let text = format!("configdirectory: /c\nservername: mail\n{options}");
         std::fs::write(&path, text).unwrap();
-        let sources = password_sources(&Settings::load(&path, "backupd").unwrap());
+        Settings::load(&path, "backupd").unwrap()
+    }
+
+    #[test]
+    fn versions_are_found_however_they_are_separated() {
+        for (versions, tls12, tls13) in [
+            ("", true, true),
+            ("tls_versions: tls1_2,tls1_3\n", true, true),
+            ("tls_versions: tls1_0 tls1_1 tls1_2\n", true, false),
+            ("tls_versions: TLS1_2\n", false, false),
+        ] {
+            let files = tls_files(&settings(&format!("tls_server_cert: /c.pem\n{versions}")));
+            let files = files.unwrap();
+            assert_eq!((files.tls12, files.tls13), (tls12, tls13), "{versions}");
+        }
+    }
+
+    fn sources(options: &str) -> String {
+        let sources = password_sources(&settings(options));
         let shown =
             |path: Option<std::path::PathBuf>| path.map_or("-".into(), |p| p.display().to_string());
         format!(

@@ -1,5 +1,7 @@
 //! What every tool does between its words and its work.
 
+use std::fmt::Display;
+use std::io;
 use std::path::Path;
 
 use nix::sys::stat::{Mode, umask};
@@ -21,20 +23,31 @@ pub(super) fn start(
     streams: &mut Streams<'_>,
 ) -> Result<Settings, Stop> {
     let config = config.unwrap_or(Path::new(DEFAULT_CONFIG));
-    // As Cyrus's tools spell it.
-    let fatal = if ident == "restore" { "Fatal" } else { "fatal" };
     let settings = match Settings::load(config, ident) {
         Ok(settings) => settings,
-        Err(error) => {
-            writeln!(streams.err, "{fatal} error: {error}")?;
-            return Err(Stop::Exit(Exit::Config));
-        }
+        Err(error) => return Err(fatal(ident, &error, Exit::Config, streams)?),
     };
     if let Err(error) = become_cyrus(&settings) {
-        writeln!(streams.err, "{fatal} error: {error}")?;
-        return Err(Stop::Exit(Exit::Usage));
+        return Err(fatal(ident, &error, Exit::Usage, streams)?);
     }
     umask(Mode::from_bits_truncate(settings.umask));
     log::start(&settings, log::Target::Tool { ident });
     Ok(settings)
+}
+
+/// Says it as Cyrus's tools do: `restore` spells it otherwise, and tells syslog too.
+fn fatal(
+    ident: &str,
+    error: &dyn Display,
+    exit: Exit,
+    streams: &mut Streams<'_>,
+) -> io::Result<Stop> {
+    if ident == "restore" {
+        let text = format!("Fatal error: {error}");
+        log::send_early(ident, &text);
+        writeln!(streams.err, "{text}")?;
+    } else {
+        writeln!(streams.err, "fatal error: {error}")?;
+    }
+    Ok(Stop::Exit(exit))
 }

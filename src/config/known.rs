@@ -82,7 +82,6 @@ const KNOWN: &[&str] = &[
     "tls_client_certs",
     "tls_client_key",
     "tls_key_file",
-    "tls_require_cert",
     "tls_server_ca_dir",
     "tls_server_ca_file",
     "tls_server_cert",

@@ -201,7 +201,8 @@ impl<'a> Options<'a> {
         })
     }
 
-    /// STRINGLIST and ENUM: one of `words`, in any of its spellings.
+    /// STRINGLIST and ENUM: one of `words`. Where `off` or `on` is among them, Cyrus takes some
+    /// words of a switch for it.
     pub(super) fn word<T: Copy>(
         &self,
         name: &str,
@@ -211,7 +212,12 @@ impl<'a> Options<'a> {
         let Some(setting) = self.get(name) else {
             return Ok(default);
         };
-        let found = words.iter().find(|(word, _)| word.as_bytes() == setting.value);
+        let value: &[u8] = match setting.value {
+            b"0" | b"no" | b"f" | b"false" => b"off",
+            b"1" | b"yes" | b"t" | b"true" => b"on",
+            value => value,
+        };
+        let found = words.iter().find(|(word, _)| word.as_bytes() == value);
         found.map(|&(_, meaning)| meaning).ok_or_else(|| {
             let (shown, name) = (setting.shown(), setting.name);
             let text = format!("invalid value '{shown}' for {name}");

@@ -63,11 +63,13 @@ pub struct Settings {
     /// MiB unless set: with Cyrus's 128 KiB a larger sieve script keeps its
     /// user from ever being replicated. `u64::MAX` if zero or negative.
     pub maxliteral: u64,
-    /// Longest quoted string in bytes; 128 KiB. `u64::MAX` as above.
+    /// Longest quoted string in bytes; 128 KiB. `u64::MAX` as above. Checked, and not used: a
+    /// line ends at `cyrbk_max_line`.
     pub maxquoted: u64,
-    /// Longest atom in bytes; 128 KiB. `u64::MAX` as above.
+    /// Longest atom in bytes; 128 KiB. `u64::MAX` as above. Checked, and not used.
     pub maxword: u64,
-    /// Whether non-synchronising literals above 4096 bytes are refused; no.
+    /// Whether non-synchronising literals above 4096 bytes are refused; no. Checked, and not used:
+    /// clients of replication send no others.
     pub literalminus: bool,
     /// Authentication by SASL, as a server.
     pub sasl: SaslSettings,
@@ -216,7 +218,8 @@ pub struct SaslSettings {
     pub auxprop_plugins: Option<Vec<String>>,
     /// `sasl_minimum_layer`: the least strength in bits (SSF) demanded; 0.
     pub minimum_layer: u32,
-    /// `sasl_maximum_layer`: the greatest strength in bits offered; 256.
+    /// `sasl_maximum_layer`: the greatest strength in bits offered; 256. Checked, and not used: no
+    /// mechanism here has a layer of its own.
     pub maximum_layer: u32,
 }
 
@@ -246,7 +249,7 @@ pub enum SyslogFacility {
 /// Certificates and limits of TLS, all as they stand in the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsSettings {
-    /// Certificate chain shown to clients.
+    /// Certificate chain shown to clients; of two the first.
     pub server_cert: Option<PathBuf>,
     /// Its private key.
     pub server_key: Option<PathBuf>,
@@ -266,7 +269,7 @@ pub struct TlsSettings {
     pub ciphers: Option<String>,
     /// Versions, as in `tls1_2 tls1_3`; Cyrus has all from `tls1_0`.
     pub versions: Option<String>,
-    /// `tls_client_certs`; `tls_require_cert: yes` is the old word for `require`.
+    /// `tls_client_certs`
     pub client_certs: TlsClientCerts,
 }
 
@@ -291,8 +294,8 @@ pub struct LimitSettings {
     pub max_connections_per_address: usize,
     /// `cyrbk_login_time`: time to authenticate; 60 s.
     pub login_time: Duration,
-    /// `cyrbk_max_line`: longest command without its message bodies, in bytes; 512 MiB
-    /// (a MAILBOX line has about 300 bytes for each message).
+    /// `cyrbk_max_line`: longest command without its message bodies, in bytes; 512 MiB, at
+    /// most 1 GiB (a MAILBOX line has about 300 bytes for each message).
     pub max_line: u64,
     /// `cyrbk_max_open_backups`: backups that one session may hold open; 16.
     pub max_open_backups: usize,

@@ -1,14 +1,16 @@
 //! What a restore is going to do, as far as the backup tells: which mailboxes, what comes into
 //! them from where, what they keep. Making a plan changes nothing and asks nobody.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
 
 use super::request::{Expunged, Object, Part, Request};
-use super::select::{Entry, Pick, lives, select};
+use super::select::{Entry, Pick, select};
 use super::there::There;
 use super::view::View;
 use crate::store::StoreError;
 use crate::store::error::Result;
+use crate::store::export::folder::gone_since;
 use crate::store::index::{IndexError, MailboxRow, RecordRow};
 use crate::wire::Guid;
 use crate::wire::dlist::{Literals, Printer, Value, parse_value};
@@ -207,8 +209,8 @@ impl Target {
             // What lived last tells what the mailbox is like; if nothing did, what was deleted
             // last.
             self.sources.sort_by_key(|source| {
-                let lives = lives(&source.mailbox, rules);
-                (!lives, if lives { 0 } else { -source.mailbox.id })
+                let gone = gone_since(&source.mailbox, rules);
+                (Reverse(gone.unwrap_or(i64::MAX)), gone.map(|_| Reverse(source.mailbox.id)))
             });
         }
         for record in self.records(view, request.expunged)?.all() {
@@ -332,7 +334,8 @@ fn fault(view: &View<'_>) -> impl FnOnce(IndexError) -> StoreError {
     StoreError::index(view.backup().path())
 }
 
-fn is_wanted(record: &RecordRow, expunged: Expunged) -> bool {
+/// Whether a message is among those that are to be restored.
+pub(super) fn is_wanted(record: &RecordRow, expunged: Expunged) -> bool {
     match expunged {
         Expunged::AsTheyAre => true,
         Expunged::Without => record.expunged.is_none(),

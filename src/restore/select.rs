@@ -2,10 +2,12 @@
 
 use std::cmp::Reverse;
 
+use super::plan::is_wanted;
 use super::request::{Expunged, Object, Request, What};
 use super::view::View;
 use crate::store::StoreError;
 use crate::store::error::Result;
+use crate::store::export::folder::gone_since;
 use crate::store::index::{Index, IndexError, MailboxRow, RecordRow};
 use crate::wire::Guid;
 use crate::wire::mboxname::NameRules;
@@ -62,7 +64,7 @@ pub fn select(view: &View<'_>, rules: &NameRules, request: &Request) -> Result<S
 
 /// Whether the mail server had it last, and not as a deleted one.
 pub(super) fn lives(mailbox: &MailboxRow, rules: &NameRules) -> bool {
-    mailbox.deleted.is_none() && rules.undeleted(&mailbox.mboxname).is_none()
+    gone_since(mailbox, rules).is_none()
 }
 
 fn whole(mailboxes: Vec<MailboxRow>) -> Selection {
@@ -117,7 +119,7 @@ fn called(index: &Index, name: &[u8]) -> std::result::Result<Option<MailboxRow>,
 }
 
 /// Where a message is to be restored from: every mailbox in which it lives; if there is none, the
-/// one from which it was expunged last. `None`: it is not in the backup.
+/// one in which it lived last. `None`: it is not in the backup.
 fn message(
     view: &View<'_>,
     rules: &NameRules,
@@ -134,26 +136,27 @@ fn message(
     if found.is_empty() {
         return Ok(None);
     }
-    let is_expunged = |(_, record): &(MailboxRow, RecordRow)| record.expunged.is_some();
-    let revive = match request.expunged {
-        Expunged::Only => true,
-        Expunged::Without => false,
-        Expunged::AsTheyAre => found.iter().all(is_expunged),
+    found.retain(|(_, record)| is_wanted(record, request.expunged));
+    // What a deleted mailbox has kept is not there for anybody, no more than what is expunged.
+    let is_there = |(mailbox, record): &(MailboxRow, RecordRow)| {
+        let lives_there = record.expunged.is_none() || request.expunged == Expunged::Only;
+        lives_there && lives(mailbox, rules)
     };
-    found.retain(|found| is_expunged(found) == revive);
-    // Latest first, and what was there last before what was not.
+    let is_anywhere = found.iter().any(is_there);
+    found.retain(|place| is_there(place) || !is_anywhere);
     let alone = request.into.is_some();
-    if alone || request.expunged == Expunged::AsTheyAre && revive {
+    if alone || !is_anywhere {
+        // Latest first, and what was there last before what was not.
         found.sort_by_key(|(mailbox, record)| {
-            let when = record.expunged.unwrap_or(record.last_updated);
-            (!lives(mailbox, rules), Reverse(when))
+            let gone = record.expunged.or_else(|| gone_since(mailbox, rules));
+            (Reverse(gone.unwrap_or(record.last_updated)), !lives(mailbox, rules))
         });
         found.truncate(1);
     }
     let mut entries: Vec<Entry> = found
         .into_iter()
         .map(|(mailbox, record)| {
-            let guid = record.guid.unwrap_or(*guid);
+            let (guid, revive) = (record.guid.unwrap_or(*guid), record.expunged.is_some());
             Entry { mailbox, pick: Pick::Message { guid, revive, alone } }
         })
         .collect();

@@ -22,9 +22,12 @@ pub(super) fn restore(
 ) -> Result<(), ClientError> {
     let mut state = State { job, client, reports };
     let parts = &job.request.parts;
-    if let Some(userid) = job.userid
-        && [Part::Subscriptions, Part::Seen, Part::Sieve].iter().any(|part| parts.has(*part))
-    {
+    let is_users = |part: &Part| parts.has(*part);
+    let wants_users = [Part::Subscriptions, Part::Seen, Part::Sieve].iter().any(is_users);
+    if job.userid.is_none() && wants_users {
+        state.leave_out_users();
+    }
+    if let Some(userid) = job.userid.filter(|_| wants_users) {
         let there = state.client.get_meta(userid)?;
         if parts.has(Part::Subscriptions) {
             state.subscriptions(userid, &there)?;
@@ -58,6 +61,23 @@ enum Todo {
 }
 
 impl State<'_> {
+    /// Says so if there is anything that belongs to a user, and nobody knows to whom.
+    fn leave_out_users(&mut self) {
+        let (parts, index) = (&self.job.request.parts, self.job.view.index());
+        let lengths = [
+            (Part::Subscriptions, "subscriptions", index.subscriptions().map(|rows| rows.len())),
+            (Part::Seen, "seen state", index.seen_states().map(|rows| rows.len())),
+            (Part::Sieve, "sieve scripts", index.sieve_scripts().map(|rows| rows.len())),
+        ];
+        for (part, what, len) in lengths {
+            if parts.has(part) && len.as_ref().map_or(true, |len| *len > 0) {
+                let why = "no mailbox tells whose they are: name the backup by its userid";
+                let outcome = StateOutcome::Failed(why.into());
+                self.reports.push(StateReport { what: what.into(), outcome });
+            }
+        }
+    }
+
     fn subscriptions(&mut self, userid: &[u8], there: &UserState) -> Result<(), ClientError> {
         let Some(names) = self.rows("subscriptions", |job| job.view.index().subscriptions()) else {
             return Ok(());

@@ -2,10 +2,13 @@
 
 use super::*;
 use crate::lock::Wait;
-use crate::store::Backup;
+use crate::store::staging::Staging;
+use crate::store::{Backup, Line, Writer};
 use crate::sync::client::MailboxState;
-use crate::wire::Guid;
+use crate::wire::apply::Apply;
+use crate::wire::dlist::parse_item;
 use crate::wire::mboxname::NameRules;
+use crate::wire::{Body, Guid};
 
 fn rules() -> NameRules {
     NameRules { default_domain: Some(b"example.com".to_vec()), ..NameRules::default() }
@@ -92,6 +95,110 @@ fn messages_are_restored_where_they_live_or_lived_last() {
     let into = Request { into: Some(b"user.alice.X".to_vec()), ..objects(&[LIVING, EXPUNGED]) };
     let into = plan(&into);
     assert_eq!((names(&into), into.targets[0].messages), (vec!["user.alice.X".to_owned()], 2));
+}
+
+/// A backup of these lines, each with the time at which it came.
+fn backup_of(lines: &[(i64, String)]) -> (tempfile::TempDir, Backup) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data");
+    std::fs::write(&path, b"").unwrap();
+    let mut writer = Writer::open(&path, lines[0].0).unwrap();
+    let staging = Staging::new(dir.path().join("staging"));
+    for (time, text) in lines {
+        let (name, value) = parse_item(text.as_bytes()).unwrap();
+        let apply = Apply::read(&name, &value).unwrap();
+        let is_message = matches!(apply, Apply::Message(_));
+        let bodies = if is_message { vec![Body::Memory(b"x\n".to_vec())] } else { Vec::new() };
+        let body_at = if is_message { vec![text.len() - 1] } else { Vec::new() };
+        let line =
+            Line { text: text.as_bytes(), body_at: &body_at, bodies: &bodies, apply: &apply };
+        writer.append(*time, &line, &staging).unwrap();
+    }
+    writer.finish(lines[lines.len() - 1].0).unwrap();
+    drop(writer);
+    let backup = Backup::open_shared(&path, Wait::No).unwrap();
+    (dir, backup)
+}
+
+/// The SHA-1 of `x` and a line's end.
+const X: &str = "6fcf9dfbd479ed82697fee719b9f8c610a11ff2a";
+
+/// A mailbox with the one message.
+fn mailbox_line(name: &str, uniqueid: &str, flags: &str) -> String {
+    format!(
+        "MAILBOX %(UNIQUEID {uniqueid} MBOXNAME {name} LAST_UID 1 HIGHESTMODSEQ 9 RECENTUID 0 \
+         RECENTTIME 0 LAST_APPENDDATE 0 POP3_LAST_LOGIN 0 UIDVALIDITY 7 PARTITION d ACL \"\" \
+         OPTIONS P SYNC_CRC 0 SYNC_CRC_ANNOT 0 RECORD (%(UID 1 MODSEQ 2 LAST_UPDATED 1 FLAGS \
+         ({flags}) INTERNALDATE 1 SIZE 2 GUID {X})))"
+    )
+}
+
+fn message_line() -> String {
+    format!("MESSAGE (%{{d {X} 2}}\r\n)")
+}
+
+/// Where a message is restored by its GUID, and whether it comes back to sight.
+fn places(lines: &[(i64, String)], expunged: Expunged) -> Vec<(String, bool)> {
+    let (_dir, backup) = backup_of(lines);
+    let view = View::now(&backup).unwrap();
+    let request = Request { expunged, ..objects(&[X]) };
+    let selection = select(&view, &rules(), &request).unwrap();
+    let place = |entry: &Entry| {
+        let Pick::Message { revive, .. } = entry.pick else { panic!("{entry:?}") };
+        (String::from_utf8_lossy(&entry.mailbox.mboxname).into_owned(), revive)
+    };
+    selection.entries.iter().map(place).collect()
+}
+
+#[test]
+fn what_a_deleted_mailbox_has_kept_does_not_live() {
+    let inbox = "user.tom";
+    let old = "DELETED.user.tom.Old.5F000000";
+    let time = 0x5F00_0000;
+    let all = Expunged::AsTheyAre;
+    let lines = |inbox_flags: &str, expunged_at: i64| {
+        let mut lines = vec![
+            (time - 9, message_line()),
+            (time - 8, mailbox_line(inbox, "a", "")),
+            (time - 7, mailbox_line("user.tom.Old", "b", "")),
+            (
+                time,
+                format!(
+                    "RENAME %(OLDMBOXNAME user.tom.Old NEWMBOXNAME {old} PARTITION d UIDVALIDITY 7)"
+                ),
+            ),
+            (expunged_at, mailbox_line(inbox, "a", inbox_flags)),
+        ];
+        lines.sort_by_key(|line| line.0);
+        lines
+    };
+    // It lives in the inbox: the other mailbox need not come back for it.
+    let living = lines("", time + 5);
+    assert_eq!(places(&living, all), [(inbox.to_owned(), false)]);
+    assert_eq!(places(&living, Expunged::Without), [(inbox.to_owned(), false)]);
+    // It was expunged from the inbox after the other mailbox had been deleted, or before.
+    let after = lines("\\Expunged", time + 5);
+    assert_eq!(places(&after, all), [(inbox.to_owned(), true)]);
+    assert_eq!(places(&after, Expunged::Only), [(inbox.to_owned(), true)]);
+    assert_eq!(places(&after, Expunged::Without), [(old.to_owned(), false)]);
+    let before = lines("\\Expunged", time - 5);
+    assert_eq!(places(&before, all), [(old.to_owned(), false)]);
+}
+
+/// Row numbers tell when a mailbox came, not when it went.
+#[test]
+fn what_was_deleted_last_tells_what_a_mailbox_is_like() {
+    let deleted = |id: &str, stamp: &str| {
+        mailbox_line(&format!("DELETED.user.tom.Old.{stamp}"), id, "")
+            .replace("UIDVALIDITY 7", &format!("UIDVALIDITY {}", if id == "late" { 8 } else { 7 }))
+    };
+    let lines =
+        [(1, message_line()), (2, deleted("late", "5F000009")), (3, deleted("early", "5F000001"))];
+    let (_dir, backup) = backup_of(&lines);
+    let view = View::now(&backup).unwrap();
+    let plan = Plan::make(&view, &rules(), &Request::new(What::All), false).unwrap();
+    assert_eq!(names(&plan), ["user.tom.Old"]);
+    assert_eq!(plan.targets[0].sources[0].mailbox.uidvalidity, 8);
 }
 
 #[test]

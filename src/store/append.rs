@@ -31,11 +31,13 @@ use super::data_file::{self, DataFile};
 use super::disk::Disk;
 use super::error::{Result, StoreError};
 use super::index::{Index, State};
+use super::printed;
 use super::recover::{self, Ready};
 use super::staging::Staging;
 use crate::lock::{LockError, Wait};
 use crate::wire::Body;
 use crate::wire::apply::Apply;
+use crate::wire::frame::Limits;
 use entry::Entry;
 
 /// A backup opened for appending, under its lock.
@@ -158,7 +160,14 @@ impl Writer {
     /// Appends a line, its time stamp `now` (Unix time) or later, and enters it into
     /// the index; one of many messages as several lines of fewer. It survives the death of
     /// the process when this returns `Ok`; after an error it is taken back as far as possible.
+    ///
+    /// A line that could not be read back is refused ([`StoreError::TooLong`]); the writer can be
+    /// used on.
     pub fn append(&mut self, now: i64, line: &Line<'_>, staging: &Staging) -> Result<()> {
+        let len = printed::len_framed(self.last_ts.max(now), line.text);
+        if len > Limits::LOG.line {
+            return Err(StoreError::TooLong { path: self.path.clone(), len });
+        }
         let was_sound = !self.poisoned;
         let result = self.guarded(|this| {
             let ts = this.last_ts.max(now);

@@ -8,6 +8,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -75,6 +76,21 @@ pub enum Created {
 #[derive(Clone, Debug)]
 pub struct Catalog {
     db: PathBuf,
+}
+
+impl CatalogError {
+    /// Whether the database's own octets are at fault. One that cannot be read for any other
+    /// reason may be sound.
+    pub fn is_of_contents(&self) -> bool {
+        let CatalogError::Database(TwoskipError { kind, .. }) = self else { return false };
+        matches!(
+            kind,
+            ErrorKind::Damaged { .. }
+                | ErrorKind::TooShort
+                | ErrorKind::NotTwoskip
+                | ErrorKind::Skiplist
+        )
+    }
 }
 
 impl Catalog {
@@ -181,6 +197,32 @@ impl Catalog {
         })
     }
 
+    /// As [`change_all`](Catalog::change_all), in a new database that takes the place of the one
+    /// that is there, which is called `aside` from then on. It stays where it is until the new one
+    /// is durable: whoever finds no database begins new backups.
+    pub fn start_over(
+        &self,
+        changes: &[Change],
+        aside: &Path,
+    ) -> Result<Vec<Vec<u8>>, CatalogError> {
+        // A symbolic link stays one.
+        let db = fs::canonicalize(&self.db).map_err(|e| self.failed("resolve", e))?;
+        let mut fresh = db.clone().into_os_string();
+        fresh.push(".fresh");
+        let fresh = Catalog::open(fresh.into());
+        match fs::remove_file(&fresh.db) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(fresh.failed("remove", e)),
+            _ => {}
+        }
+        let refused = fresh.change_all(changes)?;
+        fs::hard_link(&db, aside).map_err(|e| self.failed("put aside", e))?;
+        let directory = db.parent().unwrap_or(Path::new("/"));
+        fs::rename(&fresh.db, &db)
+            .and_then(|()| fs::File::open(directory)?.sync_all())
+            .map_err(|e| self.failed("replace", e))?;
+        Ok(refused)
+    }
+
     /// Forgets a user; no error if there is none. Durable on return. No file
     /// is touched.
     pub fn remove(&self, userid: &[u8]) -> Result<(), CatalogError> {
@@ -195,6 +237,10 @@ impl Catalog {
             return Err(self.empty_path(key));
         }
         Ok(OsString::from_vec(value).into())
+    }
+
+    fn failed(&self, action: &'static str, source: io::Error) -> CatalogError {
+        TwoskipError { path: self.db.clone(), kind: ErrorKind::Io { action, source } }.into()
     }
 
     fn empty_path(&self, key: &[u8]) -> CatalogError {

@@ -52,6 +52,14 @@ pub enum StoreError {
     /// An earlier write failed; nothing more is written until it is reopened.
     #[error("{0}: an earlier write failed")]
     Poisoned(PathBuf),
+    /// A line that no reader of the log would take. Nothing of it was written.
+    #[error("{path}: a line of {len} octets is not stored: it could not be read back")]
+    TooLong {
+        /// The data file.
+        path: PathBuf,
+        /// Of the line.
+        len: usize,
+    },
     /// The operating system refused.
     #[error("{path}: {source}")]
     Io {

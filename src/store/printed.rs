@@ -14,6 +14,11 @@ pub(super) fn stamp(ts: i64) -> Vec<u8> {
     format!("{ts} APPLY ").into_bytes()
 }
 
+/// Octets of a line as [`Limits::line`](crate::wire::frame::Limits::line) counts them.
+pub(super) fn len_framed(ts: i64, text: &[u8]) -> usize {
+    stamp(ts).len() + text.len() + "\r".len()
+}
+
 /// Octets of all bodies.
 pub(super) fn octets_of<'b>(bodies: impl IntoIterator<Item = &'b Body>) -> u64 {
     bodies.into_iter().map(Body::len).fold(0, u64::saturating_add)
@@ -47,4 +52,29 @@ pub(super) fn write<'b>(
     }
     take(&text[from..])?;
     take(END)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::wire::frame::{Event, Framer, Limits};
+
+    #[test]
+    fn a_line_is_as_long_as_its_reader_finds_it() {
+        let text = b"SUB %(USERID tom MBOXNAME {6+}\r\nuser.a)";
+        let mut octets = Vec::new();
+        let staging = Staging::new("unused".into());
+        write(1_800_000_000, (text, &[]), [], &staging, |piece| {
+            octets.extend_from_slice(piece);
+            Ok(())
+        })
+        .unwrap();
+        let len = len_framed(1_800_000_000, text);
+        for (line, is_read) in [(len - 1, false), (len, true), (len + 1, true)] {
+            let mut framer = Framer::new(Limits { line, ..Limits::LOG });
+            assert_eq!(framer.next(&mut &octets[..]), Event::Line);
+            assert_eq!(framer.take_line().is_ok(), is_read, "{line}");
+        }
+    }
 }

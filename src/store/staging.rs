@@ -5,7 +5,9 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use crate::wire::Body;
+use sha1::{Digest, Sha1};
+
+use crate::wire::{Body, Guid};
 
 /// Names the staging directory in an error: whoever has to make room there sees no other name.
 pub(super) fn naming(directory: &Path) -> impl Fn(io::Error) -> io::Error {
@@ -57,6 +59,16 @@ impl Staging {
             file.seek(SeekFrom::Start(0))?;
         }
         Ok(())
+    }
+
+    /// The GUID that the octets of a body have.
+    pub fn guid(&self, body: &Body) -> io::Result<Guid> {
+        let mut sha1 = Sha1::new();
+        self.read(body, |piece| {
+            sha1.update(piece);
+            Ok(())
+        })?;
+        Ok(Guid::from(<[u8; 20]>::from(sha1.finalize())))
     }
 
     /// Reads a body piece by piece.
@@ -123,6 +135,13 @@ mod tests {
         staging.add(b"world").unwrap();
         assert_eq!(read(&staging, &Body::Staged { offset: 6, len: 5 }).unwrap(), b"world");
         assert!(read(&staging, &Body::Staged { offset: 6, len: 6 }).is_err());
+        let here = Body::Memory(b"world".to_vec());
+        let there = Body::Staged { offset: 6, len: 5 };
+        assert_eq!(staging.guid(&here).unwrap(), staging.guid(&there).unwrap());
+        assert_eq!(
+            staging.guid(&here).unwrap().to_string(),
+            "7c211433f02071597741e6ff5a8ea34789abbf43"
+        );
         staging.clear().unwrap();
         staging.add(b"x").unwrap();
         assert_eq!(read(&staging, &Body::Staged { offset: 0, len: 1 }).unwrap(), b"x");

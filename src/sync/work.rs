@@ -24,13 +24,15 @@ pub enum Work {
         /// They are the first of their line: nothing that is staged already counts.
         is_first: bool,
     },
+    /// The line whose bodies were staged goes no further: their room is given back.
+    Unstage,
     /// `GET`, what follows the word.
     Get(Vec<u8>),
     /// `APPLY`, what follows the word, and the message bodies beside it.
     Apply(Vec<u8>, Vec<Body>),
-    /// `RESTART`: make everything durable and let go of every backup.
+    /// `RESTART`: make everything durable. The backups may be kept for a moment.
     Restart,
-    /// `EXIT`: the same, before the connection closes.
+    /// `EXIT`: make everything durable and let go of every backup, before the connection closes.
     Exit,
     /// The same, without a reply: the session is idle, and may go on where it stopped.
     Release,
@@ -60,7 +62,7 @@ pub enum Done {
     Staged(bool),
     /// The complete reply: untagged lines and the final line.
     Reply(Vec<u8>),
-    /// Of `Release` and `Close`.
+    /// Of `Unstage`, `Release` and `Close`.
     Released,
 }
 

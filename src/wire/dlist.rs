@@ -29,8 +29,12 @@ mod tokens;
 pub use print::{Literals, Printer};
 pub use read::{Fields, Items, KvList, List, Named, Pairs, Value, parse_item, parse_value};
 
-/// Deepest nesting that is read; the protocol itself needs four levels.
+/// In how many lists a value may lie; the protocol itself needs four.
 pub const DEPTH_MAX: usize = 32;
+
+/// Fields of one kvlist: they are looked up in memory, where one of four octets takes twenty times
+/// as much. The protocol itself has some thirty.
+pub const FIELDS_MAX: usize = 10_000;
 
 /// Text that is not a dlist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

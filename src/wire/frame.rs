@@ -18,7 +18,7 @@ use super::dlist::FileHeader;
 /// Bounds on what one line may hold, in octets.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// A line with its literals, without message bodies.
+    /// A line with its literals and its CR, without message bodies.
     pub line: usize,
     /// One literal.
     pub literal: u64,

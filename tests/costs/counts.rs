@@ -10,6 +10,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::NamedTempFile;
 
+use super::machine;
+
 /// System calls of a process are being counted.
 pub(crate) struct Trace {
     strace: Child,
@@ -19,8 +21,12 @@ pub(crate) struct Trace {
 }
 
 impl Trace {
-    /// Begins to count; `None` where there is no strace, or it may not look at others.
+    /// Begins to count; `None`, and a word about it, where there is no strace, or it may not look
+    /// at others.
     pub(crate) fn attach(pid: u32) -> Option<Trace> {
+        if !machine::can_trace() {
+            return None;
+        }
         let summary = NamedTempFile::new().unwrap();
         let mut strace = Command::new("strace")
             .args(["-f", "-c", "-o"])
@@ -30,13 +36,14 @@ impl Trace {
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
-            .ok()?;
-        let mut said = BufReader::new(strace.stderr.take()?);
+            .unwrap();
+        let mut said = BufReader::new(strace.stderr.take().unwrap());
         let mut line = String::new();
         if said.read_line(&mut line).is_ok() && line.contains("attached") {
             return Some(Trace { strace, said, summary });
         }
         let _ = strace.wait();
+        machine::impossible(&format!("strace may not trace what it has not started: {line}"));
         None
     }
 
@@ -53,6 +60,9 @@ impl Trace {
     /// Runs a tool, which must succeed; how often it made each call. `None` as of
     /// [`Trace::attach`].
     pub(crate) fn of_tool(command: &Command) -> Option<BTreeMap<String, u64>> {
+        if !machine::can_trace() {
+            return None;
+        }
         let summary = NamedTempFile::new().unwrap();
         let ended = Command::new("strace")
             .args(["-f", "-c", "-o"])
@@ -61,11 +71,11 @@ impl Trace {
             .args(command.get_args())
             .stdin(Stdio::null())
             .output()
-            .ok()?;
+            .unwrap();
         let counts = read(&summary);
         let said = String::from_utf8_lossy(&ended.stderr);
-        assert!(counts.is_empty() || ended.status.success(), "{said}");
-        (!counts.is_empty()).then_some(counts)
+        assert!(!counts.is_empty() && ended.status.success(), "{said}");
+        Some(counts)
     }
 }
 

@@ -11,6 +11,7 @@ use cyrbk::wire::Guid;
 use sha1::{Digest, Sha1};
 
 use crate::Random;
+use crate::folders::Folders;
 use crate::server::{ADMIN, PASSWORD};
 
 /// Never waited for unless something hangs.
@@ -25,7 +26,9 @@ pub(crate) struct Ledger {
     pub(crate) records: BTreeMap<u32, Guid>,
     /// The same, of all that were sent.
     pub(crate) sent: BTreeMap<u32, Guid>,
+    /// Of messages answered OK, as `messages`.
     sizes: BTreeMap<Guid, usize>,
+    pub(crate) folders: Folders,
     last_uid: u32,
     /// How often all of this was found on the server.
     pub(crate) checks: usize,
@@ -39,6 +42,7 @@ impl Ledger {
             records: BTreeMap::new(),
             sent: BTreeMap::new(),
             sizes: BTreeMap::new(),
+            folders: Folders::default(),
             last_uid: 0,
             checks: 0,
         }
@@ -66,7 +70,7 @@ impl Client {
     }
 
     /// Everything that was answered OK is here; nothing is here that was never sent.
-    pub(crate) fn check(&mut self, ledger: &Ledger) -> io::Result<()> {
+    pub(crate) fn check(&mut self, ledger: &mut Ledger) -> io::Result<()> {
         let user = &ledger.user;
         if !ledger.messages.is_empty() {
             let guids: Vec<String> = ledger.messages.iter().map(Guid::to_string).collect();
@@ -89,15 +93,19 @@ impl Client {
                 assert_eq!(ledger.sent.get(uid), Some(guid), "{user}: never sent");
             }
         }
-        Ok(())
+        ledger.folders.check(self, user)
     }
 
-    /// Sends new messages and their records, with a RESTART now and then, until the
-    /// server is gone.
+    /// Sends new messages and their records, and changes of folders, with a RESTART now and then,
+    /// until the server is gone.
     pub(crate) fn load(&mut self, ledger: &mut Ledger, mut random: Random) -> io::Result<()> {
         ledger.checks += 1;
         loop {
             self.batch(ledger, &mut random)?;
+            for _ in 0..random.below(4) {
+                let Ledger { user, sizes, folders, .. } = &mut *ledger;
+                folders.change(self, user, sizes, &mut random)?;
+            }
             if random.below(4) == 0 {
                 self.order(b"RESTART\r\n")?;
             }

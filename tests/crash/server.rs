@@ -2,14 +2,16 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, Uid, User};
+use nix::unistd::Pid;
 use tempfile::TempDir;
+
+use crate::machine;
 
 pub(crate) const ADMIN: &str = "admin";
 pub(crate) const PASSWORD: &str = "secret";
@@ -40,17 +42,18 @@ impl Server {
         let server = Server { dir };
         let root = server.path();
         fs::set_permissions(root, fs::Permissions::from_mode(0o755)).unwrap();
-        server.give_away(root);
+        machine::give_away(root);
         for name in ["conf", "one", "staging"] {
             fs::create_dir(root.join(name)).unwrap();
-            server.give_away(&root.join(name));
+            machine::give_away(&root.join(name));
         }
         let shown = root.display();
         let conf = format!(
             "configdirectory: {shown}/conf\nbackuppartition-one: {shown}/one\n\
              backup_staging_path: {shown}/staging\nadmins: {ADMIN}\nservername: crash.test\n\
              allowplaintext: yes\nsasl_mech_list: PLAIN\nsasl_pwcheck_method: auxprop\n\
-             failedloginpause: 0s\n"
+             failedloginpause: 0s\n{}",
+            machine::cyrus_user_option()
         );
         fs::write(server.imapd_conf(), conf).unwrap();
         server.add_account();
@@ -108,14 +111,6 @@ impl Server {
         let mut command = Command::new(CYRBK);
         command.arg(verb).arg("-C").arg(self.imapd_conf());
         command
-    }
-
-    /// Started by root, the server runs as the Cyrus user, if there is one.
-    fn give_away(&self, path: &Path) {
-        if let Some(user) = User::from_name("cyrus").unwrap().filter(|_| Uid::effective().is_root())
-        {
-            chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
-        }
     }
 }
 

@@ -248,6 +248,12 @@ fn a_restore_or_export_tells_of_damage_and_leaves_nothing_out() {
     assert_eq!(search.code, 75);
     assert!(search.err_text().contains(told), "{}", search.err_text());
     assert_eq!(search.out_text(), all);
+    // At an earlier moment what stood behind it in its chunk is missing.
+    let looked_back = run(&[&restore[..], &["--at", "@1795248600"]].concat());
+    assert_eq!(looked_back.code, 75);
+    let missing = ": what follows the damage in chunk 2 is missing: ";
+    assert!(looked_back.err_text().contains(missing), "{}", looked_back.err_text());
+    assert_eq!(run(&[&restore[..], &["--at", "@1795247600"]].concat()).code, 0);
     let export = run(&["export", "alice", "--tar"]);
     assert_eq!(export.code, 75);
     assert!(export.err_text().contains(told), "{}", export.err_text());

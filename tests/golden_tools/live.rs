@@ -1,7 +1,7 @@
 //! The real tools and cyrbk's, one after the other on the same files.
 //!
-//! Needs Cyrus's tools, and to be root or the Cyrus user. Elsewhere these tests
-//! say that they are skipped; with `CYRBK_REQUIRE_CYRUS=1` that is a failure.
+//! Needs Cyrus's tools, of 3.6, and to be root or the Cyrus user. Elsewhere these tests are
+//! skipped: see `machine`.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -11,6 +11,7 @@ use cyrbk::lock::{Kind, Wait, open_locked};
 use nix::unistd::geteuid;
 use rusqlite::Connection;
 
+use crate::machine;
 use crate::site::{Ran, Site, wait};
 
 pub(crate) const TOOLS: &str = "/usr/lib/cyrus/bin";
@@ -28,15 +29,16 @@ const DEVIATIONS: [(u32, &str, &str); 6] = [
 
 /// The site, if the real tools can be run on it.
 pub(crate) fn site(set: &str) -> Option<Site> {
-    let installed = Path::new(TOOLS).join("ctl_backups").exists();
     let user = nix::unistd::User::from_name("cyrus").unwrap();
     let may = user.is_some_and(|user| geteuid().is_root() || geteuid() == user.uid);
-    if installed && may {
-        return Some(Site::of_fixture(set).give_to("cyrus"));
+    let judged = machine::is_cyrus_3_6(Path::new(TOOLS));
+    match judged.and(may.then_some(()).ok_or_else(|| "this user may not become cyrus".into())) {
+        Ok(()) => Some(Site::of_fixture(set).give_to("cyrus")),
+        Err(reason) => {
+            machine::missing(&reason);
+            None
+        }
     }
-    assert!(std::env::var_os("CYRBK_REQUIRE_CYRUS").is_none(), "Cyrus's tools cannot be run");
-    eprintln!("SKIPPED: {TOOLS}/ctl_backups is missing, or this user may not become cyrus");
-    None
 }
 
 pub(crate) fn real(site: &Site, line: &str) -> Ran {

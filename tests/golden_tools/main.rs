@@ -14,6 +14,8 @@ mod live;
 mod live_modes;
 mod live_more;
 mod live_names;
+#[path = "../machine/mod.rs"]
+mod machine;
 mod many;
 mod more;
 mod own_words;

@@ -9,6 +9,7 @@ use cyrbk::store::Catalog;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::machine;
 use crate::site::{Site, wait};
 
 const USERS: usize = 1000;
@@ -93,7 +94,7 @@ fn ctrl_c_ends_a_run_between_backups() {
 
 /// Runs a line of words on a terminal.
 fn on_terminal(site: &Site, line: &str, variables: &[(&str, &str)]) -> String {
-    let mut command = site.command(Path::new("/usr/bin/script"));
+    let mut command = site.command(Path::new("script"));
     command.env("TERM", "xterm").envs(variables.iter().copied());
     command.args(["-qefc", line, "/dev/null"]);
     wait(command).out_text()
@@ -103,8 +104,8 @@ fn on_terminal(site: &Site, line: &str, variables: &[(&str, &str)]) -> String {
 /// print is not changed for anybody.
 #[test]
 fn colour_is_for_those_who_can_see_it() {
-    if !Path::new("/usr/bin/script").exists() {
-        eprintln!("SKIPPED: no script(1), which makes a terminal");
+    // What makes a terminal.
+    if machine::program("script", "bsdutils").is_none() {
         return;
     }
     let site = Site::of_fixture("main");
@@ -135,8 +136,8 @@ fn colour_is_for_those_who_can_see_it() {
 /// What people see: a bar while it lasts, lines that are not broken by it, a tally.
 #[test]
 fn on_a_terminal_there_is_a_bar_and_a_tally() {
-    if !Path::new("/usr/bin/script").exists() {
-        eprintln!("SKIPPED: no script(1), which makes a terminal");
+    // What makes a terminal.
+    if machine::program("script", "bsdutils").is_none() {
         return;
     }
     let site = thousand();

@@ -3,6 +3,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -54,6 +55,34 @@ fn a_damaged_catalog_is_put_aside() {
         file.as_ref().unwrap().file_name().to_str().unwrap().starts_with("backups.db.")
     });
     assert_eq!(aside.count(), 1);
+}
+
+/// A catalog that cannot be read for another reason than its octets may be sound.
+#[test]
+fn a_catalog_that_may_be_sound_stays_where_it_is() {
+    let site = Site::of_fixture("main");
+    let db = site.path().join("conf/backups.db");
+    let sound = fs::read(&db).unwrap();
+    // A later version of the format; and, for whoever is not root, a file of somebody else.
+    let mut later = sound.clone();
+    later[20..24].copy_from_slice(&9_u32.to_be_bytes());
+    let mut states = vec![(later, 0o600, "twoskip version 9 is not supported")];
+    if !nix::unistd::geteuid().is_root() {
+        states.push((sound, 0o000, "Permission denied"));
+    }
+    for (octets, mode, why) in states {
+        fs::write(&db, &octets).unwrap();
+        fs::set_permissions(&db, fs::Permissions::from_mode(mode)).unwrap();
+        let ran = site.ours("ctl_backups", &["reconstruct"]);
+        let err = ran.err_text();
+        assert_eq!((ran.code, ran.out_text().as_str()), (75, ""), "{err}");
+        assert!(err.starts_with("cannot read backups.db: ") && err.contains(why), "{err}");
+        fs::set_permissions(&db, fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(fs::read(&db).unwrap(), octets);
+        let beside = fs::read_dir(site.path().join("conf")).unwrap().map(|file| file.unwrap());
+        let names: Vec<_> = beside.map(|file| file.file_name()).collect();
+        assert!(names.iter().all(|name| !name.to_string_lossy().starts_with("backups.db.")));
+    }
 }
 
 #[test]
@@ -160,6 +189,9 @@ fn deleting_asks_first() {
         assert_eq!((ran.code, ran.out_text().as_str()), (75, "delete bob: skipped\n"), "{no:?}");
         assert!(ran.err_text().starts_with("Delete the backup of bob, "), "{}", ran.err_text());
     }
+    // It cannot only say what it would do.
+    let dry = site.ours("ctl_backups", &["--dry-run", "delete", "-F", "bob"]);
+    assert_eq!((dry.code, dry.out_text().as_str()), (64, ""));
     assert!(bob.exists());
     let ran = answer(&site, &["delete", "bob"], "yes\n");
     assert_eq!((ran.code, ran.out_text().as_str()), (0, "delete bob: ok\n"));

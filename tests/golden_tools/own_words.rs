@@ -13,6 +13,7 @@ use cyrbk::lock::{Kind, Wait, open_locked};
 use rusqlite::Connection;
 
 use crate::damage::flip;
+use crate::machine;
 use crate::site::{Ran, Site, wait};
 
 fn cyrbk(site: &Site, line: &str) -> Ran {
@@ -92,7 +93,20 @@ fn errors_say_what_cyrus_leaves_out() {
     let said = told("list bob");
     assert!(said.starts_with("bob: Mailbox has an invalid format: /"), "{said}");
     assert!(said.contains("`ctl_backups reindex`"), "{said}");
+    let message = "dump bob message 65c6cb8690452ddaa71e168ee340d22bae972e44";
+    let looks = ["show bob mailboxes", "search bob --subject re", "export bob", message];
+    let works = ["stat bob", "verify --cyrus bob", "lock bob --execute true"];
+    for line in looks.iter().chain(&works) {
+        let ran = cyrbk(&site, line);
+        let said = ran.out_text() + &ran.err_text();
+        assert!(said.contains("`ctl_backups reindex`"), "{line}: {said}");
+    }
     fs::remove_file(&data).unwrap();
+    for line in looks.iter().chain(&works).chain(&["move bob one"]) {
+        let ran = cyrbk(&site, line);
+        let said = ran.out_text() + &ran.err_text();
+        assert!(said.contains("/two/b/bob_5xHD5K: no such backup"), "{line}: {said}");
+    }
     fs::create_dir(&data).unwrap();
     let said = cyrbk(&site, "verify bob").out_text();
     assert!(said.contains(": Is a directory"), "{said}");
@@ -125,11 +139,15 @@ fn who_waits_for_a_lock_says_so() {
 /// A disk that has become read-only is when backups are wanted most.
 #[test]
 fn backups_on_a_read_only_file_system_can_be_read() {
+    let programs = [("unshare", "util-linux"), ("mount", "mount")];
+    if programs.iter().any(|(name, package)| machine::program(name, package).is_none()) {
+        return;
+    }
     let site = Site::of_fixture("main");
     let two = site.path().join("two");
     let words = "mount --bind \"$0\" \"$0\" && mount -o remount,bind,ro \"$0\" || exit 99; \
         cyrbk=$1; shift; for command; do \"$cyrbk\" $command || exit; done";
-    let mut command = site.command(Path::new("/usr/bin/unshare"));
+    let mut command = site.command(Path::new("unshare"));
     command.args(["--mount", "--propagation", "private", "sh", "-c", words]);
     command.arg(&two).arg(env!("CARGO_BIN_EXE_cyrbk"));
     for line in ["list", "verify", "export", "show"] {
@@ -139,7 +157,7 @@ fn backups_on_a_read_only_file_system_can_be_read() {
     let ran = wait(command);
     let may_not = ran.err_text().contains("unshare") || ran.code == 99;
     if may_not {
-        eprintln!("SKIPPED: mounting takes root: {}", ran.err_text());
+        machine::impossible(&format!("mounting takes root: {}", ran.err_text()));
         return;
     }
     assert_eq!(ran.code, 0, "{}{}", ran.out_text(), ran.err_text());
@@ -160,8 +178,33 @@ fn what_is_not_there_is_named() {
         assert!(said.starts_with("carol: user/carol/None: Item does not exist"), "{line}: {said}");
         assert_eq!(ran.code, 75, "{line}");
     }
-    let ran = cyrbk(&site, "show carol messages 0000000000000000000000000000000000000000");
+    let none = "0000000000000000000000000000000000000000";
+    let ran = cyrbk(&site, &format!("show carol messages {none}"));
     assert_eq!(ran.code, 75, "{}", ran.err_text());
+    for (what, name) in [(format!("message {none}"), none), ("chunk 99".into(), "chunk 99")] {
+        let ran = cyrbk(&site, &format!("dump carol {what}"));
+        let said = ran.err_text();
+        assert_eq!((ran.code, said), (75, format!("carol: {name}: Item does not exist\n")));
+        let words: Vec<&str> = ["carol", "dump"].into_iter().chain(what.split(' ')).collect();
+        let cyrus = site.ours("cyr_backup", &words).err_text();
+        assert_eq!(cyrus, "carol: Item does not exist\n");
+    }
+}
+
+/// Before a backup is opened.
+#[test]
+fn where_to_export_is_looked_at_first() {
+    let site = Site::of_fixture("main");
+    for (line, said) in [
+        ("export nobody --imap http://x --imap-user a --password-file p", "http: neither"),
+        ("export nobody --imap imap://x", "no user: give --imap-user"),
+        ("export nobody --imap x --imap-user a", "no password: give --password-file"),
+    ] {
+        let ran = cyrbk(&site, line);
+        let err = ran.err_text();
+        assert_eq!(ran.code, 64, "{line}: {err}");
+        assert!(err.starts_with(&format!("fatal error: {said}")), "{line}: {err}");
+    }
 }
 
 /// What Cyrus lets pass is a failure here, and the other way round.
@@ -204,6 +247,35 @@ fn empty_lists_are_not_all_well() {
     let words = ["-n", "localhost", "carol", "-F", &list.to_string()];
     link_restore(&site);
     assert_eq!(site.ours("restore", &words).code, 0);
+}
+
+/// So is a site without any backup: its catalog may have been lost.
+#[test]
+fn a_restore_of_nobody_is_no_success() {
+    let site = Site::empty();
+    let ran = cyrbk(&site, "restore localhost --all-users --dry-run");
+    assert_eq!(ran.code, 75);
+    let told = format!("no such backup in {}/conf/backups.db\n", site.path().display());
+    assert_eq!((ran.out_text(), ran.err_text()), (String::new(), told));
+    let site = Site::of_fixture("main");
+    let tally = |words: &str| {
+        let ran = cyrbk(&site, &format!("restore localhost --all-users --dry-run{words}"));
+        assert_eq!(ran.code, 0, "{}", ran.err_text());
+        ran.out_text().contains(" backups: ")
+    };
+    assert!(tally("") && !tally(" --quiet"));
+}
+
+/// What says how the mail server is reached is read as other options are.
+#[test]
+fn a_channel_that_makes_no_sense_is_a_fault_of_the_configuration() {
+    let site = Site::of_fixture("main");
+    site.configure("far_sync_timeout: soon\n");
+    let ran = cyrbk(&site, "restore localhost alice --all --dry-run --channel near");
+    assert_eq!(ran.code, 0, "{}", ran.err_text());
+    let ran = cyrbk(&site, "restore localhost alice --all --dry-run --channel far");
+    assert_eq!(ran.code, 78, "{}", ran.err_text());
+    assert!(ran.err_text().starts_with("Fatal error: "), "{}", ran.err_text());
 }
 
 /// Values of options that only cyrbk has are not answered with Cyrus's usage.
@@ -346,16 +418,13 @@ fn completions_are_those_of_a_shell() {
         assert_eq!(ran.code, 0, "{}", ran.err_text());
         assert!(ran.out_text().contains(text), "{shell}");
     }
-    if !Path::new("/bin/bash").exists() {
-        eprintln!("SKIPPED: no bash");
-        return;
-    }
+    let Some(bash) = machine::program("bash", "bash") else { return };
     let line = format!(
         "source <({} completions bash); COMP_WORDS=(cyrbk ver); COMP_CWORD=1; \
          _cyrbk cyrbk ver cyrbk; echo \"${{COMPREPLY[@]}}\"",
         env!("CARGO_BIN_EXE_cyrbk")
     );
-    let mut command = site.command(Path::new("/bin/bash"));
+    let mut command = site.command(&bash);
     command.args(["-c", &line]).stdin(Stdio::null());
     assert_eq!(wait(command).out_text(), "verify\n");
 }

@@ -2,7 +2,7 @@
 //! which `log` is the test's socket.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
@@ -12,12 +12,16 @@ use nix::unistd::geteuid;
 
 use crate::damage::flip;
 use crate::live::{self, TOOLS, index_of};
+use crate::machine;
 use crate::site::{Site, wait};
 
 const CAROL: &str = "one/c/carol_cesxQB";
 
 /// The log that tools on this site write to; nothing where that cannot be arranged.
 fn log(site: &Site) -> Option<UnixDatagram> {
+    for (name, package) in [("mknod", "coreutils"), ("unshare", "util-linux"), ("mount", "mount")] {
+        machine::program(name, package)?;
+    }
     let dev = site.path().join("dev");
     fs::create_dir(&dev).unwrap();
     fs::set_permissions(&dev, fs::Permissions::from_mode(0o755)).unwrap();
@@ -26,7 +30,7 @@ fn log(site: &Site) -> Option<UnixDatagram> {
     let may = geteuid().is_root() && made.is_ok_and(|status| status.success());
     let may = may && in_own_dev(site, Path::new("/bin/true"), &[]).is_some();
     if !may {
-        eprintln!("SKIPPED: no /dev of its own without root, mknod and unshare");
+        machine::impossible("no /dev of its own without the rights to mknod, unshare and mount");
         return None;
     }
     let socket = UnixDatagram::bind(dev.join("log")).unwrap();
@@ -37,7 +41,7 @@ fn log(site: &Site) -> Option<UnixDatagram> {
 
 /// Runs a program to its end; its status, if it could be run.
 fn in_own_dev(site: &Site, program: &Path, words: &[&str]) -> Option<i32> {
-    let mut command = site.command(Path::new("/usr/bin/unshare"));
+    let mut command = site.command(Path::new("unshare"));
     command.args(["-m", "sh", "-c", "mount --bind \"$0\" /dev && exec \"$@\""]);
     command.arg(site.path().join("dev")).arg(program).args(words);
     Some(wait(command).code).filter(|code| ![1, 126, 127].contains(code))
@@ -97,6 +101,65 @@ fn export_and_search_of_damage_are_in_the_log() {
         let told = "backup error carol: file checksum mismatch for chunk ";
         let is_told = |line: &String| line.contains(told) && !line.contains("what can be read");
         assert!(lines.iter().any(is_told), "{command}: {lines:?}");
+    }
+}
+
+/// Status and log of a program that cannot start, the real one and ours. In front of its name may
+/// be its environment.
+fn at_start(words: &[&str], lines_of_conf: &str) -> Option<[(Option<i32>, Vec<String>); 2]> {
+    let told = [Path::new(TOOLS), Path::new("bin")].map(|bin| {
+        let site = live::site("main")?;
+        for name in ["backupd", "restore"] {
+            symlink(env!("CARGO_BIN_EXE_cyrbk"), site.path().join("bin").join(name)).unwrap();
+        }
+        site.configure(lines_of_conf);
+        let socket = log(&site)?;
+        let at = words.iter().position(|word| !word.contains('=')).unwrap();
+        let program = site.path().join(bin).join(words[at]);
+        let (program, conf) = (program.to_str().unwrap(), site.conf());
+        let all = [&words[..at], &[program, "-C", conf.to_str().unwrap()], &words[at + 1..]];
+        let code = in_own_dev(&site, Path::new("/usr/bin/env"), &all.concat());
+        let lines = lines(&socket).into_iter().filter(|line| !line.contains("/etc/passwd"));
+        Some((code, lines.collect()))
+    });
+    let [Some(real), Some(ours)] = told else { return None };
+    Some([real, ours])
+}
+
+/// Under master nobody reads standard error.
+#[test]
+fn why_nothing_starts_is_in_the_log() {
+    let backupd = ["CYRUS_SERVICE=backupd", "CYRUS_ID=1", "backupd", "-X"];
+    let restore = ["restore", "localhost", "alice", "-a"];
+    let nobody = ["CYRUS_USER=nobody-of-this-name"];
+    for (words, conf) in [
+        (&backupd[..], "backup_db: no\n"),
+        (&backupd, "configdirectory: /twice\n"),
+        (&[&nobody[..], &backupd].concat(), ""),
+        (&restore, "backup_db: no\n"),
+        (&[&nobody[..], &restore].concat(), ""),
+        (&["ctl_backups", "list"], "backup_db: no\n"),
+    ] {
+        let Some([(code, real), (ours_code, ours)]) = at_start(words, conf) else { return };
+        assert_eq!((code, real.len()), (ours_code, ours.len()), "{words:?}: {real:?} {ours:?}");
+        // Ours adds the file, and what to write there.
+        let mut both = real.iter().zip(&ours);
+        assert!(both.all(|(real, ours)| ours.starts_with(real)), "{real:?} {ours:?}");
+        assert_eq!(ours.len(), usize::from(words[0] != "ctl_backups"), "{words:?}");
+    }
+    for (words, expected) in [
+        (&["CYRUS_ID=1", "backupd", "-X"][..], "could not getenv(CYRUS_SERVICE); exiting"),
+        (&["CYRUS_SERVICE=backupd", "backupd"], "could not getenv(CYRUS_ID); exiting"),
+        (&["backupd", "x", "-U3"], "options and arguments MUST be separated by whitespace"),
+    ] {
+        let site = Site::empty();
+        let Some(socket) = log(&site) else { return };
+        symlink(env!("CARGO_BIN_EXE_cyrbk"), site.path().join("bin/backupd")).unwrap();
+        let at = words.iter().position(|word| !word.contains('=')).unwrap();
+        let program = site.path().join("bin").join(words[at]);
+        let words = [&words[..at], &[program.to_str().unwrap()], &words[at + 1..]].concat();
+        in_own_dev(&site, Path::new("/usr/bin/env"), &words).unwrap();
+        assert_eq!(lines(&socket), [format!("<19>cyrus/backupd: {expected}")]);
     }
 }
 

@@ -69,6 +69,11 @@ impl Imap {
         lines.into_iter().map(|line| String::from_utf8_lossy(&line).into_owned()).collect()
     }
 
+    /// How a command without literals is answered, whatever that is.
+    pub(crate) fn status(&mut self, command: &str) -> String {
+        self.send(command.as_bytes()).status
+    }
+
     fn send(&mut self, command: &[u8]) -> Reply {
         self.next_tag += 1;
         let tag = format!("a{} ", self.next_tag);

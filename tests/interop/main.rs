@@ -2,7 +2,7 @@
 //! `sync_client` into the server under test and, side by side, into the real `backupd`, and the two
 //! stores and the output of both sets of tools are compared.
 //!
-//! They need Debian's Cyrus 3.6 (`cyrus-imapd cyrus-replication sasl2-bin`) and root, or the user
+//! They need Debian 12's Cyrus 3.6 (`cyrus-imapd cyrus-replication sasl2-bin`) and root, or the user
 //! `cyrus`, and say `SKIPPED` loudly without. Environment:
 //!
 //! * `CYRBK_REQUIRE_CYRUS=1`: a test that cannot run fails instead of being skipped.
@@ -19,6 +19,8 @@ mod cyrus;
 mod door_server;
 mod imap;
 mod index_rows;
+#[path = "../machine/mod.rs"]
+mod machine;
 mod mail;
 mod managesieve;
 mod pair;
@@ -63,3 +65,4 @@ mod test_restore_no_room;
 mod test_restore_words;
 mod test_sasldb;
 mod test_tls;
+mod test_xbackup;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::cyrus::{Cyrus, clean_command};
 use crate::door_server::{DoorSetup, TLS, ask, assert_replicates, banner, hang_up, read_through};
+use crate::machine;
 use crate::mail;
 use crate::managesieve::sasl_plain;
 use crate::process::{Service, run_with, wait_for};
@@ -280,18 +281,14 @@ fn systemd_hands_over_sockets_and_is_told() {
     let Some(cyrus) = Cyrus::find_or_skip("systemd_hands_over_sockets_and_is_told") else {
         return;
     };
-    let activate = Path::new("/usr/bin/systemd-socket-activate");
-    if !activate.exists() {
-        eprintln!("SKIPPED: systemd_hands_over_sockets_and_is_told: no systemd-socket-activate");
-        return;
-    }
+    let Some(activate) = machine::program("systemd-socket-activate", "systemd") else { return };
     let setup = DoorSetup::new(&cyrus, &[]);
     let notify_path = setup.workspace.path().join("notify");
     let notify = UnixDatagram::bind(&notify_path).unwrap();
     setup.workspace.give_away(&notify_path);
     notify.set_read_timeout(Some(PATIENCE)).unwrap();
     let port = free_port();
-    let mut command = clean_command(activate);
+    let mut command = clean_command(&activate);
     command.arg("-l").arg(format!("127.0.0.1:{port}"));
     command.arg(format!("--setenv=NOTIFY_SOCKET={}", notify_path.display()));
     command.args(["--setenv=WATCHDOG_USEC=200000"]);

@@ -1,4 +1,6 @@
-//! Every limit at its edge, and what an idle connection costs. The server alone, no Cyrus.
+//! Every limit at its edge, as the option sets it, and what an idle connection costs. No Cyrus
+//! takes part, but the setup is that of the other tests, which have its user; `tests/server` does
+//! without.
 
 use std::io::{BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -81,13 +83,15 @@ fn lines_and_literals_have_an_end() {
     let setup = DoorSetup::new(&cyrus, &["cyrbk_max_line: 1000", "maxliteral: 100"]);
     let (_service, port) = setup.serve(&[]);
     let mut csync = RawCsync::login(port, ADMIN, PASSWORD);
-    // `GET USER ` and the name; CR does not count.
+    // `GET USER ` and the name; CR counts.
     let line = |len: usize| format!("GET USER {}\r\n", "x".repeat(len - 9));
     // No file can have such a name: a user whose backup cannot be had is put off.
     let put_off = "NO IMAP_MAILBOX_LOCKED Mailbox locked\r\n";
+    assert_eq!(csync.ask(line(998).as_bytes()), put_off);
     assert_eq!(csync.ask(line(999).as_bytes()), put_off);
     let too_long = "NO IMAP_PROTOCOL_ERROR line longer than 1000 octets\r\n";
-    assert_eq!(csync.ask(line(1001).as_bytes()), too_long);
+    assert_eq!(csync.ask(line(1000).as_bytes()), too_long);
+    assert_eq!(csync.ask(line(1000).replace('\r', "").as_bytes()), put_off);
     let literal = |len: usize| format!("GET USER {{{len}+}}\r\n{}\r\n", "y".repeat(len));
     assert_eq!(csync.ask(literal(100).as_bytes()), "OK Success\r\n");
     let too_large = "NO IMAP_PROTOCOL_ERROR literal of 101 octets exceeds the limit\r\n";
@@ -129,23 +133,41 @@ pub(crate) fn try_memory(pid: u32, name: &str) -> Option<u64> {
     line.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
-#[test]
-fn failed_log_ins_delay_only_themselves() {
-    let Some(cyrus) = Cyrus::find_or_skip("failed_log_ins_delay_only_themselves") else { return };
-    let setup = DoorSetup::new(&cyrus, &["failedloginpause: 2s"]);
-    let (_service, port) = setup.serve(&[]);
+/// Clients with a wrong password, one of whom at least is being held back.
+fn guessers(setup: &DoorSetup, port: u16) -> Vec<BufReader<TcpStream>> {
     let wrong = format!("AUTHENTICATE PLAIN {}\r\n", sasl_plain(ADMIN, "wrong"));
     let mut guessers: Vec<_> = (0..8).map(|_| banner(port).1).collect();
-    let started = Instant::now();
     for guesser in &mut guessers {
         guesser.get_mut().write_all(wrong.as_bytes()).unwrap();
     }
     setup.wait_for_log(
         "badlogin: [127.0.0.1] PLAIN [SASL(-13): authentication failure: wrong password",
     );
+    guessers
+}
+
+#[test]
+fn failed_log_ins_delay_only_themselves() {
+    let Some(cyrus) = Cyrus::find_or_skip("failed_log_ins_delay_only_themselves") else { return };
+    let setup = DoorSetup::new(&cyrus, &["failedloginpause: 60s"]);
+    let (_service, port) = setup.serve(&[]);
+    let started = Instant::now();
+    let guessers = guessers(&setup, port);
     // All of them wait; who knows the password does not.
-    let mut csync = RawCsync::connect(port);
-    assert_eq!(csync.ask(b"NOOP\r\n"), "OK Noop completed\r\n");
+    let mut csync = RawCsync::login(port, ADMIN, PASSWORD);
+    assert_eq!(csync.ask(b"GET USER tom\r\n"), "OK Success\r\n");
+    let waited = started.elapsed();
+    assert!(waited < Duration::from_secs(60), "{waited:?}");
+    drop(guessers);
+}
+
+#[test]
+fn failed_log_ins_are_delayed() {
+    let Some(cyrus) = Cyrus::find_or_skip("failed_log_ins_are_delayed") else { return };
+    let setup = DoorSetup::new(&cyrus, &["failedloginpause: 2s"]);
+    let (_service, port) = setup.serve(&[]);
+    let started = Instant::now();
+    let mut guessers = guessers(&setup, port);
     for guesser in &mut guessers {
         assert_eq!(read_through(guesser, "NO"), "NO authentication failure\r\n");
     }

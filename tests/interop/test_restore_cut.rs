@@ -169,6 +169,23 @@ fn a_connection_that_breaks_is_made_again() {
     assert_eq!(uids(&scene), (1..=COUNT).collect::<Vec<_>>());
 }
 
+#[test]
+fn a_connection_that_breaks_makes_no_further_copies() {
+    let Some(cyrus) = Cyrus::find_or_skip("a_connection_that_breaks_makes_no_further_copies")
+    else {
+        return;
+    };
+    let scene = Scene::start(&cyrus, &["tom"]);
+    back_up_notes(&scene, COUNT);
+    // In the second of three batches.
+    let cutter = Cutter::start(scene.site.csync_port(), 260_000, 250_000);
+    let server = format!("127.0.0.1:{}", cutter.port);
+    let output = scene.cyrbk_restore(&["--all", "--duplicates", &server, "tom"]);
+    assert_eq!(output.code(), 75, "{output}");
+    assert!(output.stderr_text().contains("with it restores all of it once more"), "{output}");
+    assert_eq!(uids(&scene).len(), 2048);
+}
+
 /// 4000 messages, or as many as `CYRBK_INTEROP_MESSAGES` says.
 #[test]
 fn a_large_mailbox_takes_little_memory() {

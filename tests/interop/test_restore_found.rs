@@ -201,3 +201,33 @@ fn messages_return_to_mailboxes_of_other_types() {
     let reply = csync.ask_whole(format!("GET FULLMAILBOX {calendar}\r\n").as_bytes());
     assert_has(&reply, &["MBOXTYPE c", &guid]);
 }
+
+/// The data file by its name, and nothing of the mail: whose it is, its mailboxes tell.
+#[test]
+fn a_backup_given_as_a_file_belongs_to_somebody() {
+    let Some(cyrus) = Cyrus::find_or_skip("a_backup_given_as_a_file_belongs_to_somebody") else {
+        return;
+    };
+    let scene = start(&cyrus);
+    let mut tom = scene.site.imap("tom");
+    tom.ok("UNSUBSCRIBE INBOX.Work");
+    let file = scene.server.data_file("tom");
+    let file = file.to_str().unwrap();
+    let words = ["--file", "--all", "--only", "subscriptions", "SERVER", file];
+    let output = scene.cyrbk_restore(&words).success();
+    assert_has(&output.stdout_text(), &["subscription user.tom.Work: restored"]);
+    assert!(tom.lines("LSUB \"\" *").iter().any(|line| line.contains("INBOX.Work")));
+    tom.ok("UNSUBSCRIBE INBOX.Work");
+    let words = ["-f", file, "-a", "--only=subscriptions", "SERVER"];
+    let _ = scene.restore(&words).success();
+    assert!(tom.lines("LSUB \"\" *").iter().any(|line| line.contains("INBOX.Work")));
+    // Where no mailbox tells, that is said.
+    let index = rusqlite::Connection::open(format!("{file}.index")).unwrap();
+    index.execute_batch("UPDATE mailbox SET mboxname = 'news' || id").unwrap();
+    drop(index);
+    let output =
+        scene.cyrbk_restore(&["--file", "--all", "--only", "subscriptions", "SERVER", file]);
+    assert_eq!(output.code(), 75, "{output}");
+    let told = "subscriptions: not restored: no mailbox tells whose they are";
+    assert_has(&output.stderr_text(), &[told]);
+}

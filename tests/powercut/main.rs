@@ -6,7 +6,8 @@
 //! names. States that may be left (`disk`, `outcomes`) are laid out as real files (`world`), and
 //! what comes next in real life is done (`aftermath`).
 //!
-//! `CYRBK_POWERCUT=all` tries many more states. Without `strace` this is skipped, and says so.
+//! `CYRBK_POWERCUT=all` tries many more states. Without `strace` this is skipped: see
+//! `machine`.
 #![allow(clippy::unwrap_used)]
 
 mod aftermath;
@@ -15,6 +16,8 @@ mod change;
 #[allow(dead_code)]
 mod client;
 mod disk;
+#[path = "../machine/mod.rs"]
+mod machine;
 mod outcomes;
 mod scenarios;
 mod session;

@@ -33,6 +33,14 @@ struct Tried {
     of_those: usize,
 }
 
+/// How tools end: well, or with damage that was found among other things.
+const OK: i32 = 0;
+const FAILURE: i32 = 75;
+
+/// Fewer states than these mean that nothing was done: it has few to leave.
+const LEAST_OF_A_TOOL: usize = 10;
+const LEAST_OF_A_SERVER: usize = 60;
+
 /// Each kind of fate once.
 const ONCE: Effort = Effort { random: 1, combines_fates: false };
 
@@ -55,21 +63,26 @@ fn take_over(world: &World, set: &str, user: &str, name: &str) {
     Catalog::open(world.catalog()).set(user.as_bytes(), &path).unwrap();
 }
 
-/// Runs a tool over what is there and tries every state.
-fn try_tool(name: &str, world: &mut World, user: &str, words: &[&str]) {
-    let (before, after, states) = run_tool(world, user, words);
+/// Runs a tool over what is there, which must have this status, and tries every state.
+fn try_tool(name: &str, world: &mut World, user: &str, tool: (&[&str], i32)) {
+    let (before, after, states) = run_tool(world, user, tool);
     let check = |world: &World, _: &State, way, tally: &mut Tally| {
         aftermath::check(world, user, (&before, &after), way, tally);
     };
-    try_states(name, world, (&states, tried().of_a_tool), check);
+    let tried = try_states(name, world, (&states, tried().of_a_tool), check);
+    assert!(tried >= LEAST_OF_A_TOOL, "{name}: {tried} states");
 }
 
 /// What the backup had to say before and afterwards, and what a power cut may leave.
-fn run_tool(world: &mut World, user: &str, words: &[&str]) -> (Seen, Seen, Outcomes) {
+fn run_tool(world: &mut World, user: &str, tool: (&[&str], i32)) -> (Seen, Seen, Outcomes) {
+    let (words, status) = tool;
     let (nodes, names) = world.look();
     let before = aftermath::look(world, user);
     lay_out(world, &nodes, &names);
-    let disk = world.record(nodes, names, |world, trace| world.trace_tool(words, &[0, 75], trace));
+    let run = |world: &World, trace: &Path| {
+        world.trace_tool(words, &[status], trace);
+    };
+    let disk = world.record(nodes, names, run);
     let after = aftermath::look(world, user);
     let effort = Effort { random: if is_all() { 6 } else { 1 }, combines_fates: is_all() };
     (before, after, Outcomes::of(disk, effort))
@@ -83,30 +96,39 @@ fn try_again(
     tools: &[&[&str]],
     check: impl Fn(&World, &State, usize, &mut Tally),
 ) {
+    let (mut tried_again, mut done) = (0, 0);
     for ((number, state), tool) in states.states(tried().again).zip(tools.iter().cycle()) {
         world.lay_out(&state.names, |node| state.nodes[&node].clone());
         world.aside(|world| {
             let (nodes, names) = world.look();
-            let run = |world: &World, trace: &Path| world.trace_tool(tool, &[0, 75], trace);
+            // A look may have to refuse.
+            let run = |world: &World, trace: &Path| {
+                done += usize::from(world.trace_tool(tool, &[OK, FAILURE], trace) == OK);
+            };
             let disk = world.record(nodes, names, run);
             let again = Outcomes::of(disk, ONCE);
             let name = format!("{name}, state {number} ({}), then {tool:?}", state.what);
             let some = (&again, tried().of_those);
-            try_states(&name, world, some, |world, _, way, tally| check(world, &state, way, tally));
+            let check = |world: &World, _: &State, way, tally: &mut Tally| {
+                check(world, &state, way, tally);
+            };
+            tried_again += try_states(&name, world, some, check);
         });
     }
+    assert!(tried_again >= LEAST_OF_A_TOOL && done > 0, "{name}: {tried_again}, {done} done");
 }
 
 fn lay_out(world: &mut World, nodes: &[Node], names: &Names) {
     world.lay_out(names, |number| nodes[number].clone());
 }
 
+/// Returns how many.
 fn try_states(
     name: &str,
     world: &mut World,
     (states, most): (&Outcomes, usize),
     check: impl Fn(&World, &State, usize, &mut Tally),
-) {
+) -> usize {
     let mut tally = Tally::default();
     let mut failures = Vec::new();
     let mut tried = 0;
@@ -125,19 +147,12 @@ fn try_states(
     }
     eprintln!("{name}: {tried} states, {:?}", tally.0);
     assert!(failures.is_empty(), "{name}:\n{}", failures.join("\n"));
-}
-
-fn is_skipped() -> bool {
-    let is_skipped = !trace::is_possible();
-    if is_skipped {
-        eprintln!("SKIPPED: strace cannot be used: no power cut was tried");
-    }
-    is_skipped
+    tried
 }
 
 /// A site with one backup that Cyrus has made; cyrbk has opened it if `is_ours`.
 fn site_of(user: &str, is_ours: bool, settings: &str) -> Option<World> {
-    if is_skipped() {
+    if !trace::is_possible() {
         return None;
     }
     let world = World::new(settings);
@@ -155,7 +170,7 @@ fn site_of(user: &str, is_ours: bool, settings: &str) -> Option<World> {
 #[test]
 fn compaction_of_what_cyrus_wrote() {
     let Some(mut world) = site_of("carol", false, "") else { return };
-    try_tool("compact, Cyrus's", &mut world, "carol", &["compact", "--force", "carol"]);
+    try_tool("compact, Cyrus's", &mut world, "carol", (&["compact", "--force", "carol"], OK));
 }
 
 #[test]
@@ -163,7 +178,7 @@ fn compaction_that_drops_joins_and_keeps_the_old_pair() {
     let settings = "backup_keep_previous: yes\nbackup_retention: 1s\n\
         backup_compact_minsize: 1000\n";
     let Some(mut world) = site_of("alice", true, settings) else { return };
-    try_tool("compact, much", &mut world, "alice", &["compact", "--force", "alice"]);
+    try_tool("compact, much", &mut world, "alice", (&["compact", "--force", "alice"], OK));
 }
 
 #[test]
@@ -173,17 +188,17 @@ fn compaction_of_a_damaged_backup() {
     let mut octets = fs::read(&path).unwrap();
     octets[19_000] ^= 1;
     fs::write(&path, octets).unwrap();
-    try_tool("compact, damaged", &mut world, "carol", &["compact", "--force", "carol"]);
+    try_tool("compact, damaged", &mut world, "carol", (&["compact", "--force", "carol"], FAILURE));
 }
 
 #[test]
 fn building_an_index_anew() {
     let Some(mut world) = site_of("carol", true, "") else { return };
-    try_tool("reindex", &mut world, "carol", &["reindex", "carol"]);
+    try_tool("reindex", &mut world, "carol", (&["reindex", "carol"], OK));
     let Some(mut world) = site_of("alice", false, "") else { return };
     let index = index_path(&path_of(&world, "alice").unwrap());
     fs::write(index, "what a disk may make of it").unwrap();
-    try_tool("reindex, broken", &mut world, "alice", &["reindex", "alice"]);
+    try_tool("reindex, broken", &mut world, "alice", (&["reindex", "alice"], OK));
 }
 
 #[test]
@@ -193,20 +208,21 @@ fn building_an_index_anew_of_damaged_data() {
     let mut octets = fs::read(&path).unwrap();
     octets[19_000] ^= 1;
     fs::write(&path, octets).unwrap();
-    try_tool("reindex, damaged", &mut world, "carol", &["reindex", "carol"]);
+    try_tool("reindex, damaged", &mut world, "carol", (&["reindex", "carol"], FAILURE));
 }
 
 #[test]
 fn moving_to_another_partition() {
     let Some(mut world) = site_of("carol", true, "") else { return };
-    try_tool("move", &mut world, "carol", &["move", "carol", "two"]);
+    try_tool("move", &mut world, "carol", (&["move", "carol", "two"], OK));
 }
 
 /// What a compaction has left is set right, or is about to be, when the power goes again.
 #[test]
 fn a_second_power_cut_while_a_compaction_is_completed() {
     let Some(mut world) = site_of("carol", true, "") else { return };
-    let (before, after, states) = run_tool(&mut world, "carol", &["compact", "--force", "carol"]);
+    let (before, after, states) =
+        run_tool(&mut world, "carol", (&["compact", "--force", "carol"], OK));
     let tools: [&[&str]; 3] =
         [&["verify", "carol"], &["compact", "--force", "carol"], &["reindex", "carol"]];
     try_again("compact", &mut world, &states, &tools, |world, _, way, tally| {
@@ -218,7 +234,7 @@ fn a_second_power_cut_while_a_compaction_is_completed() {
 #[test]
 fn a_second_power_cut_while_an_index_is_completed() {
     let Some(mut world) = site_of("carol", true, "") else { return };
-    let (before, after, states) = run_tool(&mut world, "carol", &["reindex", "carol"]);
+    let (before, after, states) = run_tool(&mut world, "carol", (&["reindex", "carol"], OK));
     let tools: [&[&str]; 3] =
         [&["reindex", "carol"], &["verify", "carol"], &["compact", "--force", "carol"]];
     try_again("reindex", &mut world, &states, &tools, |world, _, way, tally| {
@@ -253,19 +269,21 @@ fn check_session(world: &World, ledger: &Ledger, state: &State, way: usize, tall
 
 #[test]
 fn a_server_at_work() {
-    if is_skipped() {
+    if !trace::is_possible() {
         return;
     }
     let mut world = World::new("");
     let (ledger, states) = run_server(&mut world);
-    try_states("serve", &mut world, (&states, tried().of_a_server), |world, state, way, tally| {
+    let some = (&states, tried().of_a_server);
+    let tried = try_states("serve", &mut world, some, |world, state, way, tally| {
         check_session(world, &ledger, state, way, tally);
     });
+    assert!(tried >= LEAST_OF_A_SERVER, "{tried} states");
 }
 
 #[test]
 fn a_second_power_cut_while_a_session_is_set_right() {
-    if is_skipped() {
+    if !trace::is_possible() {
         return;
     }
     let mut world = World::new("");
@@ -285,9 +303,13 @@ fn deletion() {
     let Some(mut world) = site_of("carol", true, "") else { return };
     let (nodes, names) = world.look();
     let words = ["delete", "--force", "carol"];
-    let disk = world.record(nodes, names, |world, trace| world.trace_tool(&words, &[0], trace));
+    let run = |world: &World, trace: &Path| {
+        world.trace_tool(&words, &[OK], trace);
+    };
+    let disk = world.record(nodes, names, run);
     let states = Outcomes::of(disk, ONCE);
-    try_states("delete, and again", &mut world, (&states, usize::MAX), |world, _, _, _| {
+    let every = (&states, usize::MAX);
+    let again = try_states("delete, and again", &mut world, every, |world, _, _, _| {
         let Some(path) = path_of(world, "carol") else { return };
         let catalog = Catalog::open(world.catalog());
         delete::run(&catalog, b"carol", &path, false, Wait::Yes).expect("delete");
@@ -295,10 +317,11 @@ fn deletion() {
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 0);
     });
     // A client that does not know of it goes on.
-    try_states("delete, and mail", &mut world, (&states, usize::MAX), |world, _, _, _| {
+    let mail = try_states("delete, and mail", &mut world, every, |world, _, _, _| {
         let new = aftermath::append(world, "carol", 1);
         let path = path_of(world, "carol").unwrap();
         let (messages, _) = aftermath::read(world, &path).unwrap();
         assert!(messages.contains(&new));
     });
+    assert!(again.min(mail) >= LEAST_OF_A_TOOL, "{again} and {mail} states");
 }

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
+
+use super::machine;
 
 /// Calls that change files, their names, or make either durable; and those by which descriptors
 /// come to mean something else.
@@ -63,8 +65,7 @@ impl Call {
 
 /// Whether there is a strace that may look at others, and knows what it is told.
 pub(crate) fn is_possible() -> bool {
-    let mut command = traced(&Command::new("true"), Path::new("/dev/null"));
-    command.stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    machine::can_trace_by(&mut traced(&Command::new("true"), Path::new("/dev/null")))
 }
 
 /// What runs `command` under strace, which writes to `file`.

@@ -8,7 +8,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::mem;
 use std::net::SocketAddr;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -17,10 +17,11 @@ use std::thread;
 use std::time::SystemTime;
 
 use nix::sys::signal::{Signal, kill, killpg};
-use nix::unistd::{Pid, Uid, User};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use super::disk::{Disk, Names, Node};
+use super::machine;
 use super::site::{Options, Site};
 use super::trace;
 
@@ -98,8 +99,9 @@ impl World {
              partition_select_exclude: two\nbackup_staging_path: {shown}/staging\n\
              admins: admin\nservername: cut.test\nallowplaintext: yes\nsasl_mech_list: PLAIN\n\
              sasl_pwcheck_method: saslauthd\nsasl_saslauthd_path: {}\n\
-             failedloginpause: 0s\n{settings}",
-            world.mux.path().display()
+             failedloginpause: 0s\n{}{settings}",
+            world.mux.path().display(),
+            machine::cyrus_user_option()
         );
         fs::write(world.conf(), conf).unwrap();
         world
@@ -237,13 +239,13 @@ impl World {
         disk
     }
 
-    /// Runs a tool, which must end in one of these ways.
-    pub(crate) fn trace_tool(&self, words: &[&str], statuses: &[i32], trace: &Path) {
+    /// Runs a tool, which must end in one of these ways; returns in which.
+    pub(crate) fn trace_tool(&self, words: &[&str], statuses: &[i32], trace: &Path) -> i32 {
         let mut command = trace::traced(&self.cyrbk(words), trace);
         let output = command.stdin(Stdio::null()).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
-        let status = output.status.code();
-        assert!(status.is_some_and(|status| statuses.contains(&status)), "{words:?}: {said}");
+        let status = output.status.code().filter(|status| statuses.contains(status));
+        status.unwrap_or_else(|| panic!("{words:?}: {}: {said}", output.status))
     }
 
     /// Runs the server while `talk` talks to it at its address.
@@ -269,13 +271,10 @@ impl World {
         rest.join().unwrap();
     }
 
-    /// Started by root, the program runs as the Cyrus user, if there is one.
+    /// To whom the program runs as.
     fn give_away(&self) {
-        let user = User::from_name("cyrus").unwrap().filter(|_| Uid::effective().is_root());
-        let Some(user) = user else { return };
-        let (uid, gid) = (Some(user.uid.as_raw()), Some(user.gid.as_raw()));
         let mut directories = vec![self.path().to_owned()];
-        chown(self.path(), uid, gid).unwrap();
+        machine::give_away(self.path());
         while let Some(directory) = directories.pop() {
             for entry in fs::read_dir(&directory).unwrap() {
                 let entry = entry.unwrap();
@@ -284,7 +283,7 @@ impl World {
                     directories.push(entry.path());
                 }
                 if !entry.file_type().unwrap().is_symlink() {
-                    chown(entry.path(), uid, gid).unwrap();
+                    machine::give_away(&entry.path());
                 }
             }
         }

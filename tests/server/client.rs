@@ -10,6 +10,9 @@ use sha1::{Digest, Sha1};
 
 use crate::site::{ADMIN, PASSWORD};
 
+/// How long an answer is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 pub(crate) struct Client {
     socket: BufReader<TcpStream>,
 }
@@ -17,7 +20,7 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn connect(address: SocketAddr) -> Client {
         let socket = TcpStream::connect(address).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut client = Client { socket: BufReader::new(socket) };
         while !client.line().starts_with("* OK ") {}
         client
@@ -73,6 +76,14 @@ impl Client {
     pub(crate) fn is_closed(&mut self) -> bool {
         let mut rest = Vec::new();
         self.socket.read_to_end(&mut rest).is_ok() && rest.is_empty()
+    }
+
+    /// Whether nothing comes for so long.
+    pub(crate) fn is_silent(&mut self, time: Duration) -> bool {
+        self.socket.get_ref().set_read_timeout(Some(time)).unwrap();
+        let is_silent = self.socket.fill_buf().is_err();
+        self.socket.get_ref().set_read_timeout(Some(PATIENCE)).unwrap();
+        is_silent
     }
 
     pub(crate) fn assert_in_step(&mut self) {

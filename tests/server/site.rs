@@ -113,6 +113,16 @@ impl Site {
         self.root.path()
     }
 
+    /// Octets that sessions have in the staging area.
+    pub(crate) fn staged(&self) -> u64 {
+        let staging = self.path().join("staging");
+        let open = fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().path());
+        // Those of others come and go meanwhile.
+        let is_staged =
+            |path: &PathBuf| fs::read_link(path).is_ok_and(|to| to.starts_with(&staging));
+        open.filter(is_staged).map(|path| fs::metadata(path).map_or(0, |meta| meta.len())).sum()
+    }
+
     /// Every file of the store with its octets.
     pub(crate) fn store(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let mut files = BTreeMap::new();

@@ -1,6 +1,8 @@
 //! Bad input gets the right answer, the connection stays in step or is closed, the
 //! store is untouched, the server lives.
 
+use std::time::{Duration, Instant};
+
 use crate::client::{Client, apply_mailbox, apply_message, guid};
 use crate::site::{Options, PASSWORD, Site, USER};
 
@@ -55,6 +57,38 @@ fn refused_lines_leave_the_session_in_step_and_the_store_alone() {
     }
     assert_eq!(client.ask("EXIT\r\n"), "OK Finished\r\n");
     assert_eq!(site.store(), before);
+}
+
+/// It is not to take the room until the session ends, nor to be taken for anything else.
+#[test]
+fn a_refused_line_gives_back_what_it_has_staged() {
+    let site = Site::start(Options { spool_memory: 100_000, ..Options::default() });
+    let large = "x".repeat(3_000_000);
+    let body = format!("%{{default {} {}}}\r\n{large}", guid(large.as_bytes()), large.len());
+    let mut client = Client::admin(site.address);
+    for (head, tail, expected) in [
+        ("APPLY MESSAGE (", " %{default xyz 6}\r\nEXIT\r\n)", "NO IMAP_PROTOCOL_ERROR bad message"),
+        ("APPLY MESSAGE (", ") x", "BAD Unexpected extra arguments to Apply"),
+        ("APPLY SUB %(USERID tom MBOXNAME ", ")", "NO IMAP_PROTOCOL_ERROR Protocol error"),
+        ("NOOP ", "", "BAD Unexpected extra arguments to Noop"),
+        ("GET USER ", "", "NO IMAP_PROTOCOL_BAD_PARAMETERS"),
+        ("FOO ", "", "BAD IMAP_PROTOCOL_ERROR Unrecognized command"),
+    ] {
+        client.send(format!("{head}{body}"));
+        let until = Instant::now() + Duration::from_secs(60);
+        while site.staged() < 2_000_000 {
+            assert!(Instant::now() < until, "{head}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let reply = client.ask(format!("{tail}\r\n"));
+        assert!(reply.starts_with(expected), "{head} {reply}");
+        // Behind the reply, and in front of the next command.
+        client.assert_in_step();
+        assert_eq!(site.staged(), 0, "{head}");
+    }
+    client.ask("GET USER tom\r\n");
+    assert_eq!(client.ask(format!("APPLY MESSAGE ({body})\r\n")), "OK Success\r\n");
+    assert_eq!(site.staged(), 0);
 }
 
 #[test]

@@ -161,10 +161,43 @@ fn a_client_that_never_logs_in_is_closed() {
     assert!(Client::connect(site.address).is_closed());
 }
 
-/// One session's job that takes long, here a password that nobody answers for, does not
-/// hold up the others.
 #[test]
-fn a_slow_job_stalls_nobody_else() {
+fn a_client_that_says_nothing_is_closed() {
+    let limits = ServerLimits { idle_time: Duration::from_millis(300), ..ServerLimits::default() };
+    let site = Site::start(Options { limits, ..Options::default() });
+    assert!(Client::admin(site.address).is_closed());
+}
+
+/// A job that waits, here for the lock of a backup that a tool has, keeps its worker. As long as
+/// there is another one nobody else waits.
+#[test]
+fn a_job_that_waits_stalls_others_if_it_has_the_last_worker() {
+    for (workers_max, is_last) in [(1, true), (2, false)] {
+        let limits = ServerLimits { workers_max, ..ServerLimits::default() };
+        let site = Site::start(Options { limits, ..Options::default() });
+        let mut first = Client::admin(site.address);
+        assert_eq!(first.ask(apply_mailbox("tom", &[])), "OK Success\r\n");
+        assert_eq!(first.ask("EXIT\r\n"), "OK Finished\r\n");
+        let (mut slow, mut other) = (Client::admin(site.address), Client::admin(site.address));
+        let tool = Backup::open(&data_file(&site, "tom"), Wait::Yes).unwrap();
+        slow.send("APPLY QUOTA %(ROOT user.tom LIMIT 1)\r\n");
+        assert!(slow.is_silent(Duration::from_millis(300)));
+        other.send("GET USER bob\r\n");
+        if is_last {
+            assert!(other.is_silent(Duration::from_millis(300)));
+            drop(tool);
+            assert_eq!(other.reply(), "OK Success\r\n");
+        } else {
+            assert_eq!(other.reply(), "OK Success\r\n");
+            drop(tool);
+        }
+        assert_eq!(slow.reply(), "OK Success\r\n");
+    }
+}
+
+/// A log-in that takes long, here a password that nobody answers for, does not hold up the others.
+#[test]
+fn a_slow_log_in_stalls_nobody_else() {
     let dir = tempfile::tempdir().unwrap();
     let mux = dir.path().join("mux");
     let listener = UnixListener::bind(&mux).unwrap();

@@ -102,6 +102,7 @@ fn work<T>(
     gate: &Gate,
     sender: &Sender<(usize, Told)>,
 ) {
+    let _guard = CloseOnPanic(gate);
     while let Some(i) = gate.next().filter(|_| !interrupted.load(Ordering::Relaxed)) {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let result = visit(&items[i], &mut Streams::new(&mut out, &mut err));
@@ -225,6 +226,17 @@ impl Gate {
     }
 }
 
+/// The turn of an item whose worker has panicked never comes: nobody may wait for it.
+struct CloseOnPanic<'g>(&'g Gate);
+
+impl Drop for CloseOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.close();
+        }
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -307,6 +319,17 @@ mod tests {
             let told = String::from_utf8(err).unwrap();
             assert_eq!(told, if is_terminal { format!("{FINISHING}\n") } else { String::new() });
         }
+    }
+
+    #[test]
+    #[should_panic(expected = "a scoped thread panicked")]
+    fn a_panic_of_one_ends_the_run_of_all() {
+        let items: Vec<usize> = (0..1000).collect();
+        let visit = |i: &usize, _: &mut Streams<'_>| {
+            assert_ne!(*i, 5);
+            Ok(Outcome::Done)
+        };
+        let _ = run(&items, &visit, &mut |_, _| true);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::io::{self, BufRead};
 
 use super::{Options, Outcome, entry_of, for_each, write_outcome};
-use crate::cmd::report::store_error;
+use crate::cmd::report::store_error_in_full;
 use crate::cmd::select::Target;
 use crate::cmd::{Exit, Stop, Streams, site};
 use crate::config::Settings;
@@ -41,7 +41,7 @@ pub(super) fn run(
             }
             Err(DeleteError::Store(StoreError::Locked(_))) => ("locked".into(), Outcome::Locked),
             Err(DeleteError::Store(error)) => {
-                (format!("failed ({})", store_error(&error)), Outcome::Failed)
+                (format!("failed ({})", store_error_in_full(&error, true)), Outcome::Failed)
             }
             Err(error) => (format!("failed ({error})"), Outcome::Failed),
         };

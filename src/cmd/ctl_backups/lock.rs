@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::process::{Command, ExitStatus};
 
 use super::{LockAction, Options, Outcome, for_each, outcome_json};
-use crate::cmd::report::{quick_check, store_error};
+use crate::cmd::report::{quick_check, store_error_in_full};
 use crate::cmd::select::Target;
 use crate::cmd::{Exit, Stop, Streams};
 use crate::config::Settings;
@@ -34,8 +34,8 @@ fn open(options: &Options, target: &Target) -> Result<Backup, String> {
     } else {
         Backup::open(&target.path, options.wait())
     };
-    let backup = opened.map_err(|error| store_error(&error))?;
-    quick_check(&backup)?;
+    let backup = opened.map_err(|error| store_error_in_full(&error, options.own_words))?;
+    quick_check(&backup, options.own_words)?;
     Ok(backup)
 }
 

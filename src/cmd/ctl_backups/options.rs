@@ -118,6 +118,11 @@ impl Command {
     pub fn word(self) -> &'static str {
         COMMANDS.iter().find(|(_, command)| *command == self).map_or("", |(word, _)| word)
     }
+
+    /// Whether it can say what it would do instead of doing it.
+    pub(super) fn has_dry_run(self) -> bool {
+        matches!(self, Command::Compact | Command::Move | Command::Reconstruct)
+    }
 }
 
 impl Options {

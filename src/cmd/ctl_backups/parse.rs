@@ -49,7 +49,7 @@ Options:
     -w, --wait-for-locks
                         # wait for locked backups instead of passing them over
     --jobs=n            # so many backups at a time (default: the cores)
-    --dry-run           # reconstruct, move: only say what would be done
+    --dry-run           # compact, move, reconstruct: only say what would be done
     --keep-files        # delete: leave the files where they are
 
 Options of verify:
@@ -171,6 +171,8 @@ impl Options {
             || self.lock_action.is_some() && self.command != Command::Lock
             || self.level != Level::Cyrus && self.command != Command::Verify
             || self.mode == Some(Mode::All) && !self.operands.is_empty()
+            || self.dry_run && !self.command.has_dry_run()
+            || self.keep_files && self.command != Command::Delete
             || match self.command {
                 Command::Lock | Command::Delete => many || self.operands.len() > 1,
                 Command::Move => many || self.operands.len() != 2,
@@ -290,14 +292,29 @@ mod tests {
             "verify --jobs=many a",
             "reconstruct x",
             "reconstruct -u",
+            "--dry-run delete -F alice",
+            "reindex --dry-run alice",
+            "verify --dry-run alice",
+            "list --dry-run",
+            "--keep-files move alice two",
+            "compact --keep-files -A",
         ] {
             assert_eq!(parse_line(line), Err(Misuse), "{line}");
         }
         // As with 3.10, which has neither --jobs nor --deep and --dry-run.
         assert!(parse_line("list --j").unwrap().json);
         assert_eq!(parse_line("list --d x").unwrap().mode, Some(Mode::Domains));
-        for line in ["compact -c -t1 -F -V -w -S x", "lock", "lock -s x", "reconstruct", "list -D"]
-        {
+        for line in [
+            "compact -c -t1 -F -V -w -S x",
+            "lock",
+            "lock -s x",
+            "reconstruct",
+            "list -D",
+            "--dry-run compact -A",
+            "--dry-run move alice two",
+            "--dry-run reconstruct",
+            "delete --keep-files alice",
+        ] {
             assert!(parse_line(line).is_ok(), "{line}");
         }
     }

@@ -12,7 +12,6 @@ use crate::cmd::time::now;
 use crate::cmd::{Exit, Stop, Streams, site};
 use crate::config::Settings;
 use crate::store::Catalog;
-use crate::store::catalog::Entry;
 use crate::store::reconstruct::{Verdict, plan};
 use crate::store::survey::survey;
 use crate::wire::dlist::lossy;
@@ -29,11 +28,16 @@ pub(super) fn run(
         return Ok(Exit::TempFail);
     }
     let catalog = site::catalog(settings);
-    let (entries, is_unusable) = match entries(&catalog) {
+    // None if there is no catalog.
+    let (entries, is_unusable) = match catalog.list() {
         Ok(entries) => (entries, false),
-        Err(why) => {
+        Err(why) if why.is_of_contents() => {
             writeln!(streams.err, "cannot read backups.db, starting over: {why}")?;
             (Vec::new(), true)
+        }
+        Err(why) => {
+            writeln!(streams.err, "cannot read backups.db: {why}")?;
+            return Ok(Exit::TempFail);
         }
     };
     let known: Vec<PathBuf> = entries.iter().map(|entry| entry.path.clone()).collect();
@@ -69,28 +73,22 @@ pub(super) fn run(
     Ok(if is_open || !refused.is_empty() { Exit::TempFail } else { Exit::Ok })
 }
 
-/// None if there is no catalog.
-fn entries(catalog: &Catalog) -> Result<Vec<Entry>, String> {
-    if !catalog.path().exists() {
-        return Ok(Vec::new());
-    }
-    catalog.list().map_err(|error| error.to_string())
-}
-
-/// Makes the changes; an unusable catalog is put aside first. Returns for whom nothing
-/// was changed because somebody else did.
+/// Makes the changes; an unusable catalog is put aside. Returns for whom nothing was changed
+/// because somebody else did.
 fn write(
     catalog: &Catalog,
     is_unusable: bool,
     verdicts: &[Verdict],
 ) -> Result<Vec<Vec<u8>>, String> {
-    if is_unusable {
-        let aside = format!("{}.{}", catalog.path().display(), now());
-        std::fs::rename(catalog.path(), &aside)
-            .map_err(|error| format!("cannot put backups.db aside as {aside}: {error}"))?;
-    }
     let changes: Vec<_> = verdicts.iter().filter_map(Verdict::change).collect();
-    catalog.change_all(&changes).map_err(|error| format!("cannot write backups.db: {error}"))
+    let written = if is_unusable {
+        let mut aside = catalog.path().as_os_str().to_owned();
+        aside.push(format!(".{}", now()));
+        catalog.start_over(&changes, Path::new(&aside))
+    } else {
+        catalog.change_all(&changes)
+    };
+    written.map_err(|error| format!("cannot write backups.db: {error}"))
 }
 
 /// What is as it was is told only with `-v`.

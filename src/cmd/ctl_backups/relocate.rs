@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::{Options, Outcome, entry_of, for_each, write_outcome};
-use crate::cmd::report::store_error;
+use crate::cmd::report::store_error_in_full;
 use crate::cmd::{Exit, Stop, Streams, site};
 use crate::config::Settings;
 use crate::store::StoreError;
@@ -51,7 +51,7 @@ pub(super) fn run(
             }
             Err(MoveError::Store(StoreError::Locked(_))) => ("locked".into(), Outcome::Locked),
             Err(MoveError::Store(error)) => {
-                (format!("failed ({})", store_error(&error)), Outcome::Failed)
+                (format!("failed ({})", store_error_in_full(&error, true)), Outcome::Failed)
             }
             Err(error) => (format!("failed ({error})"), Outcome::Failed),
         };

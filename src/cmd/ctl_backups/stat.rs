@@ -44,7 +44,7 @@ fn read(options: &Options, settings: &Settings, target: &Target) -> Result<Stat,
     let text = |error| store_error_in_full(&error, options.own_words);
     let backup = Backup::open(&target.path, options.wait()).map_err(text)?;
     if !options.no_verify {
-        quick_check(&backup)?;
+        quick_check(&backup, options.own_words)?;
     }
     stat(&backup, retained_since(settings)).map_err(text)
 }

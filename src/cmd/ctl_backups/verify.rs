@@ -59,7 +59,10 @@ fn as_cyrus(
         (Ok(_), None) => ("ok".into(), Outcome::Done),
         (Ok(_), Some(verdict)) => (format!("failed ({verdict})"), Outcome::Failed),
         (Err(StoreError::Locked(_)), _) => ("locked".into(), Outcome::Locked),
-        (Err(error), _) => (format!("failed ({})", store_error(&error)), Outcome::Failed),
+        (Err(error), _) => {
+            let why = store_error_in_full(&error, options.own_words);
+            (format!("failed ({why})"), Outcome::Failed)
+        }
     };
     write_outcome(options, target, &status, streams.out)?;
     Ok(outcome)

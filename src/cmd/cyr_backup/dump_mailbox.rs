@@ -7,7 +7,6 @@ use std::ffi::OsString;
 use super::dump::UNKNOWN;
 use super::export::write_items;
 use super::{Failure, Form, Look, MailboxForm};
-use crate::cmd::report::store_error;
 use crate::cmd::{Streams, site};
 use crate::store::export::{Selection, gather};
 
@@ -25,7 +24,7 @@ pub(super) fn run(
     let mailboxes = Some(HashSet::from([mailbox.uniqueid]));
     let selection = Selection { mailboxes, expunged, ..Selection::default() };
     let gathered = gather(look.backup, &selection, &site::name_rules(look.settings));
-    let items = gathered.map_err(|error| Failure::Text(store_error(&error)))?.items;
+    let items = gathered.map_err(Failure::Store)?.items;
     let form = match form {
         MailboxForm::Mbox => Form::Mbox,
         MailboxForm::Eml(directory) => Form::EmlBeside(directory.clone()),

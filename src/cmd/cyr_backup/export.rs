@@ -10,7 +10,8 @@ use std::rc::Rc;
 use super::dump::UNKNOWN;
 use super::export_imap::{Imap, ImapSink};
 use super::{Failure, Look};
-use crate::cmd::report::{DAMAGED, store_error, write_damages, write_labelled};
+use crate::cmd::people::harmless;
+use crate::cmd::report::{DAMAGED, write_damages, write_labelled};
 use crate::cmd::{Streams, site};
 use crate::store::export::eml::Eml;
 use crate::store::export::maildir::Maildir;
@@ -64,8 +65,7 @@ pub(super) fn run(
 ) -> Result<(), Failure> {
     let selection = selection(what, look)?;
     let gathered = gather(look.backup, &selection, &site::name_rules(look.settings));
-    let Gathered { items, missing, damages } =
-        gathered.map_err(|error| Failure::Text(store_error(&error)))?;
+    let Gathered { items, missing, damages } = gathered.map_err(Failure::Store)?;
     for guid in &missing {
         write_labelled(streams.err, look.label, &format!("{guid}: {UNKNOWN}"))?;
     }
@@ -109,13 +109,13 @@ fn to_imap(
     )?;
     streams.out.flush()?;
     for refused in &tally.refused {
-        write_labelled(streams.err, look.label, refused)?;
+        write_labelled(streams.err, look.label, &harmless(refused))?;
     }
     let again = |error: &dyn std::fmt::Display| {
         Failure::Text(format!("{error}; the same command again goes on from here"))
     };
     match written {
-        Err(ExportError::Store(error)) => Err(Failure::Text(store_error(&error))),
+        Err(ExportError::Store(error)) => Err(Failure::Store(error)),
         Err(ExportError::Io(error)) => Err(again(&error)),
         Ok(failed) if failed.is_empty() && !tally.refused.is_empty() => {
             Err(Failure::Text(format!("messages refused: {}", tally.refused.len())))
@@ -187,7 +187,7 @@ pub(super) fn write_items(
     };
     let failed = match failed {
         Ok(failed) => failed,
-        Err(ExportError::Store(error)) => return Err(Failure::Text(store_error(&error))),
+        Err(ExportError::Store(error)) => return Err(Failure::Store(error)),
         Err(ExportError::Io(error)) => return Err(cannot_write(error)),
     };
     name_failed(&failed, look, streams)

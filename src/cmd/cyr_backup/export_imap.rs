@@ -136,15 +136,51 @@ impl Sink for ImapSink {
     }
 }
 
+impl Imap {
+    /// What words and environment show by themselves: where to, and that somebody can log in.
+    pub(super) fn check(&self) -> Result<(), String> {
+        self.place()?;
+        self.user()?;
+        if self.password_file.is_none() {
+            password_in_environment()?;
+        }
+        Ok(())
+    }
+
+    /// Where to, and whether by TLS from the first octet on.
+    fn place(&self) -> Result<(Destination, bool), String> {
+        let (is_imaps, place) = match self.server.split_once("://") {
+            None => (false, self.server.as_str()),
+            Some(("imap", place)) => (false, place),
+            Some(("imaps", place)) => (true, place),
+            Some((scheme, _)) => return Err(format!("{scheme}: neither imap nor imaps")),
+        };
+        let destination = Destination::parse(place.trim_end_matches('/'));
+        Ok((destination.map_err(|error| error.to_string())?, is_imaps))
+    }
+
+    fn user(&self) -> Result<String, String> {
+        let user = self.user.clone().or_else(|| std::env::var(USER_VARIABLE).ok());
+        user.ok_or(format!("no user: give --imap-user or set {USER_VARIABLE}"))
+    }
+
+    fn password(&self) -> Result<Password, String> {
+        let password = match &self.password_file {
+            Some(file) => first_line(file),
+            None => password_in_environment(),
+        };
+        password.map(Password::new)
+    }
+}
+
+fn password_in_environment() -> Result<String, String> {
+    std::env::var(PASSWORD_VARIABLE)
+        .map_err(|_| format!("no password: give --password-file or set {PASSWORD_VARIABLE}"))
+}
+
 fn options(imap: &Imap) -> Result<Options, String> {
-    let (is_imaps, place) = match imap.server.split_once("://") {
-        None => (false, imap.server.as_str()),
-        Some(("imap", place)) => (false, place),
-        Some(("imaps", place)) => (true, place),
-        Some((scheme, _)) => return Err(format!("{scheme}: neither imap nor imaps")),
-    };
-    let destination = Destination::parse(place.trim_end_matches('/'));
-    let mut options = Options::new(destination.map_err(|error| error.to_string())?);
+    let (destination, is_imaps) = imap.place()?;
+    let mut options = Options::new(destination);
     options.protocol = Protocol::Imap;
     options.tls = match (is_imaps, imap.no_tls) {
         (true, _) => TlsMode::OnConnect,
@@ -157,14 +193,7 @@ fn options(imap: &Imap) -> Result<Options, String> {
         options.certificates =
             Certificates { verify: Verify::Roots { file, dir: None }, own: None };
     }
-    let user = imap.user.clone().or_else(|| std::env::var(USER_VARIABLE).ok());
-    let authname = user.ok_or(format!("no user: give --imap-user or set {USER_VARIABLE}"))?;
-    let password = match &imap.password_file {
-        Some(file) => first_line(file)?,
-        None => std::env::var(PASSWORD_VARIABLE)
-            .map_err(|_| format!("no password: give --password-file or set {PASSWORD_VARIABLE}"))?,
-    };
-    let password = Password::new(password);
+    let (authname, password) = (imap.user()?, imap.password()?);
     options.login = Some(Login { authname, authzid: None, password, mechanisms: None });
     Ok(options)
 }

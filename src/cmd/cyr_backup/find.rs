@@ -3,9 +3,9 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 
+use super::dump::UNKNOWN;
 use super::{Failure, Look};
 use crate::cmd::mailbox_name;
-use crate::cmd::report::store_error;
 use crate::store::StoreError;
 use crate::store::index::{Index, MailboxRow, MessageRow, Result as IndexResult};
 use crate::store::message::{MessageError, StoredMessage};
@@ -17,7 +17,12 @@ impl Look<'_> {
         read: impl FnOnce(&Index) -> IndexResult<T>,
     ) -> Result<T, Failure> {
         read(self.backup.index())
-            .map_err(|e| Failure::Text(store_error(&StoreError::index(self.backup.path())(e))))
+            .map_err(|e| Failure::Store(StoreError::index(self.backup.path())(e)))
+    }
+
+    /// That an item is not in the backup. Cyrus does not say which.
+    pub(super) fn unknown(&self, item: &str) -> Failure {
+        Failure::Text(if self.own_words { format!("{item}: {UNKNOWN}") } else { UNKNOWN.into() })
     }
 
     /// As Cyrus finds it: by uniqueid, else by external name; of several the latest, whether it
@@ -76,7 +81,7 @@ impl Look<'_> {
                 Ok(Some(octets))
             }
             Err(MessageError::Unknown { .. }) => Ok(None),
-            Err(MessageError::Store(error)) => Err(Failure::Text(store_error(&error))),
+            Err(MessageError::Store(error)) => Err(Failure::Store(error)),
             Err(error) => Err(Failure::Text(error.to_string())),
         }
     }

@@ -6,7 +6,6 @@ use std::io::Write;
 
 use super::{Failure, JsonWhat, Look, headers};
 use crate::cmd::json::Json;
-use crate::cmd::report::store_error;
 use crate::cmd::time::LocalTime;
 use crate::store::index::{MailboxRow, MessageRow};
 
@@ -26,7 +25,7 @@ fn number(number: impl TryInto<i64>) -> Option<Json> {
 
 fn chunks(look: &Look<'_>) -> Result<Json, Failure> {
     let chunks = look.index(|index| index.chunks())?;
-    let len_file = look.backup.len_file().map_err(|e| Failure::Text(store_error(&e)))?;
+    let len_file = look.backup.len_file().map_err(Failure::Store)?;
     let time = LocalTime::new();
     let ends = chunks.iter().skip(1).map(|next| next.offset).chain([len_file]);
     let object = |(chunk, end): (&crate::store::index::ChunkRow, u64)| {

@@ -3,9 +3,9 @@
 use std::io::{self, Write};
 
 use super::{Failure, List};
-use crate::cmd::Streams;
-use crate::cmd::report::{percent, store_error};
+use crate::cmd::report::percent;
 use crate::cmd::time::LocalTime;
+use crate::cmd::{Streams, tool_log};
 use crate::store::index::ChunkRow;
 use crate::store::{Backup, StoreError};
 
@@ -30,6 +30,7 @@ fn all(backup: &Backup, streams: &mut Streams<'_>) -> Result<(), Failure> {
         streams.err.write_all(heading.as_bytes())?;
         match part(backup, streams.out) {
             Ok(()) | Err(Failure::Text(_)) => {}
+            Err(Failure::Store(error)) => tool_log::store_error(&error),
             Err(stop) => return Err(stop),
         }
         streams.out.flush()?;
@@ -38,12 +39,12 @@ fn all(backup: &Backup, streams: &mut Streams<'_>) -> Result<(), Failure> {
 }
 
 fn rows<T>(backup: &Backup, rows: crate::store::index::Result<T>) -> Result<T, Failure> {
-    rows.map_err(|e| Failure::Text(store_error(&StoreError::index(backup.path())(e))))
+    rows.map_err(|e| Failure::Store(StoreError::index(backup.path())(e)))
 }
 
 fn chunks(backup: &Backup, out: &mut dyn Write) -> Result<(), Failure> {
     let chunks = rows(backup, backup.index().chunks())?;
-    let len_file = backup.len_file().map_err(|e| Failure::Text(store_error(&e)))?;
+    let len_file = backup.len_file().map_err(Failure::Store)?;
     let time = LocalTime::new();
     writeln!(out, "{:>7} offset\tlength\tratio%\t{:<20} end time", "id", "start time")?;
     for (i, chunk) in chunks.iter().enumerate() {

@@ -111,12 +111,15 @@ pub struct Options {
     pub at: Option<i64>,
     /// What to show of it.
     pub command: Command,
+    /// Called by the words of `cyrbk`: errors say what those of Cyrus leave out.
+    pub own_words: bool,
 }
 
 impl Options {
     /// A request without any option.
     pub fn new(backup: OsString, command: Command) -> Options {
-        Options { config: None, mode: Mode::Userids, verbosity: 0, backup, at: None, command }
+        let (config, mode) = (None, Mode::Userids);
+        Options { config, mode, verbosity: 0, backup, at: None, command, own_words: false }
     }
 }
 
@@ -257,7 +260,8 @@ pub(super) fn parse(args: &[OsString]) -> Result<Options, Misuse> {
         _ => return Err(Misuse::Words),
     };
     let mode = mode.unwrap_or_default();
-    Ok(Options { config, mode, verbosity, backup: backup.clone(), at, command })
+    let backup = backup.clone();
+    Ok(Options { config, mode, verbosity, backup, at, command, own_words: false })
 }
 
 fn read_command(command: &OsStr, what: &OsStr, operands: &[OsString]) -> Option<Command> {

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use super::dump::UNKNOWN;
 use super::summary::{Row, write_json, write_text};
 use super::{Failure, Look};
-use crate::cmd::report::{DAMAGED, store_error, write_damages, write_labelled};
+use crate::cmd::report::{DAMAGED, write_damages, write_labelled};
 use crate::cmd::{Streams, site};
 use crate::store::export::ExportError;
 use crate::store::search::{self, Found, Query};
@@ -49,7 +49,7 @@ pub(super) fn run(
     let staging = &look.settings.backup_staging_path;
     let found = match search::run(look.backup, &query, &site::name_rules(look.settings), staging) {
         Ok(found) => found,
-        Err(ExportError::Store(error)) => return Err(Failure::Text(store_error(&error))),
+        Err(ExportError::Store(error)) => return Err(Failure::Store(error)),
         Err(ExportError::Io(error)) => return Err(Failure::Text(error.to_string())),
     };
     tell(&found, what.form, streams)?;

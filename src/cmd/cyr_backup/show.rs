@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use super::dump::{UNKNOWN, chunk_row};
 use super::headers;
 use super::{Failure, Look, Show};
-use crate::cmd::report::{percent, store_error};
+use crate::cmd::report::percent;
 use crate::cmd::time::LocalTime;
 
 pub(super) fn run(what: &Show, look: &Look<'_>, out: &mut dyn Write) -> Result<(), Failure> {
@@ -29,10 +29,10 @@ fn once(words: &[OsString]) -> impl Iterator<Item = &OsString> {
 
 /// Cyrus has no output to be equal to.
 fn chunk(id: &OsString, look: &Look<'_>, out: &mut dyn Write) -> Result<(), Failure> {
-    let chunk = chunk_row(id, look.backup)?;
+    let chunk = chunk_row(id, look)?;
     let next = look.index(|index| index.chunks())?;
     let next = next.iter().find(|other| other.offset > chunk.offset).map(|other| other.offset);
-    let len_file = look.backup.len_file().map_err(|e| Failure::Text(store_error(&e)))?;
+    let len_file = look.backup.len_file().map_err(Failure::Store)?;
     let packed = next.unwrap_or(len_file).saturating_sub(chunk.offset);
     let (messages, mailboxes) = look.index(|index| index.contents_of_chunk(chunk.id))?;
     let time = LocalTime::new();

@@ -9,7 +9,7 @@ use super::{Failure, Look, Show, SummaryForm};
 use crate::cmd::Streams;
 use crate::cmd::json::Json;
 use crate::cmd::people::{column, harmless};
-use crate::cmd::report::{DAMAGED, store_error, write_damages, write_labelled};
+use crate::cmd::report::{DAMAGED, write_damages, write_labelled};
 use crate::cmd::time::LocalTime;
 use crate::store::exact::{Damage, Truth};
 use crate::store::export::{self, ExportError};
@@ -60,7 +60,7 @@ pub(super) fn run(
     );
     let failed = match failed {
         Ok(failed) => failed,
-        Err(ExportError::Store(error)) => return Err(Failure::Text(store_error(&error))),
+        Err(ExportError::Store(error)) => return Err(Failure::Store(error)),
         Err(ExportError::Io(error)) => return Err(Failure::Text(error.to_string())),
     };
     match form {
@@ -90,8 +90,7 @@ fn of_mailboxes<'n>(
     unknown: &mut Vec<&'n OsString>,
     damages: &mut Vec<Damage>,
 ) -> Result<Vec<Row>, Failure> {
-    let text = |error| Failure::Text(store_error(&error));
-    let truth = Truth::of(look.backup).map_err(text)?;
+    let truth = Truth::of(look.backup).map_err(Failure::Store)?;
     damages.extend_from_slice(truth.damages());
     let mut rows = Vec::new();
     for name in names {
@@ -99,7 +98,7 @@ fn of_mailboxes<'n>(
             unknown.push(name);
             continue;
         };
-        let records = truth.all_records(&mailbox.uniqueid).map_err(text)?;
+        let records = truth.all_records(&mailbox.uniqueid).map_err(Failure::Store)?;
         rows.extend(records.into_iter().filter_map(|record| {
             Some(Row {
                 mailbox: Some(lossy(&mailbox.mboxname).into_owned()),

@@ -201,7 +201,8 @@ impl BackupArgs {
             _ => Mode::Userids,
         };
         let config = Some(self.config.config);
-        Options { config, mode, at: self.at, ..Options::new(self.backup, command) }
+        let own_words = true;
+        Options { config, mode, at: self.at, own_words, ..Options::new(self.backup, command) }
     }
 }
 

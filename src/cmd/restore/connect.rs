@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::Options;
-use crate::config::{ConfigError, Settings, SyncClientSettings, SyncTls};
+use crate::config::{Settings, SyncClientSettings, SyncTls};
 use crate::sync::client::{
     AddressError, Certificates, Compress, Destination, Login, Options as ClientOptions, Password,
     Place, Protocol, Timeouts, TlsMode, Verify,
@@ -21,27 +21,17 @@ pub(super) enum ConnectError {
     Address(#[from] AddressError),
     #[error("{}: no name of a server", .0.display())]
     NoText(std::ffi::OsString),
-    #[error(transparent)]
-    Config(#[from] ConfigError),
 }
 
-/// The client's options.
+/// The client's options; `settings` are those of the channel, if one is named.
 pub(super) fn client_options(
     options: &Options,
     settings: &Settings,
-    config: &std::path::Path,
 ) -> Result<ClientOptions, ConnectError> {
     let text =
         options.server.to_str().ok_or_else(|| ConnectError::NoText(options.server.clone()))?;
     let mut destination = Destination::parse(text)?;
-    let channel;
-    let sync = match &options.channel {
-        Some(name) => {
-            channel = Settings::load(config, name)?;
-            &channel.sync_client
-        }
-        None => &settings.sync_client,
-    };
+    let sync = &settings.sync_client;
     if let Place::Host { port, .. } = &mut destination.place
         && port.is_none()
     {
@@ -106,10 +96,9 @@ mod tests {
         let path = dir.path().join("imapd.conf");
         std::fs::write(&path, format!("configdirectory: {}\n{conf}", dir.path().display()))
             .unwrap();
-        let settings = Settings::load(&path, "restore").unwrap();
-        let mut options = Options::new(server.into(), "alice".into(), Words::All);
-        options.channel = channel.map(str::to_owned);
-        client_options(&options, &settings, &path).unwrap()
+        let settings = Settings::load(&path, channel.unwrap_or("restore")).unwrap();
+        let options = Options::new(server.into(), "alice".into(), Words::All);
+        client_options(&options, &settings).unwrap()
     }
 
     #[test]
@@ -125,6 +114,14 @@ mod tests {
         let client = options("mail:csync", conf, Some("far"));
         assert_eq!(client.destination.to_string(), "mail:csync");
         assert_eq!(client.login.unwrap().authname, "f");
+        // All of it is the channel's, and nothing restore's own.
+        let far = "far_tls_server_ca_file: /far.pem\nfar_sync_timeout: 70s\nsync_timeout: 60s\n\
+                   far_client_timeout: 6s\nrestore_client_timeout: 5s\n";
+        let client = options("mail", far, Some("far"));
+        let roots = Verify::Roots { file: Some("/far.pem".into()), dir: None };
+        assert_eq!(client.certificates.verify, roots);
+        assert_eq!(client.timeouts.reply.as_secs(), 70);
+        assert_eq!(client.timeouts.login.as_secs(), 6);
         assert!(options("mail", "", None).login.is_none());
         let tls = options("mail", "cyrbk_sync_tls: require\n", None).tls;
         assert_eq!(tls, TlsMode::Required);

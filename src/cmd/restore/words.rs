@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use crate::cmd::people::octets;
+use crate::cmd::people::{harmless, octets};
 use crate::cmd::report::write_labelled;
 use crate::restore::{
     Decision, MailboxReport, Note, Object, Parts, Plan, Report, StateOutcome, Target, View,
@@ -64,8 +64,7 @@ pub(super) fn write_plan(
     out: &mut dyn Write,
 ) -> io::Result<()> {
     for target in &plan.targets {
-        out.write_all(&target.name)?;
-        writeln!(out, ": {}; {}", contents(target), promises(target))?;
+        writeln!(out, "{}: {}; {}", shown(&target.name), contents(target), promises(target))?;
     }
     if parts.has_state() {
         write_state(view, parts, out)?;
@@ -119,60 +118,63 @@ fn write_state(view: &View<'_>, parts: &Parts, out: &mut dyn Write) -> io::Resul
     if parts.has(Part::Sieve)
         && let Ok(Some(active)) = index.active_script()
     {
-        writeln!(out, "active sieve script: {}", lossy(&active.filename))?;
+        writeln!(out, "active sieve script: {}", shown(&active.filename))?;
     }
     Ok(())
 }
 
 /// What could not be restored, a line each, on standard error; returns whether there was any.
+/// `duplicates`: what has arrived is restored once more by the same command.
 pub(super) fn write_failures(
     label: &[u8],
     plan: &Plan,
     report: &Report,
+    duplicates: bool,
     err: &mut dyn Write,
 ) -> io::Result<bool> {
+    let mut tell = |text: &str| write_labelled(err, label, &harmless(text));
     for object in &plan.unknown {
         let what = match object {
             Object::Message(_) => "Message",
             Object::Mailbox { .. } | Object::Uniqueid(_) => "Mailbox",
         };
-        let text = format!("{}: {what} does not exist", lossy(&object.text()));
-        write_labelled(err, label, &text)?;
+        tell(&format!("{}: {what} does not exist", lossy(&object.text())))?;
     }
     for mailbox in &report.mailboxes {
         let name = lossy(&mailbox.name);
         for (guid, why) in &mailbox.refused {
-            let text = format!("{name}: message {guid} is not restored: {why}");
-            write_labelled(err, label, &text)?;
+            tell(&format!("{name}: message {guid} is not restored: {why}"))?;
         }
         if let Some(why) = &mailbox.failed {
-            write_labelled(err, label, &format!("{name}: not restored: {why}"))?;
+            tell(&format!("{name}: not restored: {why}"))?;
         }
     }
     for part in &report.state {
         if let StateOutcome::Failed(why) = &part.outcome {
-            let text = format!("{}: not restored: {why}", lossy(&part.what));
-            write_labelled(err, label, &text)?;
+            tell(&format!("{}: not restored: {why}", lossy(&part.what)))?;
         }
     }
     if let Some(why) = &report.ended {
         let last = report.mailboxes.last().and_then(|mailbox| mailbox.failed.as_ref());
         if last != Some(why) {
-            write_labelled(err, label, why)?;
+            tell(why)?;
         }
         if report.mailboxes.is_empty() {
-            write_labelled(err, label, "nothing was restored")?;
+            tell("nothing was restored")?;
             return Ok(true);
         }
         let complete = report.mailboxes.iter().filter(|mailbox| mailbox.is_whole()).count();
-        let text = format!(
+        let again = match duplicates {
+            true => "without --duplicates goes on from there, with it restores all of it once more",
+            false => "again goes on from there: what has arrived is not sent twice",
+        };
+        tell(&format!(
             "restored {}; mailboxes: {complete} complete, {} not, {} not reached. The same \
-             command again goes on from there: what has arrived is not sent twice",
+             command {again}",
             count(report.sum(|mailbox| mailbox.restored), "message", "messages"),
             report.mailboxes.len() - complete,
             plan.targets.len().saturating_sub(report.mailboxes.len())
-        );
-        write_labelled(err, label, &text)?;
+        ))?;
     }
     Ok(!plan.unknown.is_empty() || !report.is_whole())
 }
@@ -180,8 +182,7 @@ pub(super) fn write_failures(
 /// What was restored.
 pub(super) fn write_report(report: &Report, keep_ids: bool, out: &mut dyn Write) -> io::Result<()> {
     for mailbox in &report.mailboxes {
-        out.write_all(&mailbox.name)?;
-        writeln!(out, ": {}", outcome(mailbox, keep_ids))?;
+        writeln!(out, "{}: {}", shown(&mailbox.name), outcome(mailbox, keep_ids))?;
     }
     for part in &report.state {
         let word = match part.outcome {
@@ -190,8 +191,7 @@ pub(super) fn write_report(report: &Report, keep_ids: bool, out: &mut dyn Write)
             StateOutcome::Kept => "another one is there, and stays",
             StateOutcome::Failed(_) => "not restored",
         };
-        out.write_all(&part.what)?;
-        writeln!(out, ": {word}")?;
+        writeln!(out, "{}: {word}", shown(&part.what))?;
     }
     writeln!(
         out,
@@ -217,7 +217,7 @@ fn outcome(mailbox: &MailboxReport, keep_ids: bool) -> String {
         text += ", with new UIDs because the mailbox is in use";
     }
     if let Some(holder) = &mailbox.uniqueid_taken_by {
-        text += &format!(", another unique id because {} has it", lossy(holder));
+        text += &format!(", another unique id because {} has it", shown(holder));
     }
     if !mailbox.refused.is_empty() {
         text += &format!(", {} not restored", mailbox.refused.len());
@@ -228,6 +228,57 @@ fn outcome(mailbox: &MailboxReport, keep_ids: bool) -> String {
     text
 }
 
+/// A name as it is safe to show: whoever made it may have had other plans.
+fn shown(name: &[u8]) -> String {
+    harmless(&lossy(name)).into_owned()
+}
+
 fn count(count: u64, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::restore::StateReport;
+
+    #[test]
+    fn names_do_not_steer_the_terminal() {
+        let name = b"user.tom.\x1b[2J\n".to_vec();
+        let failed = Some("no \x1b]0;x\x07".to_owned());
+        let mailbox = MailboxReport { name: name.clone(), failed, ..MailboxReport::default() };
+        let outcome = StateOutcome::Restored;
+        let report = Report {
+            mailboxes: vec![mailbox],
+            state: vec![StateReport { what: name, outcome }],
+            ended: Some("\x1b".into()),
+            is_worth_a_retry: false,
+        };
+        let plan = Plan::default();
+        let mut told = Vec::new();
+        write_report(&report, false, &mut told).unwrap();
+        assert!(write_failures(b"tom", &plan, &report, false, &mut told).unwrap());
+        let lines = told.iter().filter(|c| **c == b'\n').count();
+        let text = String::from_utf8(told).unwrap();
+        assert_eq!(lines, 6, "{text}");
+        assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
+        assert!(text.contains("tom: user.tom. [2J : not restored: no  ]0;x"), "{text}");
+    }
+
+    #[test]
+    fn what_the_same_command_does_again_is_told() {
+        let report = Report {
+            mailboxes: vec![MailboxReport::default()],
+            ended: Some("connection lost".into()),
+            ..Report::default()
+        };
+        let told = |duplicates| {
+            let mut told = Vec::new();
+            write_failures(b"tom", &Plan::default(), &report, duplicates, &mut told).unwrap();
+            String::from_utf8(told).unwrap()
+        };
+        assert!(told(false).ends_with("what has arrived is not sent twice\n"));
+        assert!(told(true).ends_with("with it restores all of it once more\n"));
+    }
 }

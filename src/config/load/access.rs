@@ -4,13 +4,14 @@
 use super::super::error::{ConfigError, ConfigWarning};
 use super::super::lookup::{Lookup, split, to_path, to_text};
 use super::super::options::Options;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::super::settings::{
     KeepAliveSettings, LimitSettings, PwCheck, SaslSettings, Secret, SyncClientSettings, SyncTls,
     SyslogFacility, TlsClientCerts, TlsSettings,
 };
-use super::super::value::KIB;
+use super::super::value::{self, KIB};
 
 const CLIENT_CERTS: &[(&str, TlsClientCerts)] = &[
     ("off", TlsClientCerts::Off),
@@ -24,6 +25,9 @@ const SYNC_TLS: &[(&str, SyncTls)] = &[
     ("require", SyncTls::Require),
     ("immediate", SyncTls::Immediate),
 ];
+
+/// Octets of the longest line that can be read back from a backup.
+const MAX_LINE: u64 = 1 << 30;
 
 impl Lookup<'_> {
     pub(super) fn sasl(&mut self) -> Result<SaslSettings, ConfigError> {
@@ -88,6 +92,13 @@ impl Lookup<'_> {
             let size = self.options.size(name, default, 1)?;
             Ok((if size > 0 { size } else { default }).unsigned_abs())
         };
+        let max_line = size("cyrbk_max_line", 512 * KIB * KIB)?;
+        let output_high_water = size("cyrbk_output_high_water", KIB * KIB)?;
+        let spool_memory = size("cyrbk_spool_memory", 16 * KIB * KIB)?;
+        if max_line > MAX_LINE {
+            let what = format!("{max_line} is out of range, taken as {MAX_LINE}");
+            self.options.adjusted("cyrbk_max_line", what);
+        }
         Ok(LimitSettings {
             max_connections,
             max_connections_per_address,
@@ -95,10 +106,10 @@ impl Lookup<'_> {
                 Duration::ZERO => Duration::from_secs(60),
                 time => time,
             },
-            max_line: size("cyrbk_max_line", 512 * KIB * KIB)?,
+            max_line: max_line.min(MAX_LINE),
             max_open_backups,
-            output_high_water: size("cyrbk_output_high_water", KIB * KIB)?,
-            spool_memory: size("cyrbk_spool_memory", 16 * KIB * KIB)?,
+            output_high_water,
+            spool_memory,
             max_workers,
         })
     }
@@ -114,14 +125,30 @@ impl Lookup<'_> {
         Ok(self.options.switch("tcp_keepalive", false)?.then_some(settings))
     }
 
-    /// The old name is a switch of its own.
-    fn tls_client_certs(&self) -> Result<TlsClientCerts, ConfigError> {
-        let is_required = self.options.switch("tls_require_cert", false)?;
-        let default = match is_required {
-            true => TlsClientCerts::Require,
-            false => TlsClientCerts::Optional,
-        };
-        self.options.word("tls_client_certs", default, CLIENT_CERTS)
+    /// What Cyrus 2 had a switch for. Cyrus 3 does not know that any more, whatever its value.
+    fn tls_client_certs(&mut self) -> Result<TlsClientCerts, ConfigError> {
+        if let Some(setting) = self.options.free("tls_require_cert")
+            && value::switch(setting.value) != Some(false)
+        {
+            self.options.warnings.push(ConfigWarning::Adjusted {
+                option: setting.name.to_owned(),
+                origin: setting.origin.clone(),
+                what: "has no effect, as in Cyrus 3; what has is tls_client_certs: require".into(),
+            });
+        }
+        self.options.word("tls_client_certs", TlsClientCerts::Optional, CLIENT_CERTS)
+    }
+
+    /// Cyrus takes two files, for two kinds of keys, with a comma between them: here the first one
+    /// counts.
+    fn first_file(&mut self, name: &str) -> Option<PathBuf> {
+        let mut value = self.string(name)?;
+        if let Some(comma) = value.iter().position(|&octet| octet == b',') {
+            value.truncate(comma);
+            let first = String::from_utf8_lossy(&value).into_owned();
+            self.options.adjusted(name, format!("of several files only {first} is used"));
+        }
+        Some(to_path(value))
     }
 
     /// Case does not count; Cyrus logs an unknown name and goes on.
@@ -143,11 +170,14 @@ impl Lookup<'_> {
         Some(facility)
     }
 
-    pub(super) fn tls(&self) -> Result<TlsSettings, ConfigError> {
+    pub(super) fn tls(&mut self) -> Result<TlsSettings, ConfigError> {
+        let client_certs = self.tls_client_certs()?;
+        let server_cert = self.first_file("tls_server_cert");
+        let server_key = self.first_file("tls_server_key");
         let path = |name| self.string(name).map(to_path);
         Ok(TlsSettings {
-            server_cert: path("tls_server_cert"),
-            server_key: path("tls_server_key"),
+            server_cert,
+            server_key,
             client_ca_file: path("tls_client_ca_file"),
             client_ca_dir: path("tls_client_ca_dir"),
             client_cert: path("tls_client_cert"),
@@ -156,7 +186,7 @@ impl Lookup<'_> {
             server_ca_dir: path("tls_server_ca_dir"),
             ciphers: self.text("tls_ciphers")?,
             versions: self.text("tls_versions")?,
-            client_certs: self.tls_client_certs()?,
+            client_certs,
         })
     }
 
@@ -247,6 +277,21 @@ mod tests {
     }
 
     #[test]
+    fn no_line_is_taken_that_could_not_be_read_back() {
+        let taken = |text: &str| {
+            let settings = settings(&format!("cyrbk_max_line: {text}\n")).unwrap();
+            let warnings: Vec<String> = settings.warnings.iter().map(|w| w.to_string()).collect();
+            (settings.limits.max_line, warnings)
+        };
+        assert_eq!(taken("1073741823"), (MAX_LINE - 1, vec![]));
+        assert_eq!(taken("1G"), (MAX_LINE, vec![]));
+        let (line, warnings) = taken("1073741825");
+        assert_eq!((line, warnings.len()), (MAX_LINE, 1));
+        let text = "cyrbk_max_line: 1073741825 is out of range, taken as 1073741824";
+        assert!(warnings[0].ends_with(text), "{warnings:?}");
+    }
+
+    #[test]
     fn keep_alive_is_off_unless_asked_for() {
         let numbers = "tcp_keepalive_cnt: 4\ntcp_keepalive_idle: 2m\ntcp_keepalive_intvl: 30\n";
         assert_eq!(settings(numbers).unwrap().tcp_keepalive, None);
@@ -262,17 +307,43 @@ mod tests {
     }
 
     #[test]
-    fn client_certificates_are_asked_for_in_new_and_old_words() {
-        for (text, expected) in [
-            ("", TlsClientCerts::Optional),
-            ("tls_client_certs: off\n", TlsClientCerts::Off),
-            ("tls_client_certs: require\n", TlsClientCerts::Require),
-            ("tls_require_cert: yes\n", TlsClientCerts::Require),
-            ("tls_require_cert: no\n", TlsClientCerts::Optional),
-            ("tls_require_cert: yes\ntls_client_certs: optional\n", TlsClientCerts::Optional),
+    fn client_certificates_are_asked_for_in_any_of_the_words() {
+        for (words, expected) in [
+            (&["off", "0", "no", "f", "false"][..], TlsClientCerts::Off),
+            (&["optional"], TlsClientCerts::Optional),
+            (&["require"], TlsClientCerts::Require),
         ] {
-            assert_eq!(settings(text).unwrap().tls.client_certs, expected, "{text}");
+            for word in words {
+                let settings = settings(&format!("tls_client_certs: {word}\n")).unwrap();
+                assert_eq!(settings.tls.client_certs, expected, "{word}");
+            }
         }
+        for bad in ["n", "Off", "yes", "1"] {
+            settings(&format!("tls_client_certs: {bad}\n")).unwrap_err();
+        }
+        // Cyrus 3 ignores it, whatever it says.
+        for (old, is_warned) in [("yes", true), ("False", true), ("no", false)] {
+            for name in ["tls_require_cert", "ctl_backups_tls_require_cert"] {
+                let settings = settings(&format!("{name}: {old}\n")).unwrap();
+                assert_eq!(settings.tls.client_certs, TlsClientCerts::Optional);
+                let warnings: Vec<_> = settings.warnings.iter().map(|w| w.to_string()).collect();
+                assert_eq!(warnings.len(), usize::from(is_warned), "{warnings:?}");
+                let names_it = |text: &String| text.ends_with("tls_client_certs: require");
+                assert!(warnings.iter().all(names_it), "{warnings:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn of_two_certificates_the_first_counts() {
+        let settings = settings(
+            "tls_server_cert: /rsa.pem,/ec.pem\ntls_server_key: {configdirectory}/r.key,/e.key\n",
+        )
+        .unwrap();
+        assert_eq!(settings.tls.server_cert, Some("/rsa.pem".into()));
+        assert_eq!(settings.tls.server_key, Some("/conf/r.key".into()));
+        assert_eq!(settings.warnings.len(), 2);
+        assert!(settings.warnings[0].to_string().ends_with("only /rsa.pem is used"));
     }
 
     #[test]

@@ -20,19 +20,8 @@ const PARTITION_MODES: &[(&str, PartitionMode)] = &[
     ("freespace-percent-weighted-delta", PartitionMode::FreespacePercentWeightedDelta),
 ];
 
-const VIRTDOMAINS: &[(&str, Virtdomains)] = &[
-    ("off", Virtdomains::Off),
-    ("userid", Virtdomains::Userid),
-    ("on", Virtdomains::On),
-    ("0", Virtdomains::Off),
-    ("no", Virtdomains::Off),
-    ("f", Virtdomains::Off),
-    ("false", Virtdomains::Off),
-    ("1", Virtdomains::On),
-    ("yes", Virtdomains::On),
-    ("t", Virtdomains::On),
-    ("true", Virtdomains::On),
-];
+const VIRTDOMAINS: &[(&str, Virtdomains)] =
+    &[("off", Virtdomains::Off), ("userid", Virtdomains::Userid), ("on", Virtdomains::On)];
 
 impl Lookup<'_> {
     pub(super) fn check_defaultpartition(&self) -> Result<(), ConfigError> {
@@ -166,11 +155,17 @@ mod tests {
 
     #[test]
     fn virtdomains_takes_switch_words_too() {
-        for (word, expected) in VIRTDOMAINS {
-            let settings = settings(&format!("virtdomains: {word}\n")).unwrap();
-            assert_eq!(settings.names.virtdomains, *expected, "{word}");
+        for (words, expected) in [
+            (&["off", "0", "no", "f", "false"][..], Virtdomains::Off),
+            (&["on", "1", "yes", "t", "true"], Virtdomains::On),
+            (&["userid"], Virtdomains::Userid),
+        ] {
+            for word in words {
+                let settings = settings(&format!("virtdomains: {word}\n")).unwrap();
+                assert_eq!(settings.names.virtdomains, expected, "{word}");
+            }
         }
-        for bad in ["y", "ON", "Userid"] {
+        for bad in ["y", "n", "ON", "Userid"] {
             settings(&format!("virtdomains: {bad}\n")).unwrap_err();
         }
     }

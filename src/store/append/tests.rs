@@ -5,7 +5,7 @@ use std::path::Path;
 
 use sha1::{Digest, Sha1};
 
-use super::{Line, Writer};
+use super::{Line, StoreError, Writer};
 use crate::lock::Wait;
 use crate::store::Backup;
 use crate::store::backup::index_path;
@@ -13,6 +13,7 @@ use crate::store::message::StoredMessage;
 use crate::store::staging::Staging;
 use crate::wire::apply::Apply;
 use crate::wire::dlist::parse_item;
+use crate::wire::frame::Limits;
 use crate::wire::{Body, Guid};
 
 const NOW: i64 = 1_800_000_000;
@@ -84,4 +85,25 @@ fn a_divided_line_is_indexed_as_it_is_found() {
         message.write_to(&mut octets).unwrap();
         assert_eq!(guid_of(&octets), *guid);
     }
+}
+
+/// Nobody could read it again, and the messages of the mailbox that it tells of would be lost.
+#[test]
+fn a_line_that_no_reader_takes_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data");
+    let staging = Staging::new(dir.path().join("staging"));
+    let mut writer = Writer::open(&path, NOW).unwrap();
+    let apply = Apply::Unmailbox(b"user.tom".as_slice().into());
+    let mut append = |text: &[u8]| {
+        let line = Line { text, body_at: &[], bodies: &[], apply: &apply };
+        writer.append(NOW, &line, &staging)
+    };
+    append(b"UNMAILBOX user.tom").unwrap();
+    // Pages of zeros that nobody looks at cost nothing.
+    let longest = Limits::LOG.line - "1800000000 APPLY \r".len();
+    assert!(matches!(append(&vec![0; longest + 1]), Err(StoreError::TooLong { .. })));
+    append(b"UNMAILBOX user.tom").unwrap();
+    writer.finish(NOW).unwrap();
+    assert_eq!(writer.index().chunks().unwrap().len(), 1);
 }

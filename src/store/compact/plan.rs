@@ -70,27 +70,22 @@ impl Plan {
         mut restated: HashMap<i64, Restated>,
     ) -> Result<Plan, IndexError> {
         let scratch = &survey.scratch;
-        let mut has_expunge = false;
+        if keep_expunges(scratch, terms.since, &restated)? {
+            restated.clear();
+        }
         each_note(scratch, |note| {
-            if !is_needed(scratch, note, terms.since)? {
+            if note.kind == NoteKind::Expunge || !is_needed(scratch, note, terms.since)? {
                 return Ok(());
             }
             match note.kind {
                 NoteKind::Rename if !restated.is_empty() => scratch.drop_line(note.line)?,
                 _ => scratch.keep_line(note.line)?,
             }
-            if matches!(note.kind, NoteKind::Unmailbox | NoteKind::Script | NoteKind::Expunge) {
+            if matches!(note.kind, NoteKind::Unmailbox | NoteKind::Script) {
                 scratch.hold_line(note.line, note.ts)?;
             }
-            has_expunge |= note.kind == NoteKind::Expunge;
             Ok(())
         })?;
-        if has_expunge {
-            // An EXPUNGE line counts only if the mailbox had the name it says, when it was said.
-            // Only data from elsewhere have such lines: then each line stays that gave a name.
-            restated.clear();
-            scratch.keep_all_names()?;
-        }
         let plan = Plan::of_chunks(scratch, terms, restated)?;
         if !plan.loses {
             return Ok(plan);
@@ -261,6 +256,36 @@ impl Restated {
             uidvalidity: row.uidvalidity,
         }
     }
+}
+
+/// Keeps the EXPUNGE lines that are needed, as a client sends one if its mail server has purged the
+/// message. They count only if the mailbox had the name they say when it was said: the lines from
+/// which it had that name stay too. Returns whether one of these would go, or say something else,
+/// if lines are restated.
+fn keep_expunges(
+    scratch: &Index,
+    since: Option<i64>,
+    restated: &HashMap<i64, Restated>,
+) -> Result<bool, IndexError> {
+    let mut is_restated = false;
+    each_note(scratch, |note| {
+        if note.kind != NoteKind::Expunge || !is_needed(scratch, note, since)? {
+            return Ok(());
+        }
+        let mut lines = vec![note.line];
+        for id in scratch.mailboxes_of_note(note.line)? {
+            let names = scratch.naming_lines(id, note.line)?;
+            // All but the last one are RENAMEs.
+            is_restated |= names.len() > 1 || names.iter().any(|line| restated.contains_key(line));
+            lines.extend(names);
+        }
+        for line in lines {
+            scratch.keep_line(line)?;
+            scratch.hold_line(line, note.ts)?;
+        }
+        Ok(())
+    })?;
+    Ok(is_restated)
 }
 
 /// Whether the state at the end depends on this line.

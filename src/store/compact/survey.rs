@@ -284,7 +284,7 @@ impl Reading<'_> {
         scratch.apply(at, &apply).map_err(fault())?;
         let Apply::Mailbox(mailbox) = &apply else { return Ok(0) };
         if let Some(row) = scratch.mailbox_with_uniqueid(&mailbox.uniqueid).map_err(fault())? {
-            scratch.add_naming_line(id, row.id).map_err(fault())?;
+            scratch.add_naming_line(id, row.id, false).map_err(fault())?;
         }
         // Records of one UID stay or go together.
         let mut uids = HashSet::new();
@@ -338,10 +338,16 @@ fn note(
         }
         Apply::Rename(rename) => {
             mailboxes = scratch.mailboxes_called(&rename.from)?;
+            let mut renamed = mailboxes.iter();
+            renamed.try_for_each(|mailbox| scratch.add_naming_line(id, *mailbox, true))?;
             (NoteKind::Rename, Vec::new())
         }
         Apply::Unsieve(script) => (NoteKind::Script, script.filename.clone()),
-        Apply::Expunge(_) => (NoteKind::Expunge, line.text().to_vec()),
+        Apply::Expunge(expunge) => {
+            let row = scratch.mailbox_with_uniqueid(&expunge.uniqueid)?;
+            mailboxes.extend(row.map(|row| row.id));
+            (NoteKind::Expunge, line.text().to_vec())
+        }
         Apply::Own(own) => {
             subject = Some(own.anchor(b""));
             (NoteKind::Own, line.text().to_vec())

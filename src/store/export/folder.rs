@@ -86,7 +86,7 @@ impl Folder {
 
 /// Since when the mailbox is not there for its user: it was deleted, or put aside under a name
 /// that ends in the time, to be deleted later.
-pub(in crate::store) fn gone_since(row: &MailboxRow, rules: &NameRules) -> Option<i64> {
+pub fn gone_since(row: &MailboxRow, rules: &NameRules) -> Option<i64> {
     let put_aside = || rules.undeleted(&row.mboxname).map(|_| time_in(&row.mboxname));
     row.deleted.or_else(put_aside)
 }

@@ -1,5 +1,5 @@
-//! Chunks that a compaction has kept for a line that no row points at: an UNMAILBOX or UNSIEVE,
-//! or the record that says since when a message is expunged.
+//! Chunks that a compaction has kept for a line that no row points at: an UNMAILBOX, UNSIEVE or
+//! EXPUNGE, or the record that says since when a message is expunged.
 //!
 //! Without this the next compaction could only find out by reading the whole log that there is
 //! nothing to gain. The table is cyrbk's own and only a hint: without it, the log is read.
@@ -35,10 +35,13 @@ impl Index {
     }
 
     /// Notes, in the index of a compaction, that a line stays for what was deleted or expunged
-    /// at `ts`.
+    /// at `ts`. Of several times the last one counts.
     pub fn hold_line(&self, line: i64, ts: i64) -> Result<()> {
         self.db
-            .prepare_cached("INSERT OR IGNORE INTO held_line VALUES (?1, ?2)")?
+            .prepare_cached(
+                "INSERT INTO held_line VALUES (?1, ?2)
+                 ON CONFLICT (line) DO UPDATE SET ts = max(ts, excluded.ts)",
+            )?
             .execute([line, ts])?;
         Ok(())
     }

@@ -75,7 +75,8 @@ impl Index {
              INTEGER, data_sha1 TEXT, first INTEGER, behind INTEGER, items INTEGER, until INTEGER);
              CREATE TABLE kept_source(number INTEGER PRIMARY KEY, whole_until INTEGER);
              CREATE TABLE idle_line(line INTEGER PRIMARY KEY);
-             CREATE TABLE naming_line(line INTEGER PRIMARY KEY, mailbox_id INTEGER NOT NULL);
+             CREATE TABLE naming_line(mailbox_id INTEGER NOT NULL, line INTEGER NOT NULL, is_rename \
+             INTEGER NOT NULL, PRIMARY KEY (mailbox_id, line)) WITHOUT ROWID;
              CREATE TABLE note(line INTEGER PRIMARY KEY, ts INTEGER NOT NULL, kind INTEGER NOT \
              NULL, text BLOB NOT NULL, subject BLOB);
              CREATE INDEX note_subject ON note(subject) WHERE subject IS NOT NULL;
@@ -174,22 +175,30 @@ impl Index {
         Ok(self.db.prepare_cached(query)?.exists([lines.start, lines.end])?)
     }
 
-    /// A MAILBOX line, and the row of its mailbox.
-    pub fn add_naming_line(&self, line: i64, mailbox_id: i64) -> Result<()> {
+    /// A MAILBOX line, or a RENAME, and the row of a mailbox that has a name from it.
+    pub fn add_naming_line(&self, line: i64, mailbox_id: i64, is_rename: bool) -> Result<()> {
         self.db
-            .prepare_cached("INSERT INTO naming_line VALUES (?1, ?2)")?
-            .execute([line, mailbox_id])?;
+            .prepare_cached("INSERT INTO naming_line VALUES (?1, ?2, ?3)")?
+            .execute(params![mailbox_id, line, is_rename])?;
         Ok(())
     }
 
-    /// Keeps each line that gave, changed or ended a name of a mailbox that stays.
-    pub fn keep_all_names(&self) -> Result<()> {
-        Ok(self.db.execute_batch(
-            "INSERT OR IGNORE INTO kept_line SELECT line FROM naming_line
-             WHERE mailbox_id IN (SELECT id FROM kept_mailbox);
-             INSERT OR IGNORE INTO kept_line SELECT line FROM note_mailbox
-             WHERE mailbox_id IN (SELECT id FROM kept_mailbox);",
-        )?)
+    /// The lines from which a mailbox has the name that it has in front of `line`, the last one
+    /// first: any number of RENAMEs and the MAILBOX line in front of them.
+    pub fn naming_lines(&self, mailbox_id: i64, line: i64) -> Result<Vec<i64>> {
+        let mut statement = self.db.prepare_cached(
+            "SELECT line, is_rename FROM naming_line WHERE mailbox_id = ?1 AND line < ?2
+             ORDER BY line DESC",
+        )?;
+        let mut rows = statement.query([mailbox_id, line])?;
+        let mut lines = Vec::new();
+        while let Some(row) = rows.next()? {
+            lines.push(row.get(0)?);
+            if !row.get::<_, bool>(1)? {
+                break;
+            }
+        }
+        Ok(lines)
     }
 
     /// Adds a note, with the mailboxes that it is about. Of those with one `subject` the latest
@@ -298,6 +307,19 @@ mod tests {
         assert_eq!(index.mailboxes_of_note(2).unwrap(), [2, 4]);
         assert!(index.has_later_note(b"s", 2).unwrap() && !index.has_later_note(b"s", 3).unwrap());
         assert!(!index.has_later_note(b"other", 0).unwrap());
+    }
+
+    #[test]
+    fn a_name_comes_from_a_mailbox_line_and_the_renames_since() {
+        let index = index();
+        let lines =
+            [(1, 5, false), (2, 5, true), (3, 6, false), (4, 5, false), (6, 5, true), (7, 5, true)];
+        for (line, mailbox_id, is_rename) in lines {
+            index.add_naming_line(line, mailbox_id, is_rename).unwrap();
+        }
+        let names = |line| index.naming_lines(5, line).unwrap();
+        assert_eq!([names(1), names(3), names(4)], [vec![], vec![2, 1], vec![2, 1]]);
+        assert_eq!([names(6), names(7), names(9)], [vec![4], vec![6, 4], vec![7, 6, 4]]);
     }
 
     #[test]

@@ -1,16 +1,15 @@
 //! A copy of an index that Cyrus has written, with what its tables cannot say.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
-use rusqlite::backup::Backup;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::backup::{Backup, StepResult};
+use rusqlite::{Connection, OpenFlags, ffi};
 
 use super::schema::{self, SchemaError};
 use super::{Index, IndexError, Open, Result, SCRATCH_CACHE_KIB};
 
-/// Pages that are copied at a time.
-const PAGES: i32 = 4096;
+/// To SQLite: all pages at once.
+const ALL_PAGES: i32 = -1;
 
 impl Index {
     /// A copy that is thrown away, with what `replayed` says besides: as the index will be once a
@@ -20,7 +19,14 @@ impl Index {
             | OpenFlags::SQLITE_OPEN_CREATE
             | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut db = Connection::open_with_flags("", flags)?;
-        Backup::new(&self.db, &mut db)?.run_to_completion(PAGES, Duration::ZERO, None)?;
+        match Backup::new(&self.db, &mut db)?.step(ALL_PAGES)? {
+            StepResult::Done => {}
+            // Somebody is at work on it who does not hold the lock of the data file.
+            _ => {
+                let busy = ffi::Error::new(ffi::SQLITE_BUSY);
+                return Err(rusqlite::Error::SqliteFailure(busy, None).into());
+            }
+        }
         let copy = Index::over(db);
         copy.configure(Open::Read)?;
         copy.work_on_disk(SCRATCH_CACHE_KIB)?;

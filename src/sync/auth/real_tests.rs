@@ -9,18 +9,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::machine;
 
-/// The program, or `None` after a word about the skipped test. With
-/// `CYRBK_REQUIRE_CYRUS=1` a missing program is a failure.
+/// The program; `None` where the test is skipped for want of it.
 fn program(candidates: &[&'static str]) -> Option<&'static str> {
     let found = candidates.iter().copied().find(|p| Path::new(p).exists());
     if found.is_none() {
-        let name = candidates[0];
-        assert!(
-            std::env::var_os("CYRBK_REQUIRE_CYRUS").is_none_or(|v| v != "1"),
-            "{name} is not installed"
-        );
-        eprintln!("SKIPPED: {name} is not installed");
+        machine::missing(&format!("{} is not installed", candidates[0]));
     }
     found
 }

@@ -63,6 +63,8 @@ pub(super) struct Conn {
     pub(super) timer: Option<Instant>,
     accepted: Instant,
     last_command: Instant,
+    /// When the socket last took output: a client may read one reply for long.
+    last_output: Instant,
     telemetry: Option<Telemetry>,
 }
 
@@ -94,6 +96,7 @@ impl Conn {
             timer: None,
             accepted: now,
             last_command: now,
+            last_output: now,
             telemetry: None,
         }
     }
@@ -158,21 +161,26 @@ impl Conn {
         self.drain_until.get_or_insert(drain_until);
     }
 
-    /// When something is due although nothing happens.
-    pub(super) fn deadline(&self, limits: &ServerLimits) -> Instant {
-        if let Some(until) = self.drain_until {
-            return until;
+    /// When something is due although nothing happens; never while a worker is at it.
+    pub(super) fn deadline(&self, limits: &ServerLimits) -> Option<Instant> {
+        if self.is_busy {
+            return None;
         }
-        if let Some(until) = self.pause_until {
-            return until;
+        if let Some(until) = self.drain_until.or(self.pause_until) {
+            return Some(until);
         }
-        if self.session.is_unknown() {
-            return self.accepted + limits.login_time;
-        }
-        let idle = self.last_command + limits.idle_time;
-        match self.unused_after(limits) {
-            Some(time) => idle.min(self.last_command + time),
-            None => idle,
+        let end = self.end(limits);
+        Some(match self.unused_after(limits) {
+            Some(time) if !self.session.is_unknown() => end.min(self.last_command + time),
+            _ => end,
+        })
+    }
+
+    /// When the client has to go, if nothing happens until then.
+    fn end(&self, limits: &ServerLimits) -> Instant {
+        match self.session.is_unknown() {
+            true => self.accepted + limits.login_time,
+            false => self.last_command.max(self.last_output) + limits.idle_time,
         }
     }
 
@@ -196,11 +204,7 @@ impl Conn {
         if self.is_busy || self.is_closing {
             return None;
         }
-        let is_late = match self.session.is_unknown() {
-            true => self.accepted + limits.login_time <= now,
-            false => self.last_command + limits.idle_time <= now,
-        };
-        if is_late {
+        if self.end(limits) <= now {
             self.shut_down(now);
             return None;
         }
@@ -220,7 +224,7 @@ impl Conn {
             Err(error) => {
                 tracing::info!(target: NOTICE, "connection lost: {} [{error}]", self.peer);
                 // An alert may be waiting to go out.
-                let _ = self.flush(&mut turn);
+                let _ = self.flush(now, &mut turn);
                 Next::Close
             }
         }
@@ -234,7 +238,7 @@ impl Conn {
         turn: &mut usize,
     ) -> Result<Next, TransportError> {
         loop {
-            match self.flush(turn)? {
+            match self.flush(now, turn)? {
                 Flushed::Done | Flushed::Blocked => {}
                 Flushed::Turn => return Ok(Next::Again),
                 Flushed::Lost => return Ok(Next::Close),
@@ -399,7 +403,7 @@ impl Conn {
         self.input.push(rest);
     }
 
-    fn flush(&mut self, turn: &mut usize) -> Result<Flushed, TransportError> {
+    fn flush(&mut self, now: Instant, turn: &mut usize) -> Result<Flushed, TransportError> {
         loop {
             let octets = self.transport.output()?;
             if octets.is_empty() {
@@ -413,6 +417,7 @@ impl Conn {
                 Ok(0) => return Ok(Flushed::Lost),
                 Ok(len) => {
                     *turn -= len;
+                    self.last_output = now;
                     self.transport.sent(len);
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(Flushed::Blocked),

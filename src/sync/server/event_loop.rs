@@ -376,7 +376,8 @@ impl Server {
     /// found out when the old timer fires.
     fn set_timer(&mut self, token: usize, now: Instant) {
         let Some(conn) = self.conns.get_mut(&token) else { return };
-        let at = conn.deadline(&self.limits).max(now + Duration::from_millis(10));
+        let Some(at) = conn.deadline(&self.limits) else { return };
+        let at = at.max(now + Duration::from_millis(10));
         if conn.timer.is_none_or(|timer| at < timer) {
             conn.timer = Some(at);
             self.timers.insert((at, token));

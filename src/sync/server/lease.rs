@@ -166,15 +166,22 @@ impl Lease {
                 Err(error) => {
                     tracing::error!(path = %self.site.staging_path.display(), %error,
                         "cannot stage a message");
+                    self.unstage();
                     false
                 }
             }),
-            Work::Get(text) => reply(self.get(&text)),
+            Work::Unstage => {
+                self.unstage();
+                Done::Released
+            }
+            Work::Get(text) => {
+                let result = self.get(&text);
+                self.unstage();
+                reply(result)
+            }
             Work::Apply(text, bodies) => {
                 let result = self.apply(&text, bodies);
-                if let Err(error) = self.staging.clear() {
-                    tracing::warn!(%error, "cannot empty the staging file");
-                }
+                self.unstage();
                 reply(result)
             }
             Work::Restart => {
@@ -203,12 +210,19 @@ impl Lease {
         }
     }
 
-    /// What a line that was refused has left behind goes first.
+    /// Anything that is still there goes first.
     fn stage(&mut self, octets: &[u8], is_first: bool) -> std::io::Result<()> {
         if is_first {
             self.staging.clear()?;
         }
         self.staging.add(octets)
+    }
+
+    /// Gives the room of the bodies of a line back.
+    fn unstage(&mut self) {
+        if let Err(error) = self.staging.clear() {
+            tracing::warn!(%error, "cannot empty the staging file");
+        }
     }
 
     /// A backup that could not be written to is let go of: what it holds is found
@@ -230,6 +244,7 @@ impl Lease {
         };
         match self.open[at].writer.append(now(), line, staging) {
             Ok(()) => Ok(()),
+            Err(error @ StoreError::TooLong { .. }) => Err(error.into()),
             Err(error) => {
                 self.is_in_doubt |= self.open.remove(at).writer.has_unsynced();
                 Err(error.into())

@@ -4,7 +4,11 @@ use crate::store::StoreError;
 use crate::store::catalog::CatalogError;
 use crate::wire::Guid;
 use crate::wire::apply::{Reject, Script};
-use crate::wire::dlist::{SyntaxError, Value, parse_item};
+use crate::wire::dlist::{List, SyntaxError, Value, parse_item};
+
+/// Names in one request. A name of one letter takes two octets in a line, and fifty in memory. A
+/// client names a thousand mailboxes, or from 3.12 all of one user.
+const NAMES_MAX: usize = 1 << 20;
 
 /// What a client asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -100,7 +104,10 @@ impl From<StoreError> for Refusal {
             return Refusal::Locked;
         }
         tracing::error!("{error}");
-        Refusal::Unavailable
+        match error {
+            StoreError::TooLong { .. } => Refusal::Protocol,
+            _ => Refusal::Unavailable,
+        }
     }
 }
 
@@ -162,7 +169,15 @@ fn field(value: &Value<'_>, name: &str) -> Result<Vec<u8>, Refusal> {
 }
 
 fn names(value: &Value<'_>) -> Result<Vec<Vec<u8>>, Refusal> {
-    value.as_list().items().map(|name| atom(&name)).collect()
+    bounded(value.as_list())?.items().map(|name| atom(&name)).collect()
+}
+
+/// A list of names, if it is one that a client may send.
+pub(super) fn bounded(names: List<'_>) -> Result<List<'_>, Refusal> {
+    match names.items().nth(NAMES_MAX) {
+        None => Ok(names),
+        Some(_) => Err(Refusal::BadParameters),
+    }
 }
 
 #[cfg(test)]
@@ -209,5 +224,13 @@ mod tests {
             Get::Mailboxes(vec![b"user.a".to_vec(), b"user.b".to_vec()])
         );
         assert_eq!(Get::read(b"ANNOTATION \"\"").unwrap(), Get::Annotation(Vec::new()));
+    }
+
+    #[test]
+    fn a_request_names_no_more_than_any_client_would() {
+        let names = |count: usize| format!("MAILBOXES ({})", "a ".repeat(count));
+        let read = |count| Get::read(names(count).as_bytes());
+        assert!(matches!(read(NAMES_MAX), Ok(Get::Mailboxes(names)) if names.len() == NAMES_MAX));
+        assert!(matches!(read(NAMES_MAX + 1), Err(Refusal::BadParameters)));
     }
 }

@@ -6,6 +6,15 @@ use crate::sync::work::Work;
 
 impl Session {
     pub(super) fn line(&mut self) {
+        let has_staged = self.spool.staged() > 0;
+        self.command();
+        // GET and APPLY take the bodies along, whether they want them or not.
+        if has_staged && !self.is_awaiting {
+            self.submit(Work::Unstage);
+        }
+    }
+
+    fn command(&mut self) {
         let line = self.framer.take_line();
         let bodies = self.spool.take();
         let staging_failed = std::mem::take(&mut self.staging_failed);

@@ -118,3 +118,29 @@ fn who_is_no_administrator_is_denied_everything() {
         assert_eq!(say(&mut session, format!("{line}\r\n").as_bytes()), (denied, None));
     }
 }
+
+/// The bodies of a line that goes no further make room, behind its answer.
+#[test]
+fn a_line_that_ends_here_is_unstaged() {
+    let mut session = session(Door { is_trusted: true, ..Door::default() });
+    session.spool = Spool::new(1);
+    sent(&mut session);
+    let guid = "4eea1e78e5032625a64f9ba26611156942a8f86a";
+    for (head, tail, answer) in [
+        ("NOOP (", ")", "BAD Unexpected extra arguments to Noop|"),
+        ("APPLY MESSAGE (", " %{d x 0}\r\n)", "NO IMAP_PROTOCOL_ERROR bad message header|"),
+    ] {
+        let text = format!("{head}%{{d {guid} 5}}\r\nhello{tail}\r\n");
+        let mut input = text.as_bytes();
+        session.handle_input(&mut input);
+        let staged = Work::Stage { octets: b"hello".to_vec(), is_first: true };
+        assert_eq!(sent(&mut session), (String::new(), Some(Action::Submit(staged))));
+        session.handle_done(Done::Staged(true));
+        session.handle_input(&mut input);
+        let unstaged = Some(Action::Submit(Work::Unstage));
+        assert_eq!(sent(&mut session), (answer.to_owned(), unstaged));
+        assert!(!session.wants_input());
+        session.handle_done(Done::Released);
+        assert!(session.wants_input());
+    }
+}

@@ -98,7 +98,7 @@ impl Transport {
         self.tls.as_mut().and_then(|tls| tls.take_handshake())
     }
 
-    /// What the client said in the handshake has ended it, and there is an alert to send.
+    /// Octets that wait for the socket, encoded or not.
     pub(crate) fn octets_to_send(&self) -> usize {
         self.plain.len() + self.wire.len()
     }

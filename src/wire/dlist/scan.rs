@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::read::{KvList, List, Value};
-use super::{DEPTH_MAX, FileHeader, SyntaxError, number};
+use super::{DEPTH_MAX, FIELDS_MAX, FileHeader, SyntaxError, number};
 
 /// A place in a text that is being read.
 #[derive(Clone, Debug)]
@@ -91,7 +91,16 @@ impl<'a> Scanner<'a> {
             Some(b'%') if self.eat(b"%(") => {
                 let span = match self.is_checked {
                     true => self.skim(true)?,
-                    false => self.span(|scanner| scanner.key_value(depth + 1).map(drop))?,
+                    false => {
+                        let mut left = FIELDS_MAX;
+                        self.span(|scanner| match left.checked_sub(1) {
+                            None => scanner.error("too many fields"),
+                            Some(rest) => {
+                                left = rest;
+                                scanner.key_value(depth + 1).map(drop)
+                            }
+                        })?
+                    }
                 };
                 Ok(Value::KvList(KvList { span }))
             }

@@ -380,3 +380,53 @@ fn numbers_of_chunks_around_a_page() {
         assert!(is_sound(&site), "{count}");
     }
 }
+
+/// As the client says it whose mail server has purged a message: [`Op::Expunge`], whose line counts
+/// only if the mailbox has the name that it says.
+fn purged(lines_in_front: &[(u32, Op)]) -> Vec<(u32, Op)> {
+    let flagged =
+        |seconds| [(seconds, Op::Mailbox(0, 1, 5, vec![(1, 1, false)])), (0, Op::EndChunk)];
+    let mut history = vec![
+        (0, Op::Message(vec![1, 2])),
+        (0, Op::Mailbox(0, 0, 5, vec![(1, 1, false), (2, 2, false)])),
+        (0, Op::EndChunk),
+        (0, Op::Mailbox(1, 2, 5, vec![])),
+        (0, Op::EndChunk),
+    ];
+    history.extend_from_slice(lines_in_front);
+    history.extend([(5, Op::Expunge(0, 1, 2)), (0, Op::EndChunk)]);
+    history.extend([flagged(1), flagged(1), flagged(1)].concat());
+    history.extend([(0, Op::Mailbox(1, 2, 5, vec![])), (0, Op::EndChunk)]);
+    history
+}
+
+#[test]
+fn of_names_those_lines_stay_that_an_expunge_needs() {
+    let mailbox = |name| (5, Op::Mailbox(0, name, 5, vec![]));
+    for (lines_in_front, kept) in [
+        // Without the first one the mailbox would not have the name yet.
+        (vec![mailbox(0), mailbox(2), mailbox(1)], "[1, 5, 6, 9, 10]"),
+        (vec![mailbox(0), mailbox(2), (0, Op::Rename(2, 1))], "[1, 4, 5, 6, 9, 10]"),
+    ] {
+        let site = Site::new();
+        let lines_in_front = lines_in_front
+            .into_iter()
+            .flat_map(|line| [line, (0, Op::EndChunk)])
+            .collect::<Vec<_>>();
+        let end = site.write(&purged(&lines_in_front));
+        let before = site.seen(None);
+        let (events, _) = site.compact(&site.policy(None));
+        assert_eq!(events, [format!("Keeping({kept})")]);
+        assert_eq!(site.seen(None), before);
+        assert!(is_sound(&site));
+        // It is known that there is nothing more to gain.
+        assert_eq!(dead_chunks(&site, START), 0);
+        let (events, outcome) = site.compact(&Policy { force: false, ..site.policy(None) });
+        assert_eq!((events, outcome), (vec![], Outcome::Skipped));
+        // Until it is past its time.
+        site.compact(&site.policy(Some(end)));
+        assert!(!text(&site).contains(" EXPUNGE ") && !text(&site).contains(" RENAME "));
+        assert_eq!(site.seen(None).uids(), [1]);
+        assert!(is_sound(&site));
+    }
+}

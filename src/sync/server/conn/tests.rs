@@ -104,3 +104,50 @@ fn backups_are_not_taken_from_a_client_whose_command_is_about_to_be_done() {
     assert!(conn.timeout(later, &limits).is_none());
     assert!(matches!(conn.session.poll_action(), Some(Action::Submit(_))));
 }
+
+/// A connection of a client that does not read what it is to be sent.
+fn unread(dir: &Path) -> (Conn, std::os::unix::net::UnixStream, Instant) {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    let door = Door { is_trusted: true, ..Door::default() };
+    let session = Session::new(Arc::new(settings()), door);
+    let socket = Stream::Unix(mio::net::UnixStream::from_std(ours));
+    let now = Instant::now();
+    let mut conn = Conn::new(socket, Peer::local(), session, lease(dir), None, now);
+    conn.transport.send(&vec![b'x'; 4 << 20]);
+    let limits = ServerLimits::default();
+    assert!(matches!(conn.pump(now, &limits, &mut [0; 1000]), Next::Wait));
+    (conn, theirs, now)
+}
+
+/// A reply may take longer than `sync_timeout`, as long as the client goes on reading.
+#[test]
+fn who_reads_slowly_is_not_idle() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = ServerLimits::default();
+    let (mut conn, mut theirs, now) = unread(dir.path());
+    let mut when = now;
+    for _ in 0..3 {
+        when += limits.idle_time - Duration::from_secs(1);
+        theirs.read_exact(&mut [0; 50_000]).unwrap();
+        assert!(matches!(conn.pump(when, &limits, &mut [0; 1000]), Next::Wait));
+        assert!(conn.timeout(when, &limits).is_none());
+        assert!(!conn.is_closing);
+    }
+    // That is all it reads.
+    conn.timeout(when + limits.idle_time, &limits);
+    assert!(conn.is_closing);
+}
+
+/// Whatever is due has to wait until the worker is done.
+#[test]
+fn nothing_is_due_while_a_worker_is_at_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut conn, now, limits) = idle_behind(Work::Get(b"USER tom".to_vec()), dir.path());
+    assert_eq!(conn.deadline(&limits), Some(now + ASKED));
+    let lease = conn.start_job();
+    conn.shut_down(now);
+    assert_eq!(conn.deadline(&limits), None);
+    conn.done(now + ASKED, lease, Some(Done::Released));
+    assert_eq!(conn.deadline(&limits), Some(now));
+}

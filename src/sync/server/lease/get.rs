@@ -154,7 +154,6 @@ impl Lease {
             tracing::error!(%error, "cannot read a staged message");
             Refusal::Internal
         })?;
-        batch.clear(&mut self.staging)?;
         answers.message(&row, &octets);
         Ok(())
     }

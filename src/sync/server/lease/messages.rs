@@ -2,10 +2,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use sha1::{Digest, Sha1};
-
 use super::super::answers::Answers;
-use super::super::request::Refusal;
+use super::super::request::{Refusal, bounded};
 use super::reserved::Lacking;
 use super::{Lease, Reply, Source, read};
 use crate::store::Line;
@@ -27,7 +25,7 @@ impl Lease {
         }
         let list = |name| Fields::get(&fields, name).map(Value::as_list).ok_or(Refusal::Protocol);
         let mut named = HashSet::new();
-        let keys: Vec<Vec<u8>> = list("MBOXNAME")?
+        let keys: Vec<Vec<u8>> = bounded(list("MBOXNAME")?)?
             .items()
             .filter_map(|name| name.as_text().map(|name| self.site.names.backup_key(name)))
             // The client names the mailboxes that it was told of, and means the messages of
@@ -179,16 +177,10 @@ impl Lease {
     }
 
     fn check_guid(&self, file: &FileHeader, body: &Body) -> Result<(), Refusal> {
-        let mut sha1 = Sha1::new();
-        let result = self.staging.read(body, |piece| {
-            sha1.update(piece);
-            Ok(())
-        });
-        if let Err(error) = result {
+        let found = self.staging.guid(body).map_err(|error| {
             tracing::error!(%error, "cannot read a staged message");
-            return Err(Refusal::Internal);
-        }
-        let found = Guid::from(<[u8; 20]>::from(sha1.finalize()));
+            Refusal::Internal
+        })?;
         if found != file.guid {
             tracing::warn!(announced = %file.guid, %found, "message does not have its GUID");
             return Err(Refusal::Protocol);

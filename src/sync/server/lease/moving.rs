@@ -25,11 +25,8 @@ impl Lease {
         row: &MailboxRow,
         rename: &Rename,
     ) -> Result<(), Refusal> {
-        // Neither may be closed to make room for the other.
-        let current = std::mem::replace(&mut self.current, vec![from.to_vec(), to.to_vec()]);
-        let moved = self.open(to).and_then(|_| self.copy_mailbox(from, to, row, rename));
-        self.current = current;
-        if !moved? {
+        self.open(to)?;
+        if !self.copy_mailbox(from, to, row, rename)? {
             tracing::warn!(mailbox = %lossy(&rename.from), "not all of it can be moved to its \
                 new user: the client is to send it");
         }

@@ -1,13 +1,12 @@
 //! What was stored, read again from a backup that is open for appending.
 //!
 //! The data file is read through a descriptor of its own beside the open chunk, whose lines are
-//! in it as soon as they are acknowledged. Nothing is given out that does not have its GUID.
+//! in it as soon as they are acknowledged. Nothing is given out that does not have its GUID where
+//! it lies then: in memory, or in the staging file, which the client's own lines fill, too.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::path::PathBuf;
-
-use sha1::{Digest, Sha1};
 
 use super::super::request::Refusal;
 use super::{Held, read};
@@ -34,21 +33,32 @@ pub(super) struct Batch {
 pub(super) struct ReadBack {
     path: PathBuf,
     file: File,
-    chunks: BTreeMap<u64, (HashSet<Guid>, Vec<RestartPoint>)>,
+    chunks: BTreeMap<u64, Wanted>,
+}
+
+/// Messages of one chunk.
+#[derive(Default)]
+struct Wanted {
+    guids: HashSet<Guid>,
+    /// Where the first of their lines is, in inflated octets.
+    first: u64,
+    points: Vec<RestartPoint>,
 }
 
 impl Held {
     /// Prepares to read those of `guids` that are stored here.
     pub(super) fn read_back(&self, guids: &[Guid]) -> Result<ReadBack, Refusal> {
-        let mut chunks: BTreeMap<u64, (HashSet<Guid>, Vec<RestartPoint>)> = BTreeMap::new();
+        let mut chunks: BTreeMap<u64, Wanted> = BTreeMap::new();
         for guid in guids {
             let Some(row) = read(self, |index| index.message(guid))? else { continue };
             let Some(chunk) = read(self, |index| index.chunk(row.chunk_id))? else { continue };
-            let (wanted, points) = chunks.entry(chunk.offset).or_default();
-            if wanted.is_empty() {
-                *points = read(self, |index| index.restart_points(chunk.id))?;
+            let wanted = chunks.entry(chunk.offset).or_default();
+            if wanted.guids.is_empty() {
+                wanted.points = read(self, |index| index.restart_points(chunk.id))?;
+                wanted.first = row.offset;
             }
-            wanted.insert(*guid);
+            wanted.first = wanted.first.min(row.offset);
+            wanted.guids.insert(*guid);
         }
         let path = self.writer.path().to_owned();
         let file = File::open(&path).map_err(StoreError::io(&path))?;
@@ -69,36 +79,65 @@ impl Held {
 
 impl ReadBack {
     /// Reads chunk by chunk; `take` gets what each line held. Messages that are damaged are
-    /// passed over, and the count of those found is returned.
+    /// passed over, and the count of those found is returned. What was staged is forgotten.
     pub(super) fn read(
-        self,
+        mut self,
         staging: &mut Staging,
         batch: &mut Batch,
         mut take: impl FnMut(&mut Batch, &mut Staging) -> Result<(), Refusal>,
     ) -> Result<usize, Refusal> {
+        batch.clear(staging)?;
         let mut found = 0;
-        for (offset, (mut wanted, points)) in self.chunks {
-            let log = |error: LogError| Refusal::from(StoreError::log(&self.path)(error));
-            let reader = LogReader::open(&self.file, offset).map_err(log)?;
-            let mut reader = reader.resuming(&self.file, points);
-            while !wanted.is_empty() {
-                let mut sink =
-                    Sink { wanted: &mut wanted, staging, batch, open: None, error: None };
-                let line = reader.next_line(&mut sink);
-                if let Some(error) = sink.error {
-                    tracing::error!(%error, "cannot stage a message");
-                    return Err(Refusal::Internal);
-                }
-                if line.map_err(log)?.is_none() {
-                    break;
-                }
-                if !batch.files.is_empty() {
-                    found += batch.files.len();
-                    take(batch, staging)?;
+        for (offset, mut wanted) in std::mem::take(&mut self.chunks) {
+            let is_near = |point: &RestartPoint| point.offset_plain <= wanted.first;
+            let near = wanted.points.iter().copied().rfind(is_near);
+            // It is a hint: what is not found from there is looked for from the beginning.
+            for point in near.map(Some).into_iter().chain([None]) {
+                let read =
+                    self.read_chunk(offset, point, &mut wanted, staging, batch, |b, s| {
+                        found += b.files.len();
+                        take(b, s)
+                    })?;
+                if let (Err(error), None) = (read, point) {
+                    return Err(StoreError::log(&self.path)(error).into());
                 }
             }
         }
         Ok(found)
+    }
+
+    /// Reads a chunk from a restart point or its beginning on, until nothing more is wanted.
+    fn read_chunk(
+        &self,
+        offset: u64,
+        point: Option<RestartPoint>,
+        Wanted { guids, points, .. }: &mut Wanted,
+        staging: &mut Staging,
+        batch: &mut Batch,
+        mut take: impl FnMut(&mut Batch, &mut Staging) -> Result<(), Refusal>,
+    ) -> Result<Result<(), LogError>, Refusal> {
+        if guids.is_empty() {
+            return Ok(Ok(()));
+        }
+        let mut reader = match LogReader::open_near(&self.file, offset, point) {
+            Ok(reader) => reader.resuming(&self.file, points.clone()),
+            Err(error) => return Ok(Err(error)),
+        };
+        while !guids.is_empty() {
+            let mut sink = Sink { wanted: guids, staging, batch, open: None, error: None };
+            let line = reader.next_line(&mut sink);
+            if let Some(error) = sink.error {
+                tracing::error!(%error, "cannot stage a message");
+                return Err(Refusal::Internal);
+            }
+            match line {
+                Ok(Some(_)) if batch.files.is_empty() => {}
+                Ok(Some(_)) => take(batch, staging)?,
+                Ok(None) => break,
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        Ok(Ok(()))
     }
 }
 
@@ -124,7 +163,6 @@ struct Sink<'s> {
 
 struct OpenBody {
     header: FileHeader,
-    hash: Sha1,
     octets: Vec<u8>,
     /// Where it begins in the staging area, if it is there.
     staged_at: Option<u64>,
@@ -132,11 +170,12 @@ struct OpenBody {
 
 impl BodySink for Sink<'_> {
     fn start(&mut self, header: &FileHeader) {
+        // One that damage has cut off.
+        self.open = None;
         if self.wanted.contains(&header.guid) {
             let is_large = header.size > (MEMORY_MAX - self.batch.in_memory.min(MEMORY_MAX)) as u64;
             self.open = Some(OpenBody {
                 header: header.clone(),
-                hash: Sha1::new(),
                 octets: Vec::new(),
                 staged_at: is_large.then_some(self.batch.staged),
             });
@@ -145,7 +184,6 @@ impl BodySink for Sink<'_> {
 
     fn data(&mut self, octets: &[u8]) {
         let Some(open) = &mut self.open else { return };
-        open.hash.update(octets);
         if open.staged_at.is_none() {
             open.octets.extend_from_slice(octets);
         } else if self.error.is_none() {
@@ -155,18 +193,27 @@ impl BodySink for Sink<'_> {
     }
 
     fn end(&mut self) {
-        let Some(open) = self.open.take() else { return };
-        let found = Guid::from(<[u8; 20]>::from(open.hash.finalize()));
-        if found != open.header.guid {
-            tracing::error!(guid = %open.header.guid, %found, "stored message is damaged");
-            return;
-        }
-        self.wanted.remove(&found);
-        self.batch.in_memory += open.octets.len();
-        self.batch.bodies.push(match open.staged_at {
+        let Some(open) = self.open.take().filter(|_| self.error.is_none()) else { return };
+        let len = open.octets.len();
+        let body = match open.staged_at {
             Some(offset) => Body::Staged { offset, len: open.header.size },
             None => Body::Memory(open.octets),
-        });
-        self.batch.files.push(open.header);
+        };
+        match self.staging.guid(&body) {
+            Ok(found) if found == open.header.guid => {
+                self.wanted.remove(&found);
+                self.batch.in_memory += len;
+                self.batch.bodies.push(body);
+                self.batch.files.push(open.header);
+            }
+            Ok(found) => {
+                tracing::error!(guid = %open.header.guid, %found, "stored message is damaged");
+            }
+            Err(error) => self.error = Some(error),
+        }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -1,6 +1,6 @@
 //! Values as they are read, hostile ones too.
 
-use super::super::DEPTH_MAX;
+use super::super::{DEPTH_MAX, FIELDS_MAX};
 use super::*;
 
 fn atom(text: &str) -> Value<'_> {
@@ -164,8 +164,18 @@ fn broken_text_is_an_error_with_a_place() {
         let error = parse_item(text.as_bytes()).unwrap_err();
         assert!(error.at <= text.len(), "{text}");
     }
-    let deep = format!("X {}{}", "(".repeat(DEPTH_MAX), ")".repeat(DEPTH_MAX));
-    assert!(parse_item(deep.as_bytes()).is_ok());
-    let deeper = format!("X {}", "(".repeat(100_000));
-    assert_eq!(parse_item(deeper.as_bytes()).unwrap_err().what, "nested too deeply");
+}
+
+#[test]
+fn depth_and_fields_have_an_end() {
+    let deep = |lists: usize| format!("X {}a{}", "(".repeat(lists), ")".repeat(lists));
+    let wide = |fields: usize| format!("X (%({}))", "a 1 ".repeat(fields));
+    for (within, beyond, what) in [
+        (deep(DEPTH_MAX), deep(DEPTH_MAX + 1), "nested too deeply"),
+        (deep(1), deep(100_000), "nested too deeply"),
+        (wide(FIELDS_MAX), wide(FIELDS_MAX + 1), "too many fields"),
+    ] {
+        assert!(parse_item(within.as_bytes()).is_ok());
+        assert_eq!(parse_item(beyond.as_bytes()).unwrap_err().what, what);
+    }
 }
