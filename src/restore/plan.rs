@@ -11,7 +11,7 @@ use super::view::View;
 use crate::store::StoreError;
 use crate::store::error::Result;
 use crate::store::export::folder::gone_since;
-use crate::store::index::{MailboxRow, RecordRow};
+use crate::store::index::{IndexError, MailboxRow, RecordRow};
 use crate::wire::Guid;
 use crate::wire::dlist::{Literals, Printer, Value, parse_value};
 use crate::wire::mboxname::NameRules;
@@ -156,7 +156,7 @@ impl Plan {
             add(&Some(target.clone()), Decision::Undeleted(row.mboxname.clone()));
         }
         if request.expunged != Expunged::AsTheyAre && entry.pick == Pick::All {
-            let records = records_of(view, row)?;
+            let records = view.index().all_records(row.id).map_err(fault(view))?;
             for record in records.iter().filter(|record| !is_wanted(record, request.expunged)) {
                 let Some(guid) = record.guid else { continue };
                 let what = match record.expunged {
@@ -255,13 +255,20 @@ impl Target {
         let may_overlap = self.is_one_mailbox && self.sources.len() > 1;
         let mut counted = There::default();
         for (i, source) in self.sources.iter().enumerate() {
-            let mut from = source.records(view, expunged)?;
+            let (mut from, mut gone) = source.records(view, expunged)?;
+            if self.keep_ids {
+                // What nobody sees is restored for the sake of its UID, and these have none.
+                gone.retain(|record| record.expunged.is_none());
+            }
             if may_overlap {
-                counted.clone().take_from(&mut from);
-                counted.add_records(&from);
+                for records in [&mut from, &mut gone] {
+                    counted.clone().take_from(records);
+                    counted.add_records(records);
+                }
             }
             let to = if i == 0 && self.keep_ids { &mut records.exact } else { &mut records.more };
             to.extend(from);
+            records.more.extend(gone);
         }
         Ok(records)
     }
@@ -284,8 +291,20 @@ impl Records {
 }
 
 impl Source {
-    fn records(&self, view: &View<'_>, expunged: Expunged) -> Result<Vec<RecordRow>> {
-        let mut records = records_of(view, &self.mailbox)?;
+    /// Those that the master has, and those that were displaced, whose UIDs may be others' now.
+    fn records(
+        &self,
+        view: &View<'_>,
+        expunged: Expunged,
+    ) -> Result<(Vec<RecordRow>, Vec<RecordRow>)> {
+        let mut there = view.index().true_records(self.mailbox.id).map_err(fault(view))?;
+        let mut gone = view.index().gone_records(self.mailbox.id).map_err(fault(view))?;
+        self.pick(&mut there, expunged);
+        self.pick(&mut gone, expunged);
+        Ok((there, gone))
+    }
+
+    fn pick(&self, records: &mut Vec<RecordRow>, expunged: Expunged) {
         let mut revived = HashSet::new();
         let mut living = HashSet::new();
         let mut all = false;
@@ -308,12 +327,11 @@ impl Source {
             }
             (all || is_named(&living)) && is_wanted(record, expunged)
         });
-        Ok(records)
     }
 }
 
-fn records_of(view: &View<'_>, mailbox: &MailboxRow) -> Result<Vec<RecordRow>> {
-    view.index().true_records(mailbox.id).map_err(StoreError::index(view.backup().path()))
+fn fault(view: &View<'_>) -> impl FnOnce(IndexError) -> StoreError {
+    StoreError::index(view.backup().path())
 }
 
 /// Whether a message is among those that are to be restored.

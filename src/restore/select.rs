@@ -127,7 +127,8 @@ fn message(
     guid: &Guid,
 ) -> std::result::Result<Option<Vec<Entry>>, IndexError> {
     let mut found: Vec<(MailboxRow, RecordRow)> = Vec::new();
-    for (mailbox_id, record) in view.index().true_records_of(guid)? {
+    let (there, gone) = (view.index().true_records_of(guid)?, view.index().gone_records_of(guid)?);
+    for (mailbox_id, record) in there.into_iter().chain(gone) {
         if let Some(mailbox) = view.index().mailbox_with_id(mailbox_id)? {
             found.push((mailbox, record));
         }

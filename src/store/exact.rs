@@ -12,10 +12,10 @@ use super::index::{Index, RecordRow};
 use super::replay;
 pub use super::replay::Damage;
 
-/// The messages of a mailbox as the master has them, in the order of UIDs, expunged
-/// ones included. For several mailboxes see [`Truth`].
-pub fn true_records(backup: &Backup, uniqueid: &[u8]) -> Result<Vec<RecordRow>> {
-    Truth::of(backup)?.records(uniqueid)
+/// The messages of a mailbox, expunged ones and such as were displaced included, see
+/// [`Index::all_records`]. For several mailboxes see [`Truth`].
+pub fn all_records(backup: &Backup, uniqueid: &[u8]) -> Result<Vec<RecordRow>> {
+    Truth::of(backup)?.all_records(uniqueid)
 }
 
 /// What is known after all lines, whoever has written the index. Where Cyrus has, the data are
@@ -50,9 +50,32 @@ impl<'b> Truth<'b> {
         self.backup
     }
 
-    /// As [`true_records`].
+    /// The messages of a mailbox as the master has them, see [`Index::true_records`].
     pub fn records(&self, uniqueid: &[u8]) -> Result<Vec<RecordRow>> {
-        records(self.index(), uniqueid).map_err(StoreError::index(self.backup.path()))
+        self.of_mailbox(uniqueid, Index::true_records)
+    }
+
+    /// Those that were displaced, see [`Index::gone_records`].
+    pub fn gone_records(&self, uniqueid: &[u8]) -> Result<Vec<RecordRow>> {
+        self.of_mailbox(uniqueid, Index::gone_records)
+    }
+
+    /// As [`all_records`].
+    pub fn all_records(&self, uniqueid: &[u8]) -> Result<Vec<RecordRow>> {
+        self.of_mailbox(uniqueid, Index::all_records)
+    }
+
+    fn of_mailbox(
+        &self,
+        uniqueid: &[u8],
+        records: impl FnOnce(&Index, i64) -> super::index::Result<Vec<RecordRow>>,
+    ) -> Result<Vec<RecordRow>> {
+        let found = match self.index().mailbox_with_uniqueid(uniqueid) {
+            Ok(Some(mailbox)) => records(self.index(), mailbox.id),
+            Ok(None) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        };
+        found.map_err(StoreError::index(self.backup.path()))
     }
 
     /// An index that says everything.
@@ -64,13 +87,6 @@ impl<'b> Truth<'b> {
     /// everything without them.
     pub fn damages(&self) -> &[Damage] {
         &self.damages
-    }
-}
-
-fn records(index: &Index, uniqueid: &[u8]) -> super::index::Result<Vec<RecordRow>> {
-    match index.mailbox_with_uniqueid(uniqueid)? {
-        Some(mailbox) => index.true_records(mailbox.id),
-        None => Ok(Vec::new()),
     }
 }
 

@@ -218,6 +218,8 @@ fn take_in(disk: &dyn Disk, path: &Path, index: &Index, taking: &mut Taking<'_>)
     let is_foreign = last.is_some_and(|chunk| state.is_none_or(|s| chunk.offset >= s.len_file));
     if is_foreign {
         scan.rebuild_truth(accounted)?;
+    } else if index.lacks_gone().map_err(StoreError::index(path))? {
+        scan.find_gone(accounted)?;
     }
     if accounted < len {
         scan.take_in_tail(accounted)?;
@@ -322,6 +324,20 @@ impl Scan<'_, '_> {
         .map_err(StoreError::index(path))?;
         self.moved = None;
         Ok(())
+    }
+
+    /// An older version has made this index: what was displaced, by the chunks in front of `end`,
+    /// is found out from them.
+    fn find_gone(&self, end: u64) -> Result<()> {
+        let Replay { disk, path, index, .. } = self.replay;
+        tracing::info!(file = %path.display(), "looking for displaced mail, this once");
+        let (replayed, _) = replay::again(disk, path, index, end)?;
+        (|| {
+            index.begin()?;
+            index.take_gone_from(&replayed)?;
+            index.commit()
+        })()
+        .map_err(StoreError::index(path))
     }
 
     /// Indexes what lies behind `from`, in one transaction that is committed after

@@ -102,6 +102,7 @@ pub(crate) fn dump(path: &Path) -> Vec<String> {
         "mailbox_message",
         "subscription",
         "cyrbk_record",
+        "cyrbk_gone",
         "cyrbk_mailbox",
     ] {
         let mut statement = db.prepare(&format!("SELECT * FROM {table} ORDER BY 1, 2")).unwrap();

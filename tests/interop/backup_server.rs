@@ -162,7 +162,7 @@ impl BackupServer {
 }
 
 /// Copies files over those of the same name, which keep their owner.
-fn copy_tree(from: &Path, to: &Path) {
+pub(crate) fn copy_tree(from: &Path, to: &Path) {
     if from.is_dir() {
         fs::create_dir_all(to).unwrap();
         for entry in fs::read_dir(from).unwrap() {

@@ -38,6 +38,7 @@ mod test_client;
 mod test_client_cut;
 mod test_client_options;
 mod test_damage;
+mod test_displaced;
 mod test_divided;
 mod test_doors;
 mod test_export;

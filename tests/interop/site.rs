@@ -1,9 +1,11 @@
 //! A real Cyrus mail server of our own on loopback ports: the replication master.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::backup_server::copy_tree;
 use crate::cyrus::{Cyrus, clean_command};
 use crate::imap::Imap;
 use crate::process::{Output, Service, run, run_with, try_wait_for, wait_for};
@@ -193,9 +195,34 @@ impl Site {
         run(command, SYNC_TIMEOUT).success()
     }
 
+    /// Copies all mail aside, under `name`. Nobody may be logged in.
+    pub(crate) fn save_spool(&self, name: &str) {
+        copy_tree(&self.workspace.path().join("spool"), &self.workspace.make_dir(name));
+    }
+
+    /// Puts back what [`Site::save_spool`] saved, into the same mailboxes: what came since is gone.
+    pub(crate) fn restore_spool(&self, name: &str) {
+        let (from, to) = (self.workspace.path().join(name), self.workspace.path().join("spool"));
+        copy_tree(&from, &to);
+        remove_others(&to, &from);
+    }
+
     /// The log of changes that await rolling replication.
     pub(crate) fn sync_log_path(&self, channel: &str, name: &str) -> PathBuf {
         self.workspace.path().join("conf/sync").join(channel).join(name)
+    }
+}
+
+/// Removes the files that `model` does not have.
+fn remove_others(dir: &Path, model: &Path) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let its_model = model.join(path.file_name().unwrap());
+        if path.is_dir() {
+            remove_others(&path, &its_model);
+        } else if !its_model.exists() {
+            fs::remove_file(path).unwrap();
+        }
     }
 }
 

@@ -16,12 +16,12 @@ use crate::tools::Tools;
 const DATE: i64 = 1_000_000_000;
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
 /// Lets the second of the last line go by.
-fn next_second() {
+pub(crate) fn next_second() {
     let before = now();
     while now() <= before {
         std::thread::sleep(Duration::from_millis(50));
@@ -96,17 +96,21 @@ impl Scene {
         (guids_in(&dir), output)
     }
 
-    /// `ctl_backups compact` with this retention.
     fn compact(&self, retention: &str) {
-        let conf = fs::read_to_string(self.server.imapd_conf()).unwrap();
-        let other = self.server.imapd_conf().with_extension("compact");
-        fs::write(&other, conf + &format!("backup_retention: {retention}\n")).unwrap();
-        self.server.give_away(&other);
-        let mut command = clean_command(Path::new(CYRBK));
-        command.args(["compact", "--force", "tom", "-C"]).arg(&other);
-        let output = run(command, TIMEOUT).success();
-        assert!(output.stdout_text().contains("ok"), "{output}");
+        compact(&self.server, retention);
     }
+}
+
+/// `ctl_backups compact` with this retention.
+pub(crate) fn compact(server: &BackupServer, retention: &str) {
+    let conf = fs::read_to_string(server.imapd_conf()).unwrap();
+    let other = server.imapd_conf().with_extension("compact");
+    fs::write(&other, conf + &format!("backup_retention: {retention}\n")).unwrap();
+    server.give_away(&other);
+    let mut command = clean_command(Path::new(CYRBK));
+    command.args(["compact", "--force", "tom", "-C"]).arg(&other);
+    let output = run(command, TIMEOUT).success();
+    assert!(output.stdout_text().contains("ok"), "{output}");
 }
 
 /// Runs `cyrbk` on the server's store.

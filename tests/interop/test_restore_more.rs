@@ -26,7 +26,7 @@ fn start(cyrus: &Cyrus) -> Scene {
 }
 
 /// UIDs and subjects of a mailbox.
-fn notes(scene: &Scene, mailbox: &str) -> Vec<(u32, String)> {
+pub(crate) fn notes(scene: &Scene, mailbox: &str) -> Vec<(u32, String)> {
     let fetched = scene.site.imap("tom").fetch_all(mailbox);
     let subject = |body: &[u8]| {
         let text = String::from_utf8_lossy(body).into_owned();
@@ -35,7 +35,7 @@ fn notes(scene: &Scene, mailbox: &str) -> Vec<(u32, String)> {
     fetched.iter().map(|message| (message.uid, subject(&message.body))).collect()
 }
 
-fn numbered(notes: &[(u32, u32)]) -> Vec<(u32, String)> {
+pub(crate) fn numbered(notes: &[(u32, u32)]) -> Vec<(u32, String)> {
     notes.iter().map(|(uid, number)| (*uid, format!("note-{number}"))).collect()
 }
 

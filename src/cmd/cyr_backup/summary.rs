@@ -98,7 +98,7 @@ fn of_mailboxes<'n>(
             unknown.push(name);
             continue;
         };
-        let records = truth.records(&mailbox.uniqueid).map_err(Failure::Store)?;
+        let records = truth.all_records(&mailbox.uniqueid).map_err(Failure::Store)?;
         rows.extend(records.into_iter().filter_map(|record| {
             Some(Row {
                 mailbox: Some(lossy(&mailbox.mboxname).into_owned()),

@@ -42,7 +42,11 @@ fn mailbox(
         return Ok(Err("the further fields"));
     }
     let is_same = scratch.keeps_records_of(due.id, (new, found.id), is_same_record)?;
-    Ok(if is_same { Ok(()) } else { Err("the records") })
+    if !is_same {
+        return Ok(Err("the records"));
+    }
+    let is_same = scratch.keeps_gone_records_of(due.id, (new, found.id), is_same_record)?;
+    Ok(if is_same { Ok(()) } else { Err("the displaced records") })
 }
 
 /// A message may stay longer than it must: what an EXPUNGE line and later a record say

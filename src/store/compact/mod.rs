@@ -181,7 +181,7 @@ pub fn run(
     let fault = || StoreError::index(path);
     let io = |error| StoreError::io(path)(error);
     index.work_on_disk(OLD_CACHE_KIB).map_err(fault())?;
-    if !policy.force && index.has_needed().map_err(fault())? {
+    if !policy.force && index.knows_needs().map_err(fault())? {
         let mut gain = policy.sizes.gain();
         let told = index.live_chunks(policy.since, |length, is_live| gain.add(length, is_live));
         told.map_err(fault())?;

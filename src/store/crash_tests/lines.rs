@@ -257,6 +257,7 @@ pub(super) fn dump(index: &Path) -> Vec<String> {
         "seen",
         "sieve",
         "cyrbk_record",
+        "cyrbk_gone",
         "cyrbk_mailbox",
     ] {
         let mut statement = db.prepare(&format!("SELECT * FROM {table} ORDER BY 1, 2")).unwrap();

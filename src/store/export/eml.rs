@@ -45,7 +45,7 @@ impl Sink for Eml {
         io::copy(octets, &mut file)?;
         directory::set_time(file.as_file(), item.internaldate)?;
         file.as_file().sync_all()?;
-        let name = folder.join(format!("{}.eml", item.uid));
+        let name = folder.join(format!("{}.eml", item.stem()));
         file.persist_noclobber(name).map(drop).map_err(|e| e.error)
     }
 

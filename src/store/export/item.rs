@@ -41,9 +41,20 @@ pub struct Item {
     /// Unix time since which it does not live there, whatever went, it or its mailbox;
     /// `None`: it lives.
     pub expunged: Option<i64>,
+    /// Its UID is, or was, another one's in the same mailbox: the mail server went back to an
+    /// earlier state.
+    pub displaced: bool,
 }
 
 impl Item {
+    /// What a file of its own in a directory of its folder is called, without extension.
+    pub fn stem(&self) -> String {
+        match self.displaced {
+            true => format!("{}-{}", self.uid, self.guid),
+            false => self.uid.to_string(),
+        }
+    }
+
     /// Its flags one by one, as they are.
     pub fn flags(&self) -> impl Iterator<Item = &[u8]> {
         flags(&self.flags)
@@ -80,12 +91,14 @@ pub fn gather(backup: &Backup, selection: &Selection, rules: &NameRules) -> Resu
     let mut items = Vec::new();
     for (row, folder) in mailboxes.iter().zip(&folders).filter(|(row, _)| taken(row)) {
         let folder = Rc::new(folder.clone());
-        let records = truth.records(&row.uniqueid)?;
+        let there = truth.records(&row.uniqueid)?.into_iter().map(|record| (record, false));
+        let gone = truth.gone_records(&row.uniqueid)?.into_iter().map(|record| (record, true));
         let is_wanted = |record: &RecordRow| match (&selection.guids, record.guid) {
             (Some(guids), Some(guid)) => guids.contains(&guid),
             _ => record.expunged.is_none() || selection.expunged,
         };
-        items.extend(records.into_iter().filter(is_wanted).filter_map(|record| {
+        let wanted = there.chain(gone).filter(|(record, _)| is_wanted(record));
+        items.extend(wanted.filter_map(|(record, displaced)| {
             Some(Item {
                 folder: Rc::clone(&folder),
                 uid: record.uid,
@@ -94,6 +107,7 @@ pub fn gather(backup: &Backup, selection: &Selection, rules: &NameRules) -> Resu
                 internaldate: record.internaldate,
                 // What a deleted mailbox has kept, it lost with itself.
                 expunged: record.expunged.or(gone_since(row, rules)),
+                displaced,
             })
         }));
     }

@@ -60,7 +60,7 @@ impl<'o> Tar<'o> {
 impl Sink for Tar<'_> {
     fn message(&mut self, item: &Item, size: u64, octets: &mut dyn Read) -> io::Result<()> {
         let mut name: String = item.folder.directories().map(|part| part + "/").collect();
-        name.push_str(&format!("{}.eml", item.uid));
+        name.push_str(&format!("{}.eml", item.stem()));
         self.extended(&name, size, item.internaldate)?;
         let short = &name.as_bytes()[..name.len().min(NAME_MAX)];
         self.out.write_all(&header(short, size, item.internaldate, b'0'))?;

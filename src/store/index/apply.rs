@@ -4,7 +4,7 @@
 use rusqlite::{OptionalExtension, Params, ToSql, params};
 use sha1::{Digest, Sha1};
 
-use super::{Index, IndexError, Result, Text};
+use super::{Index, IndexError, RecordRow, Result, Text};
 use crate::wire::Guid;
 use crate::wire::apply::{
     Apply, Expunge, Mailbox, Record, Reject, Rename, Script, Seen, Sieve, Subscription,
@@ -86,7 +86,8 @@ impl Index {
         let id = known.as_ref().map_or_else(|| self.db.last_insert_rowid(), |row| row.id);
         self.set_extra_fields(id, mailbox)?;
         let last_uid = known.as_ref().map_or(0, |row| row.last_uid);
-        if mailbox.last_uid < last_uid {
+        if let Some(before) = known.as_ref().filter(|before| mailbox.last_uid < before.last_uid) {
+            self.set_aside_above(at, id, mailbox.last_uid, before.last_chunk_id)?;
             self.hide_above(id, mailbox.last_uid)?;
         }
         let mut comparison = self.compare(known)?;
@@ -101,12 +102,26 @@ impl Index {
         for record in mailbox.records() {
             let record = record.map_err(unreadable)?;
             let is_new = record.uid > target.known_uid;
-            self.compare_record(&mut comparison, &record, is_new)?;
+            let known = self.known_record(&target, record.uid)?;
+            // What this line itself has told before was never in the mailbox.
+            let was_there = !comparison.has_told(record.uid);
+            comparison.take_up(&record, known.as_ref().filter(|_| !is_new));
+            if let Some(known) = known.filter(|row| was_there && row.guid != Some(record.guid)) {
+                self.set_aside(at, id, &known, None)?;
+            }
             self.record(at, &mut target, &record)?;
             target.known_uid = target.known_uid.max(record.uid);
         }
         comparison.lacks_message = target.lacks_message;
         self.conclude(at, id, &comparison, mailbox)
+    }
+
+    /// The true record of a UID, if there is one. One that is new has none, but for what a line
+    /// told above its own LAST_UID.
+    fn known_record(&self, mailbox: &Target, uid: u32) -> Result<Option<RecordRow>> {
+        let may_be = uid <= mailbox.known_uid
+            || mailbox.has_exceptions && self.is_exception(mailbox.id, uid)?;
+        if may_be { self.true_record(mailbox.id, uid) } else { Ok(None) }
     }
 
     /// Enters one record, as if a MAILBOX line had brought it.
@@ -143,6 +158,9 @@ impl Index {
             },
         };
         let is_exception = mailbox.has_exceptions && self.is_exception(mailbox.id, record.uid)?;
+        if is_exception {
+            self.take_back(mailbox.id, record)?;
+        }
         // The next line will take it for new.
         let is_beyond = record.uid > mailbox.last_uid;
         if is_exception || is_unlike || is_beyond {

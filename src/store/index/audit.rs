@@ -30,6 +30,8 @@ pub enum Table {
     Sieve,
     /// Of cyrbk: the truth about UIDs, where Cyrus's table cannot say it.
     Exception,
+    /// Of cyrbk: records that were displaced.
+    Gone,
     /// Of cyrbk: fields of a mailbox without a column.
     Extra,
     /// Of cyrbk: quotas.
@@ -51,8 +53,14 @@ impl Table {
         Table::Sieve,
     ];
     /// Those of cyrbk.
-    pub const OF_CYRBK: [Table; 5] =
-        [Table::Exception, Table::Extra, Table::Quota, Table::ActiveSieve, Table::Annotation];
+    pub const OF_CYRBK: [Table; 6] = [
+        Table::Exception,
+        Table::Gone,
+        Table::Extra,
+        Table::Quota,
+        Table::ActiveSieve,
+        Table::Annotation,
+    ];
 
     /// Its name in the index.
     pub fn name(self) -> &'static str {
@@ -64,6 +72,7 @@ impl Table {
             Table::Seen => "seen",
             Table::Sieve => "sieve",
             Table::Exception => "cyrbk_record",
+            Table::Gone => "cyrbk_gone",
             Table::Extra => "cyrbk_mailbox",
             Table::Quota => "cyrbk_quota",
             Table::ActiveSieve => "cyrbk_active_sieve",
@@ -100,6 +109,11 @@ impl Table {
                 "SELECT b.uniqueid, r.guid, r.last_chunk_id, r.uid, r.modseq, r.last_updated,
                  r.flags, r.internaldate, r.annotations, r.expunged, r.size, r.hidden
                  FROM cyrbk_record r JOIN mailbox b ON b.id = r.mailbox_id"
+            }
+            Table::Gone => {
+                "SELECT b.uniqueid, r.guid, r.last_chunk_id, r.uid, r.modseq, r.last_updated,
+                 r.flags, r.internaldate, r.annotations, r.expunged, r.size, r.gone_chunk_id,
+                 r.higher_chunk_id FROM cyrbk_gone r JOIN mailbox b ON b.id = r.mailbox_id"
             }
             Table::Extra => {
                 "SELECT b.uniqueid, '', NULL, x.extra FROM cyrbk_mailbox x
@@ -246,12 +260,14 @@ impl Index {
 
     /// How many messages no record refers to, and their octets.
     pub fn orphans(&self) -> Result<(u64, u64)> {
-        let own =
-            if self.is_ours()? { "AND guid NOT IN (SELECT guid FROM cyrbk_record)" } else { "" };
-        let query = format!(
-            "SELECT COUNT(*), COALESCE(SUM(size), 0) FROM message
-             WHERE id NOT IN (SELECT message_id FROM mailbox_message) {own}"
-        );
+        let mut query = "SELECT COUNT(*), COALESCE(SUM(size), 0) FROM message
+             WHERE id NOT IN (SELECT message_id FROM mailbox_message)"
+            .to_owned();
+        for table in [Table::Exception, Table::Gone] {
+            if self.has_table(table)? {
+                query += &format!(" AND guid NOT IN (SELECT guid FROM {})", table.name());
+            }
+        }
         let counts = self.db.query_row(&query, [], |row| {
             Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64))
         });

@@ -57,6 +57,23 @@ pub(super) struct Comparison {
     pub(super) lacks_message: bool,
 }
 
+impl Comparison {
+    /// Whether the line has told a record of that UID.
+    pub(super) fn has_told(&self, uid: u32) -> bool {
+        self.told.contains(&uid)
+    }
+
+    /// Takes up a record, before it is entered, with what is `known` of its UID. Of one above
+    /// LAST_UID nothing should be: if there is something all the same, the mailbox is suspected.
+    pub(super) fn take_up(&mut self, record: &Record, known: Option<&RecordRow>) {
+        let crc = if record.expunged { 0 } else { record.crc() };
+        self.told_crc ^= crc;
+        self.told.insert(record.uid);
+        let known = known.filter(|row| row.expunged.is_none());
+        self.expected ^= crc ^ known.map_or(0, RecordRow::crc);
+    }
+}
+
 impl Index {
     /// Lines that nobody can read any more lie between those entered so far and those to come:
     /// whatever they said, every mailbox is to be compared as a whole before it is shown, also
@@ -123,25 +140,6 @@ impl Index {
             told: HashSet::new(),
             lacks_message: false,
         })
-    }
-
-    /// Takes up a record, before it is entered. One that `is_new` has a UID above LAST_UID: should
-    /// there be a record of it all the same, the mailbox is suspected.
-    pub(super) fn compare_record(
-        &self,
-        with: &mut Comparison,
-        record: &Record,
-        is_new: bool,
-    ) -> Result<()> {
-        let crc = if record.expunged { 0 } else { record.crc() };
-        with.told_crc ^= crc;
-        with.told.insert(record.uid);
-        if let (Some(before), Doubt::Nothing) = (&with.before, with.doubt) {
-            let known = if is_new { None } else { self.true_record(before.id, record.uid)? };
-            let known = known.filter(|row| row.expunged.is_none());
-            with.expected ^= crc ^ known.map_or(0, |row| row.crc());
-        }
-        Ok(())
     }
 
     /// Draws the conclusion, after all records were entered.

@@ -18,6 +18,11 @@ impl Index {
     /// Whether [`Index::true_records`] can be relied upon: cyrbk has written this index,
     /// and nobody else after.
     pub fn knows_truth(&self) -> Result<bool> {
+        Ok(self.knows_present()? && !self.lacks_gone()?)
+    }
+
+    /// The same, but an older version may have made it, which knew nothing of [`super::gone`].
+    pub(super) fn knows_present(&self) -> Result<bool> {
         let query = "SELECT COUNT(*) = 2 FROM sqlite_master WHERE type = 'table'
             AND name IN ('cyrbk_state', 'cyrbk_record')";
         if !self.db.query_row(query, [], |row| row.get::<_, bool>(0))? {

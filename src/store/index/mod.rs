@@ -10,6 +10,7 @@ mod audit;
 mod by_chunk;
 mod doubt;
 mod figures;
+mod gone;
 mod last_rows;
 mod moment;
 mod needed;

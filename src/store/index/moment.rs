@@ -1,5 +1,7 @@
 //! An index of the state at an earlier moment: see [`crate::store::moment`].
 
+use std::collections::HashSet;
+
 use rusqlite::params;
 
 use super::apply::INSERT_MAILBOX;
@@ -77,14 +79,20 @@ impl Index {
         moment: i64,
     ) -> Result<Vec<Record>> {
         let mut records = Vec::new();
-        for row in later.true_records(theirs.id)? {
-            let was_there = row.expunged.is_none_or(|expunged| expunged > moment)
-                && !came_after(&row, ours.map_or(0, |ours| ours.last_uid), moment);
+        // What was displaced since had the place of what has it now.
+        let mut candidates = later.gone_records(theirs.id)?;
+        candidates.sort_by_key(|row| (row.uid, row.expunged));
+        candidates.append(&mut later.true_records(theirs.id)?);
+        let mut taken = HashSet::new();
+        for row in candidates {
+            if row.expunged.is_some_and(|expunged| expunged <= moment) || !taken.insert(row.uid) {
+                continue;
+            }
             let is_known = match ours {
                 Some(ours) => self.true_record(ours.id, row.uid)?.is_some(),
                 None => false,
             };
-            if !was_there || is_known {
+            if is_known || came_after(&row, ours.map_or(0, |ours| ours.last_uid), moment) {
                 continue;
             }
             let Some(record) = living(row) else { continue };

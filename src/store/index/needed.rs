@@ -19,9 +19,10 @@ pub(super) fn create(db: &Connection) -> std::result::Result<(), SchemaError> {
 }
 
 impl Index {
-    /// Whether the index has this table. One that cyrbk has not written to has none of its own.
-    pub fn has_needed(&self) -> Result<bool> {
-        Ok(self.db.table_exists(None, "cyrbk_needed")?)
+    /// Whether [`Index::live_chunks`] can tell: the index has this table, and that of what is gone.
+    /// One that cyrbk has not written to has none of its own.
+    pub fn knows_needs(&self) -> Result<bool> {
+        Ok(self.db.table_exists(None, "cyrbk_needed")? && self.has_gone()?)
     }
 
     /// A chunk is needed as long as something is there that was deleted or expunged at these

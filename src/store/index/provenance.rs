@@ -10,6 +10,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use rusqlite::{OptionalExtension, params};
 
+use super::gone::GONE_RECORDS;
 use super::read::{RecordRow, record_row};
 use super::truth::TRUE_RECORDS;
 use super::{Index, Position, Result, Text, octets};
@@ -122,8 +123,8 @@ impl Index {
         self.db.execute_batch(
             "CREATE TABLE kept_mailbox(id INTEGER PRIMARY KEY, line INTEGER NOT NULL);
              CREATE TABLE kept_record(mailbox_id INTEGER NOT NULL, uid INTEGER NOT NULL, \
-             message_id INTEGER NOT NULL, line INTEGER NOT NULL, expunged INTEGER, PRIMARY KEY \
-             (mailbox_id, uid, message_id)) WITHOUT ROWID;
+             message_id INTEGER NOT NULL, line INTEGER NOT NULL, expunged INTEGER, gone_line \
+             INTEGER, PRIMARY KEY (mailbox_id, uid, message_id)) WITHOUT ROWID;
              CREATE TABLE kept_item(line INTEGER NOT NULL, uid INTEGER NOT NULL, PRIMARY KEY \
              (line, uid)) WITHOUT ROWID;
              CREATE TABLE kept_left_out(line INTEGER NOT NULL, mailbox_id INTEGER NOT NULL, uid \
@@ -140,17 +141,25 @@ impl Index {
         // A message that was lost has no row, so that only an exception can speak of it.
         step(format!(
             "INSERT INTO kept_record SELECT r.mailbox_id, r.uid, r.message_id, r.last_chunk_id,
-             r.expunged FROM mailbox_message r
+             r.expunged, NULL FROM mailbox_message r
              WHERE r.mailbox_id IN (SELECT id FROM kept_mailbox) AND {} AND {NO_EXCEPTION}",
             unexpired("r.expunged")
         ))?;
         step(format!(
             "INSERT INTO kept_record SELECT mailbox_id, uid, COALESCE((SELECT id FROM message m
-             WHERE m.guid = cyrbk_record.guid), 0), last_chunk_id, expunged FROM cyrbk_record
+             WHERE m.guid = cyrbk_record.guid), 0), last_chunk_id, expunged, NULL FROM cyrbk_record
              WHERE NOT hidden AND mailbox_id IN (SELECT id FROM kept_mailbox) AND {}
              AND guid NOT IN (SELECT guid FROM lost)",
             unexpired("expunged")
         ))?;
+        step(format!(
+            "INSERT INTO kept_record SELECT g.mailbox_id, g.uid, COALESCE(m.id, -row_number()
+             OVER ()), g.last_chunk_id, g.expunged, g.gone_chunk_id FROM cyrbk_gone g
+             LEFT JOIN message m ON m.guid = g.guid
+             WHERE g.mailbox_id IN (SELECT id FROM kept_mailbox) AND {}",
+            unexpired("g.expunged")
+        ))?;
+        self.choose_displacing_lines()?;
         self.db.execute_batch(
             "INSERT INTO kept_left_out SELECT line, mailbox_id, uid FROM kept_record
              JOIN left_out USING (line, uid);
@@ -180,6 +189,24 @@ impl Index {
             unexpired("deleted")
         ))?;
         Ok(())
+    }
+
+    /// What displaced a record stays with it: the line whose LAST_UID was lower than that of the
+    /// line in front of it, or the record that took its place. If that came as expunged it does
+    /// not, lest it tells since when of one that lived again: then the next one of that UID
+    /// that stays takes the place, and there is one.
+    fn choose_displacing_lines(&self) -> Result<()> {
+        Ok(self.db.execute_batch(
+            "CREATE TEMP TABLE displaced AS SELECT k.mailbox_id AS mailbox_id, k.uid AS uid,
+             k.gone_line AS line, g.higher_chunk_id AS higher FROM kept_record k
+             JOIN cyrbk_gone g ON g.mailbox_id = k.mailbox_id AND g.uid = k.uid
+             AND g.gone_chunk_id = k.gone_line;
+             INSERT OR IGNORE INTO kept_item SELECT line, uid FROM displaced
+             WHERE higher IS NULL AND (line, uid) NOT IN (SELECT line, uid FROM expunge_item);
+             INSERT OR IGNORE INTO kept_line SELECT line FROM displaced WHERE higher IS NOT NULL
+             UNION SELECT higher FROM displaced WHERE higher IS NOT NULL;
+             DROP TABLE displaced;",
+        )?)
     }
 
     /// Keeps one more line.
@@ -260,7 +287,12 @@ impl Index {
         for (line, mailbox_id, uid) in
             self.rows(query, range, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
         {
-            let record = self.true_record(mailbox_id, uid)?;
+            let is_its = |row: &RecordRow| row.last_chunk_id == line;
+            let record = match self.true_record(mailbox_id, uid)?.filter(is_its) {
+                Some(record) => Some(record),
+                // It was displaced since.
+                None => self.gone_record_from(mailbox_id, uid, line)?,
+            };
             wanted.left_out.entry(line).or_default().extend(record);
         }
         let query = "SELECT line, ts FROM held_line WHERE line >= ?1 AND line < ?2";
@@ -286,7 +318,7 @@ impl Index {
     ) -> Result<bool> {
         let kept = format!(
             "SELECT * FROM ({TRUE_RECORDS}) t WHERE EXISTS (SELECT 1 FROM kept_record k
-             WHERE k.mailbox_id = ?1 AND k.uid = t.uid) ORDER BY 2"
+             WHERE k.mailbox_id = ?1 AND k.uid = t.uid AND k.gone_line IS NULL) ORDER BY 2"
         );
         let mut due = self.db.prepare_cached(&kept)?;
         let mut due = due.query_map([mailbox_id], record_row)?;
@@ -299,6 +331,23 @@ impl Index {
                 _ => return Ok(false),
             }
         }
+    }
+
+    /// The same of records that were displaced, of which `other` may have more.
+    pub fn keeps_gone_records_of(
+        &self,
+        mailbox_id: i64,
+        (other, other_id): (&Index, i64),
+        is_same: impl Fn(&RecordRow, &RecordRow) -> bool,
+    ) -> Result<bool> {
+        let kept = format!(
+            "{GONE_RECORDS} JOIN kept_record k ON k.mailbox_id = g.mailbox_id AND k.uid = g.uid
+             AND k.message_id = m.id WHERE g.mailbox_id = ?1 AND k.gone_line IS NOT NULL
+             ORDER BY g.uid, g.guid"
+        );
+        let due = self.rows(&kept, [mailbox_id], record_row)?;
+        let mut found = other.gone_records(other_id)?.into_iter();
+        Ok(due.iter().all(|due| found.any(|found| is_same(due, &found))))
     }
 
     /// How many messages stay.
@@ -324,7 +373,10 @@ impl Index {
              truth AS (SELECT r.mailbox_id, r.last_chunk_id AS line, r.expunged, m.guid
              FROM mailbox_message r JOIN message m ON m.id = r.message_id WHERE {NO_EXCEPTION}
              UNION ALL SELECT mailbox_id, last_chunk_id, expunged, guid FROM cyrbk_record
-             WHERE NOT hidden),
+             WHERE NOT hidden UNION ALL SELECT mailbox_id, last_chunk_id, expunged, guid FROM cyrbk_gone
+             UNION ALL SELECT mailbox_id, gone_chunk_id, expunged, guid FROM cyrbk_gone
+             UNION ALL SELECT mailbox_id, higher_chunk_id, expunged, guid FROM cyrbk_gone
+             WHERE higher_chunk_id IS NOT NULL),
              record AS (SELECT line, guid, expunged FROM truth WHERE {expunged}
              AND mailbox_id IN (SELECT id FROM box)),
              live AS (SELECT last_chunk_id FROM box UNION SELECT line FROM record

@@ -147,11 +147,12 @@ fn look(db: &Connection) -> rusqlite::Result<(i64, HashSet<String>)> {
 }
 
 /// The tables that [`own_tables`] makes.
-const OWN_TABLES: [&str; 10] = [
+const OWN_TABLES: [&str; 11] = [
     "cyrbk_active_sieve",
     "cyrbk_annotation",
     "cyrbk_compacted",
     "cyrbk_doubt",
+    "cyrbk_gone",
     "cyrbk_mailbox",
     "cyrbk_needed",
     "cyrbk_quota",
@@ -167,6 +168,7 @@ fn has_own_tables(present: &HashSet<String>) -> bool {
 fn own_tables(db: &Connection) -> Result<(), SchemaError> {
     super::state::create(db)?;
     super::truth::create(db)?;
+    super::gone::create(db)?;
     super::own::create(db)?;
     super::doubt::create(db)?;
     super::needed::create(db)?;

@@ -8,7 +8,7 @@
 //! The truth is one record per mailbox and *UID*: the rows of `mailbox_message`, except
 //! where `cyrbk_record` has a row for the UID, which then counts instead. Exceptions are
 //! rare, so the table is small. A row that is `hidden` takes its UID out of the mailbox:
-//! the master's LAST_UID has gone back behind it.
+//! the master's LAST_UID has gone back behind it. What it was is in [`super::gone`].
 //!
 //! `cyrbk_mailbox` keeps the fields of a MAILBOX line that have no column.
 
@@ -204,13 +204,7 @@ impl Index {
             "DELETE FROM cyrbk_record; DELETE FROM cyrbk_mailbox; DELETE FROM cyrbk_doubt;",
         )?;
         self.take_own_from(other)?;
-        let ours: HashMap<u64, i64> =
-            self.chunks()?.into_iter().map(|chunk| (chunk.offset, chunk.id)).collect();
-        let chunks: HashMap<i64, i64> = other
-            .chunks()?
-            .into_iter()
-            .filter_map(|chunk| Some((chunk.id, *ours.get(&chunk.offset)?)))
-            .collect();
+        let chunks = self.chunks_like_those_of(other)?;
         for theirs in other.mailboxes()? {
             let Some(ours) = self.mailbox_with_uniqueid(&theirs.uniqueid)? else { continue };
             if let Some(extra) = other.extra_fields(theirs.id)? {
@@ -223,7 +217,7 @@ impl Index {
             self.set_doubt(ours.id, other.doubt(theirs.id)?)?;
             self.take_exceptions(other, theirs.id, ours.id, &chunks)?;
         }
-        Ok(())
+        self.take_gone_from(other)
     }
 
     fn take_exceptions(
@@ -315,11 +309,19 @@ mod tests {
     /// (uid, message, modseq, expunged)
     fn truth(index: &Index) -> Vec<(u32, u32, u64, bool)> {
         let id = index.mailbox_with_uniqueid(b"u").unwrap().unwrap().id;
-        let number = |row: &RecordRow| {
-            u32::from_str_radix(&row.guid.unwrap().to_string()[32..], 16).unwrap()
-        };
         let rows = index.true_records(id).unwrap();
         rows.iter().map(|row| (row.uid, number(row), row.modseq, row.expunged.is_some())).collect()
+    }
+
+    /// (uid, message, since when)
+    fn gone(index: &Index) -> Vec<(u32, u32, i64)> {
+        let id = index.mailbox_with_uniqueid(b"u").unwrap().unwrap().id;
+        let rows = index.gone_records(id).unwrap();
+        rows.iter().map(|row| (row.uid, number(row), row.expunged.unwrap())).collect()
+    }
+
+    fn number(row: &RecordRow) -> u32 {
+        u32::from_str_radix(&row.guid.unwrap().to_string()[32..], 16).unwrap()
     }
 
     #[test]
@@ -360,6 +362,54 @@ mod tests {
         assert_eq!(truth(&index), [(1, 1, 1, false)]);
         mailbox(&index, 3, 2, &[(2, 4, 2, false)]);
         assert_eq!(truth(&index), [(1, 1, 1, false), (2, 4, 2, false)]);
+        assert_eq!(gone(&index), [(2, 2, 2), (3, 3, 2)]);
+    }
+
+    #[test]
+    fn what_another_message_displaces_is_gone_since_then() {
+        let index = index();
+        (1..=4).for_each(|number| message(&index, number));
+        mailbox(&index, 1, 2, &[(1, 1, 1, false), (2, 2, 2, false)]);
+        mailbox(&index, 2, 2, &[(1, 1, 1, true)]);
+        mailbox(&index, 3, 2, &[(1, 3, 3, false), (2, 4, 3, false)]);
+        assert_eq!(truth(&index), [(1, 3, 3, false), (2, 4, 3, false)]);
+        // The one that was expunged before is so since then.
+        assert_eq!(gone(&index), [(1, 1, 2), (2, 2, 3)]);
+        // Flags and the like are no reason.
+        mailbox(&index, 4, 2, &[(2, 4, 4, false)]);
+        assert_eq!(gone(&index), [(1, 1, 2), (2, 2, 3)]);
+        // It came back to its place, and the other one went.
+        mailbox(&index, 5, 2, &[(2, 2, 5, false)]);
+        assert_eq!(truth(&index), [(1, 3, 3, false), (2, 2, 5, false)]);
+        assert_eq!(gone(&index), [(1, 1, 2), (2, 4, 5)]);
+        let of = |number| index.gone_records_of(&Guid::from_hex(guid(number).as_bytes()).unwrap());
+        assert_eq!(of(4).unwrap().len(), 1);
+        assert_eq!(of(2).unwrap(), []);
+    }
+
+    /// Clients of before 3.4 send a doubtful mailbox in parts.
+    #[test]
+    fn what_the_next_part_brings_is_not_gone() {
+        let index = index();
+        (1..=4).for_each(|number| message(&index, number));
+        let all = [(1, 1, 1, false), (2, 2, 2, false), (3, 3, 3, true), (4, 4, 4, false)];
+        mailbox(&index, 1, 4, &all);
+        mailbox(&index, 2, 2, &all[..2]);
+        assert_eq!(gone(&index), [(3, 3, 1), (4, 4, 2)]);
+        mailbox(&index, 3, 4, &all[2..]);
+        assert_eq!(truth(&index), all);
+        assert_eq!(gone(&index), []);
+    }
+
+    /// There is nothing to be given back.
+    #[test]
+    fn a_message_that_never_came_is_not_gone() {
+        let index = index();
+        mailbox(&index, 1, 2, &[(2, 9, 1, false)]);
+        mailbox(&index, 2, 1, &[]);
+        assert_eq!(gone(&index), []);
+        message(&index, 9);
+        assert_eq!(gone(&index), [(2, 9, 2)]);
     }
 
     #[test]
@@ -387,28 +437,52 @@ mod tests {
             let index = index();
             (1..5).for_each(|number| message(&index, number));
             let mut model = BTreeMap::new();
+            let mut lost = BTreeMap::new();
+            let mut since = BTreeMap::new();
             let mut last_uid = 0;
             for (ts, (goes_back, records)) in lines.iter().enumerate() {
                 let highest = records.iter().map(|record| record.0).max().unwrap_or(0);
                 last_uid = if *goes_back { highest } else { highest.max(last_uid) };
+                let mut lose = |(uid, of, _, gone): (u32, u32, u64, bool)| {
+                    let expunged = if gone { since[&(uid, of)] } else { ts as i64 };
+                    lost.insert((uid, of), expunged);
+                };
+                let above: Vec<_> = model.range(last_uid + 1..).map(|row| *row.1).collect();
+                above.into_iter().for_each(&mut lose);
                 model.retain(|uid, _| *uid <= last_uid);
                 let modseq = ts as u64 + 1;
                 let records: Vec<_> =
                     records.iter().map(|(uid, of, gone)| (*uid, *of, modseq, *gone)).collect();
+                let mut told = BTreeMap::new();
                 for record in &records {
-                    model.insert(record.0, *record);
+                    let (uid, of, _, gone) = *record;
+                    let is_repeated = told.insert(uid, ()).is_some();
+                    let before = model.insert(uid, *record);
+                    let was_expunged = before.is_some_and(|row| row.1 == of && row.3);
+                    if let Some(before) = before.filter(|row| row.1 != of && !is_repeated) {
+                        let expunged =
+                            if before.3 { since[&(uid, before.1)] } else { ts as i64 };
+                        lost.insert((uid, before.1), expunged);
+                    }
+                    if gone && !was_expunged {
+                        since.insert((uid, of), ts as i64);
+                    }
+                    lost.remove(&(uid, of));
                 }
                 mailbox(&index, ts as i64, last_uid, &records);
                 let expected: Vec<_> = model.values().copied().collect();
                 prop_assert_eq!(truth(&index), expected);
+                let expected = lost.iter().filter(|((_, of), _)| *of < 5);
+                let expected: Vec<_> = expected.map(|((uid, of), ts)| (*uid, *of, *ts)).collect();
+                prop_assert_eq!(gone(&index), expected);
             }
             for record in index.true_records(1).unwrap() {
                 let of_message = index.true_records_of(&record.guid.unwrap()).unwrap();
                 prop_assert!(of_message.contains(&(1, record)));
             }
-            let before = truth(&index);
+            let before = (truth(&index), gone(&index));
             index.take_truth_from(&index_of(&index)).unwrap();
-            prop_assert_eq!(truth(&index), before);
+            prop_assert_eq!((truth(&index), gone(&index)), before);
         }
     }
 
@@ -434,6 +508,11 @@ mod tests {
                     row.guid.map(|g| g.to_string()), row.size as i64,
                     !truth(index).iter().any(|record| record.0 == row.uid)],
             ).unwrap();
+        }
+        for row in index.gone_records(1).unwrap() {
+            let row = RecordRow { last_chunk_id: 2, ..row };
+            let at = Position { chunk_id: 2, ts: 0, offset: 0 };
+            other.set_aside(at, 5, &row, None).unwrap();
         }
         other
     }

@@ -40,7 +40,10 @@ impl Index {
             }
         }
         copy.begin()?;
-        copy.take_truth_from(replayed)?;
+        match self.knows_present()? {
+            true => copy.take_gone_from(replayed)?,
+            false => copy.take_truth_from(replayed)?,
+        }
         Ok(copy)
     }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! let view = moment::open(Backup::open(path, Wait::Yes)?, unix_time)?;
-//! exact::true_records(view.backup(), uniqueid)     // and every other reader
+//! exact::all_records(view.backup(), uniqueid)      // and every other reader
 //! ```
 //!
 //! The data file is a log with a time stamp on each line: the state at a moment is what

@@ -20,8 +20,8 @@ use crate::store::message::StoredMessage;
 #[derive(Debug, PartialEq)]
 struct State {
     mailboxes: Vec<MailboxRow>,
-    /// As Cyrus's tables have them, and as they are.
-    records: Vec<[Vec<RecordRow>; 2]>,
+    /// As Cyrus's tables have them, as they are, and what was displaced.
+    records: Vec<[Vec<RecordRow>; 3]>,
     extra_fields: Vec<Option<Vec<u8>>>,
     messages: Vec<MessageRow>,
     subscriptions: Vec<Vec<u8>>,
@@ -35,7 +35,8 @@ impl State {
     fn of(index: &Index) -> State {
         let mailboxes = index.mailboxes().unwrap();
         let records = |row: &MailboxRow| {
-            [index.records(row.id).unwrap(), index.true_records(row.id).unwrap()]
+            let (cyrus, truth) = (index.records(row.id), index.true_records(row.id));
+            [cyrus.unwrap(), truth.unwrap(), index.gone_records(row.id).unwrap()]
         };
         State {
             records: mailboxes.iter().map(records).collect(),
@@ -57,7 +58,7 @@ fn view(path: &Path, moment: i64) -> View {
 
 /// Living messages of mailbox `id`, by UID.
 fn uids(view: &View, uniqueid: &[u8]) -> Vec<u32> {
-    let records = exact::true_records(view.backup(), uniqueid).unwrap();
+    let records = exact::all_records(view.backup(), uniqueid).unwrap();
     records.into_iter().filter(|row| row.expunged.is_none()).map(|row| row.uid).collect()
 }
 

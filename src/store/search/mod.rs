@@ -102,7 +102,7 @@ fn candidates(truth: &Truth<'_>, query: &Query, rules: &NameRules) -> Result<Vec
             continue;
         }
         let gone = gone_since(row, rules);
-        for record in truth.records(&row.uniqueid)? {
+        for record in truth.all_records(&row.uniqueid)? {
             let expunged = record.expunged.or(gone);
             let Some(guid) = record.guid.filter(|_| is_candidate(query, &record, expunged)) else {
                 continue;

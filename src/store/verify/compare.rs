@@ -275,7 +275,7 @@ impl Run<'_> {
         let second = row.and_then(|row| row.get(1));
         let mut subject = Subject::default();
         match table {
-            Table::Record | Table::Exception => {
+            Table::Record | Table::Exception | Table::Gone => {
                 subject.guid = Guid::from_hex(&key.1);
                 if let Some(Cell::Integer(uid)) = second {
                     subject.uid = u32::try_from(*uid).ok();

@@ -267,8 +267,8 @@ pub(super) fn mailbox(
     )
 }
 
-/// With its further fields and its records.
-type MailboxSeen = (MailboxRow, Option<Vec<u8>>, Vec<RecordRow>);
+/// With its further fields, its records and what was displaced.
+type MailboxSeen = (MailboxRow, Option<Vec<u8>>, Vec<RecordRow>, Vec<RecordRow>);
 
 /// What GET and the tools can see, as far as it is not past its retention.
 #[derive(Debug, PartialEq, Eq)]
@@ -292,18 +292,18 @@ impl Seen {
         let mut mailboxes = Vec::new();
         let mut messages = BTreeMap::new();
         for row in index.mailboxes().unwrap().into_iter().filter(|row| stays(row.deleted)) {
-            let records: Vec<RecordRow> = index
-                .true_records(row.id)
-                .unwrap()
-                .into_iter()
-                .filter(|record| stays(record.expunged))
-                .map(|record| RecordRow {
+            let seen = |records: Vec<RecordRow>| -> Vec<RecordRow> {
+                let records = records.into_iter().filter(|record| stays(record.expunged));
+                let seen = records.map(|record| RecordRow {
                     last_chunk_id: 0,
                     expunged: record.expunged.map(|_| 0),
                     ..record
-                })
-                .collect();
-            for guid in records.iter().filter_map(|record| record.guid) {
+                });
+                seen.collect()
+            };
+            let records = seen(index.true_records(row.id).unwrap());
+            let gone = seen(index.gone_records(row.id).unwrap());
+            for guid in records.iter().chain(&gone).filter_map(|record| record.guid) {
                 if index.message(&guid).unwrap().is_some() {
                     let mut octets = Vec::new();
                     let message = StoredMessage::read(backup, &guid, staging).unwrap();
@@ -312,7 +312,7 @@ impl Seen {
                 }
             }
             let extra = index.extra_fields(row.id).unwrap();
-            mailboxes.push((MailboxRow { id: 0, last_chunk_id: 0, ..row }, extra, records));
+            mailboxes.push((MailboxRow { id: 0, last_chunk_id: 0, ..row }, extra, records, gone));
         }
         mailboxes.sort_by(|a, b| a.0.uniqueid.cmp(&b.0.uniqueid));
         let mut scripts: Vec<_> = index
@@ -339,7 +339,11 @@ impl Seen {
     }
 
     pub(in crate::store) fn uids(&self) -> Vec<u32> {
-        self.mailboxes.iter().flat_map(|(_, _, records)| records).map(|row| row.uid).collect()
+        self.mailboxes.iter().flat_map(|(_, _, records, _)| records).map(|row| row.uid).collect()
+    }
+
+    pub(in crate::store) fn gone_uids(&self) -> Vec<u32> {
+        self.mailboxes.iter().flat_map(|(.., gone)| gone).map(|row| row.uid).collect()
     }
 
     pub(in crate::store) fn message_count(&self) -> usize {
@@ -368,7 +372,7 @@ fn names(index: &Index, mailboxes: &[MailboxSeen]) -> BTreeMap<Vec<u8>, Vec<u8>>
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::store) struct Rows {
     chunks: Vec<ChunkRow>,
-    mailboxes: Vec<(MailboxRow, Vec<RecordRow>, Vec<RecordRow>)>,
+    mailboxes: Vec<(MailboxRow, [Vec<RecordRow>; 3])>,
     messages: Vec<crate::store::index::MessageRow>,
     subscriptions: Vec<Vec<u8>>,
 }
@@ -378,7 +382,8 @@ impl Rows {
         let mailboxes = index.mailboxes().unwrap().into_iter();
         let mailboxes = mailboxes.map(|row| {
             let (cyrus, truth) = (index.records(row.id), index.true_records(row.id));
-            (row, cyrus.unwrap(), truth.unwrap())
+            let gone = index.gone_records(row.id).unwrap();
+            (row, [cyrus.unwrap(), truth.unwrap(), gone])
         });
         Rows {
             chunks: index.chunks().unwrap(),

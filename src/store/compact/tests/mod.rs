@@ -5,6 +5,7 @@
 
 mod accidents;
 mod beside;
+mod displaced;
 pub(in crate::store) mod history;
 mod master;
 mod of_cyrus;
