@@ -27,7 +27,7 @@ pub use search::{Search, SearchForm};
 
 use super::report::{VerifyReport, store_error_in_full, write_labelled};
 use super::select::{Selected, one};
-use super::{Exit, Stop, Streams, moment, startup, tool_log};
+use super::{Exit, Stop, Streams, moment, site, startup, tool_log};
 use crate::config::Settings;
 use crate::lock::Wait;
 use crate::store::{Backup, StoreError, verify};
@@ -170,7 +170,8 @@ fn open(
     } else if !is_checked_alone(options) {
         check(&backup, options, streams.out)?;
     }
-    moment::look_back(backup, options.at, options.backup.as_bytes(), streams.err)?
+    let rules = site::name_rules(settings);
+    moment::look_back(backup, options.at, &rules, options.backup.as_bytes(), streams.err)?
         .map(|(backup, _)| backup)
         .map_err(Failure::Store)
 }

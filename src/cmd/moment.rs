@@ -6,17 +6,19 @@ use super::report::write_labelled;
 use super::time::LocalTime;
 use crate::store::moment::{self, By, History, Report};
 use crate::store::{Backup, StoreError};
+use crate::wire::mboxname::NameRules;
 
 /// The backup as of `moment`, if one is given, and whether something may be missing because its
 /// data are damaged. What may be wrong with that goes to `err`.
 pub(super) fn look_back(
     backup: Backup,
     moment: Option<i64>,
+    rules: &NameRules,
     label: &[u8],
     err: &mut dyn Write,
 ) -> io::Result<Result<(Backup, bool), StoreError>> {
     let Some(moment) = moment else { return Ok(Ok((backup, false))) };
-    let (backup, report) = match moment::open(backup, moment) {
+    let (backup, report) = match moment::open(backup, moment, rules) {
         Ok(view) => view.into_parts(),
         Err(error) => return Ok(Err(error)),
     };

@@ -289,7 +289,7 @@ impl Errand<'_> {
                 return self.failed(target, label, &self.why(&error), streams);
             }
         };
-        let looked = moment::look_back(backup, self.options.at, label, streams.err)?;
+        let looked = moment::look_back(backup, self.options.at, self.rules, label, streams.err)?;
         let (backup, was_damaged) = match looked {
             Ok(looked) => looked,
             Err(error) => return self.failed(target, label, &self.why(&error), streams),

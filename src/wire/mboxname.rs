@@ -64,6 +64,15 @@ impl NameRules {
         (was.len() < local.len()).then(|| [domain, was].concat())
     }
 
+    /// When a mailbox was deleted, as its name says: Unix time, 0 if something else stands in its
+    /// place. `None` if the name is not that of a deleted one.
+    pub fn deleted_at(&self, name: &[u8]) -> Option<i64> {
+        self.undeleted(name)?;
+        let stamp = name.rsplit(|&c| c == b'.').next().unwrap_or_default();
+        let hex = std::str::from_utf8(stamp).ok();
+        Some(hex.and_then(|hex| i64::from_str_radix(hex, 16).ok()).unwrap_or_default())
+    }
+
     /// The INBOX of whoever owns a mailbox, by its internal name; `None` if nobody does.
     pub fn inbox_of(&self, name: &[u8]) -> Option<Vec<u8>> {
         let name = self.undeleted(name).unwrap_or_else(|| name.to_vec());
@@ -152,6 +161,9 @@ mod tests {
             Some("other.org!user.bob.A")
         );
         assert_eq!(undeleted("DELETED.user.tom.nothex").as_deref(), Some("user.tom"));
+        assert_eq!(rules.deleted_at(b"DELETED.user.tom.A.6B014ECA"), Some(0x6B01_4ECA));
+        assert_eq!(rules.deleted_at(b"DELETED.user.tom.nothex"), Some(0));
+        assert_eq!(rules.deleted_at(b"user.tom.6B014ECA"), None);
         for name in ["user.tom", "DELETED", "DELETED.6B014ECA"] {
             assert_eq!(undeleted(name), None, "{name}");
         }

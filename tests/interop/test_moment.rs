@@ -183,6 +183,11 @@ fn after_a_compaction_it_is_said_what_is_gone() {
     let said = output.stderr_text();
     assert!(said.contains("not exact, compacted at"), "{said}");
     assert!(said.contains("outlived it were added"), "{said}");
+    // What was put aside later, under another name, has its own.
+    let list = ["tom", "list", "mailboxes", &scene.before];
+    let listed = scene.cyr_backup(&list).success().stdout_text();
+    assert!(listed.lines().any(|line| line.ends_with("user.tom.Old")), "{listed}");
+    assert!(!listed.contains("DELETED"), "{listed}");
     // After it they are gone, and that is said; real tools read what is left.
     next_second();
     next_second();

@@ -87,14 +87,7 @@ impl Folder {
 /// Since when the mailbox is not there for its user: it was deleted, or put aside under a name
 /// that ends in the time, to be deleted later.
 pub fn gone_since(row: &MailboxRow, rules: &NameRules) -> Option<i64> {
-    let put_aside = || rules.undeleted(&row.mboxname).map(|_| time_in(&row.mboxname));
-    row.deleted.or_else(put_aside)
-}
-
-/// The time in the name of a mailbox that was put aside; 0 if there is something else.
-fn time_in(mboxname: &[u8]) -> i64 {
-    let hex = std::str::from_utf8(stamp(mboxname)).ok();
-    hex.and_then(|hex| i64::from_str_radix(hex, 16).ok()).unwrap_or_default()
+    row.deleted.or_else(|| rules.deleted_at(&row.mboxname))
 }
 
 /// The last component of a name.

@@ -7,6 +7,7 @@ use rusqlite::params;
 use super::apply::INSERT_MAILBOX;
 use super::{ChunkRow, Index, MailboxRow, Position, RecordRow, Result, Text, octets};
 use crate::wire::apply::Record;
+use crate::wire::mboxname::NameRules;
 
 impl Index {
     /// Adds a row that another index has, under the number that it has there.
@@ -42,12 +43,24 @@ impl Index {
     /// with what flags is not known, so it gets those of later. It may have come by a copy
     /// after the moment: rather too much than too little. A compaction may have put
     /// it in front of lines that are older than it, so its own times have a say as well.
+    /// A mailbox that a mail server has put aside since, under the name of a deleted one, has the
+    /// name from before, if no living one has it: else nobody would find it among what lived.
     /// Returns how many records and mailboxes were added.
-    pub fn add_what_outlived(&self, later: &Index, moment: i64) -> Result<u64> {
+    pub fn add_what_outlived(&self, later: &Index, moment: i64, rules: &NameRules) -> Result<u64> {
         let Some(chunk) = self.last_chunk()? else { return Ok(0) };
         let at = Position { chunk_id: chunk.id, ts: moment, offset: 0 };
+        // A compaction may have given their lines the later names.
+        for ours in by_deletion(self.mailboxes()?, rules) {
+            if ours.deleted.is_none()
+                && let Some(name) = self.name_before(&ours.mboxname, moment, rules)?
+            {
+                self.db
+                    .prepare_cached("UPDATE mailbox SET mboxname = ?2 WHERE id = ?1")?
+                    .execute(params![ours.id, Text(&name)])?;
+            }
+        }
         let mut added = 0;
-        for theirs in later.mailboxes()? {
+        for mut theirs in by_deletion(later.mailboxes()?, rules) {
             let was_deleted = theirs.deleted.is_some_and(|deleted| deleted <= moment);
             let ours = self.mailbox_with_uniqueid(&theirs.uniqueid)?;
             if was_deleted || ours.as_ref().is_some_and(|ours| ours.deleted.is_some()) {
@@ -60,6 +73,9 @@ impl Index {
                 None if records.is_empty() && i64::from(theirs.uidvalidity) > moment => continue,
                 None => {
                     added += 1;
+                    if let Some(name) = self.name_before(&theirs.mboxname, moment, rules)? {
+                        theirs.mboxname = name;
+                    }
                     self.add_mailbox(at, &theirs, later.extra_fields(theirs.id)?.as_deref())?
                 }
             };
@@ -69,6 +85,16 @@ impl Index {
             }
         }
         Ok(added + self.add_subscriptions_ended(at, later, moment)?)
+    }
+
+    /// What a mailbox that was deleted after `moment` was called; `None` if its name is not that of
+    /// one, or a living one has the name.
+    fn name_before(&self, name: &[u8], moment: i64, rules: &NameRules) -> Result<Option<Vec<u8>>> {
+        if rules.deleted_at(name).is_none_or(|deleted| deleted <= moment) {
+            return Ok(None);
+        }
+        let Some(before) = rules.undeleted(name) else { return Ok(None) };
+        Ok(if self.mailbox_named(&before)?.is_none() { Some(before) } else { None })
     }
 
     fn outlived_by(
@@ -148,6 +174,13 @@ impl Index {
         }
         Ok(added)
     }
+}
+
+/// Those that were put aside first, in that order: of all that have borne one name since a moment,
+/// the first one to be deleted had it then.
+fn by_deletion(mut rows: Vec<MailboxRow>, rules: &NameRules) -> Vec<MailboxRow> {
+    rows.sort_by_key(|row| rules.deleted_at(&row.mboxname).unwrap_or(i64::MAX));
+    rows
 }
 
 /// Whether a message came into its mailbox, which had UIDs up to `last_uid` then, after `moment`.

@@ -1,7 +1,7 @@
 //! A backup as it was at an earlier moment.
 //!
 //! ```text
-//! let view = moment::open(Backup::open(path, Wait::Yes)?, unix_time)?;
+//! let view = moment::open(Backup::open(path, Wait::Yes)?, unix_time, &name_rules)?;
 //! exact::all_records(view.backup(), uniqueid)      // and every other reader
 //! ```
 //!
@@ -37,6 +37,7 @@ use super::error::{Result, StoreError};
 use super::exact::{Damage, Truth};
 use super::file_hash::FileHash;
 use super::index::{ChunkRow, Index, State};
+use crate::wire::mboxname::NameRules;
 pub use history::{By, History};
 
 /// How the state at a moment was found, and what may be wrong with it. Times are Unix times.
@@ -91,11 +92,11 @@ impl View {
 }
 
 /// Looks at `backup` as of `moment` (Unix time): all lines of that second count. The lock
-/// stays held.
+/// stays held. `rules` tell which names are those of deleted mailboxes.
 ///
 /// Errors: those of reading the index or the data file; damage is no error, see
 /// [`Report::damages`].
-pub fn open(backup: Backup, moment: i64) -> Result<View> {
+pub fn open(backup: Backup, moment: i64, rules: &NameRules) -> Result<View> {
     let mut chunks = backup.index().chunks().map_err(StoreError::index(backup.path()))?;
     chunks.sort_by_key(|chunk| chunk.offset);
     let truth = Truth::of(&backup)?;
@@ -120,7 +121,7 @@ pub fn open(backup: Backup, moment: i64) -> Result<View> {
     if !report.history.is_complete_at(moment) {
         let index = &found.index;
         report.added = index
-            .add_what_outlived(truth.index(), moment)
+            .add_what_outlived(truth.index(), moment, rules)
             .map_err(StoreError::index(backup.path()))?;
     }
     drop(truth);

@@ -15,6 +15,7 @@ use crate::store::compact::{self, Policy};
 use crate::store::exact;
 use crate::store::index::{ActiveRow, MailboxRow, MessageRow, RecordRow, SeenRow, SieveRow};
 use crate::store::message::StoredMessage;
+use crate::wire::mboxname::NameRules;
 
 /// Everything that readers ask an index for.
 #[derive(Debug, PartialEq)]
@@ -53,7 +54,7 @@ impl State {
 }
 
 fn view(path: &Path, moment: i64) -> View {
-    open(Backup::open(path, Wait::No).unwrap(), moment).unwrap()
+    open(Backup::open(path, Wait::No).unwrap(), moment, &NameRules::default()).unwrap()
 }
 
 /// Living messages of mailbox `id`, by UID.
@@ -223,6 +224,55 @@ fn messages_that_were_put_side_by_side_are_there_since_they_came() {
             assert_eq!(uids(&view, b"u0"), (1..=uid).collect::<Vec<u32>>(), "{at}");
         }
     }
+}
+
+/// All records of one mailbox are sent again, another stays as it is; both are put aside, under the
+/// names of deleted ones, and a third takes the name of the first.
+#[test]
+fn mailboxes_that_were_put_aside_since_have_their_names_from_before() {
+    let site = Site::new();
+    let mut writer = Writer::open(&site.path, START).unwrap();
+    let both = || vec![(1, 1, false), (2, 2, false)];
+    for (now, ops) in [
+        (START, vec![Op::Message(vec![1, 2, 3]), Op::Mailbox(0, 0, 5, both())]),
+        (START, vec![Op::Mailbox(1, 1, 5, vec![(3, 3, false)])]),
+        (START + 20, vec![Op::Mailbox(0, 0, 5, both())]),
+    ] {
+        ops.iter().for_each(|op| site.op(&mut writer, now, op));
+        writer.finish(now).unwrap();
+    }
+    let gone = START + 30;
+    let put_aside = |name: u32| format!("DELETED.user.a.{name}.{gone:X}");
+    for name in [0, 1] {
+        let to = put_aside(name);
+        let line = format!(
+            "RENAME %(OLDMBOXNAME user.a.{name} NEWMBOXNAME {to} PARTITION p UIDVALIDITY {gone})"
+        );
+        site.append(&mut writer, gone, &line, &[], &[]);
+    }
+    writer.finish(gone).unwrap();
+    site.op(&mut writer, gone + 5, &Op::Mailbox(2, 0, 5, vec![(1, 1, false)]));
+    writer.finish(gone + 5).unwrap();
+    drop(writer);
+    let names = |at: i64| {
+        let view = view(&site.path, at);
+        let names = ["u0", "u1"].map(|id| {
+            let row = view.backup().index().mailbox_with_uniqueid(id.as_bytes()).unwrap().unwrap();
+            String::from_utf8(row.mboxname).unwrap()
+        });
+        (names, view.report().is_exact(), uids(&view, b"u0"), uids(&view, b"u1"))
+    };
+    let before =
+        |is_exact| (["user.a.0", "user.a.1"].map(str::to_owned), is_exact, vec![1, 2], vec![3]);
+    let after = |is_exact| ([0, 1].map(put_aside), is_exact, vec![1, 2], vec![3]);
+    assert_eq!(names(START + 10), before(true));
+    assert_eq!(names(gone), after(true));
+    let policy = Policy { force: true, ..site.policy(Some(START - 1)) };
+    compact::run(&site.path, &policy, gone + 10, Wait::No, &mut |_| ()).unwrap();
+    assert_eq!(names(START + 10), before(false));
+    assert_eq!(names(START + 25), before(false));
+    assert_eq!(names(gone), after(false));
+    assert_eq!(names(gone + 10), after(true));
 }
 
 #[test]

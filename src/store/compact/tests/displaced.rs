@@ -30,7 +30,8 @@ fn gone(site: &Site) -> Vec<u32> {
 }
 
 fn living_at(site: &Site, at: i64) -> Vec<(u32, crate::wire::Guid)> {
-    let view = moment::open(Backup::open(&site.path, Wait::No).unwrap(), at).unwrap();
+    let backup = Backup::open(&site.path, Wait::No).unwrap();
+    let view = moment::open(backup, at, &NameRules::default()).unwrap();
     let records = exact::all_records(view.backup(), b"u0").unwrap();
     let living = records.into_iter().filter(|row| row.expunged.is_none());
     living.map(|row| (row.uid, row.guid.unwrap())).collect()
