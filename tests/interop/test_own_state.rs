@@ -250,7 +250,7 @@ fn an_expunge_is_stored_as_the_real_tools_know_it() {
     }
     let scene = Scene::start(&cyrus);
     scene.site.imap("tom").append("INBOX", "", DATE, &mail::note(2).bytes);
-    scene.sync();
+    scene.sync().assert_sent("APPLY MESSAGE");
     let told = scene.ask("GET FULLMAILBOX user.tom");
     let id = told.split_once("UNIQUEID ").unwrap().1.split(' ').next().unwrap();
     for (name, id) in [("user.tom", "other"), ("user.tom.none", id)] {
