@@ -25,7 +25,7 @@ pub use export_imap::Imap;
 pub use options::{Command, Dump, JsonWhat, List, MailboxForm, Options, Show, SummaryForm};
 pub use search::{Search, SearchForm};
 
-use super::report::{VerifyReport, store_error_in_full, write_labelled};
+use super::report::{DAMAGED, VerifyReport, store_error_in_full, write_labelled};
 use super::select::{Selected, one};
 use super::{Exit, Stop, Streams, moment, site, startup, tool_log};
 use crate::config::Settings;
@@ -109,24 +109,29 @@ pub(super) fn run(options: &Options, streams: &mut Streams<'_>) -> Result<Exit, 
 }
 
 fn show(options: &Options, settings: &Settings, streams: &mut Streams<'_>) -> Result<(), Failure> {
-    let backup = open(options, settings, streams)?;
+    let (backup, is_damaged) = open(options, settings, streams)?;
     let (label, own_words) = (options.backup.as_bytes(), options.own_words);
     let look = Look { backup: &backup, settings, label, own_words };
+    command(options, &look, streams)?;
+    if is_damaged { Err(Failure::Text(DAMAGED.into())) } else { Ok(()) }
+}
+
+fn command(options: &Options, look: &Look<'_>, streams: &mut Streams<'_>) -> Result<(), Failure> {
     match &options.command {
-        Command::List(what) => list::run(*what, &backup, streams),
-        Command::Show(what) => show::run(what, &look, streams.out),
-        Command::Summary(what, form) => summary::run(what, *form, &look, streams),
+        Command::List(what) => list::run(*what, look.backup, streams),
+        Command::Show(what) => show::run(what, look, streams.out),
+        Command::Summary(what, form) => summary::run(what, *form, look, streams),
         Command::Dump(what @ Dump::Message(_)) if is_checked_alone(options) => {
-            dump::run(what, &look, streams).or_else(|failure| {
+            dump::run(what, look, streams).or_else(|failure| {
                 // What is wrong with the backup says more than what is wrong with the message.
-                check(&backup, options, streams.out)?;
+                check(look.backup, options, streams.out)?;
                 Err(failure)
             })
         }
-        Command::Dump(what) => dump::run(what, &look, streams),
-        Command::Json(what) => json::run(what, &look, streams.out),
-        Command::Export(what) => export::run(what, &look, streams),
-        Command::Search(what) => search::run(what, &look, streams),
+        Command::Dump(what) => dump::run(what, look, streams),
+        Command::Json(what) => json::run(what, look, streams.out),
+        Command::Export(what) => export::run(what, look, streams),
+        Command::Search(what) => search::run(what, look, streams),
     }
 }
 
@@ -146,11 +151,12 @@ fn check(backup: &Backup, options: &Options, out: &mut dyn Write) -> Result<(), 
     verdict.map_or(Ok(()), |verdict| Err(Failure::Text(verdict)))
 }
 
+/// The backup, and whether something may be missing of the earlier moment that is asked for.
 fn open(
     options: &Options,
     settings: &Settings,
     streams: &mut Streams<'_>,
-) -> Result<Backup, Failure> {
+) -> Result<(Backup, bool), Failure> {
     let target = match one(settings, options.mode, &options.backup) {
         Selected::Backup(target) => target,
         Selected::Unknown { why, .. } => return Err(Failure::Text(why.to_string())),
@@ -172,6 +178,5 @@ fn open(
     }
     let rules = site::name_rules(settings);
     moment::look_back(backup, options.at, &rules, options.backup.as_bytes(), streams.err)?
-        .map(|(backup, _)| backup)
         .map_err(Failure::Store)
 }

@@ -101,10 +101,7 @@ fn channel(options: &Options, streams: &mut Streams<'_>) -> Result<Option<Settin
     let config = options.config.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG));
     match Settings::load(config, name) {
         Ok(settings) => Ok(Some(settings)),
-        Err(error) => {
-            writeln!(streams.err, "Fatal error: {error}")?;
-            Err(Stop::Exit(Exit::Config))
-        }
+        Err(error) => Err(startup::fatal(NAME, &error, Exit::Config, streams)?),
     }
 }
 

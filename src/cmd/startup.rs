@@ -36,7 +36,7 @@ pub(super) fn start(
 }
 
 /// Says it as Cyrus's tools do: `restore` spells it otherwise, and tells syslog too.
-fn fatal(
+pub(super) fn fatal(
     ident: &str,
     error: &dyn Display,
     exit: Exit,

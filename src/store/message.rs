@@ -8,8 +8,9 @@ use tempfile::SpooledTempFile;
 
 use super::backup::Backup;
 use super::error::StoreError;
-use super::index::RestartPoint;
+use super::index::{ChunkRow, RestartPoint};
 use super::log::{BodySink, LogError, LogReader};
+use super::salvage;
 use super::staging::naming;
 use crate::wire::Guid;
 use crate::wire::dlist::FileHeader;
@@ -93,8 +94,11 @@ impl StoredMessage {
             Some(Ok(true)) => true,
             _ => {
                 spool = Spool::new(guid, staging);
-                find(backup, chunk.offset, None, offset, &mut spool)
-                    .map_err(StoreError::log(backup.path()))?
+                match find(backup, chunk.offset, None, offset, &mut spool) {
+                    Ok(true) => true,
+                    _ if behind_damage(backup, &chunk, offset, &mut spool)? => true,
+                    read => read.map_err(StoreError::log(backup.path()))?,
+                }
             }
         };
         match spool.finish().map_err(|source| MessageError::Stage { guid, source })? {
@@ -136,6 +140,22 @@ fn find(
         spool.take = None;
     }
     Ok(false)
+}
+
+/// Reads up to the line at `offset` from the last place in front of it where reading can begin
+/// again; whether there is one.
+fn behind_damage(
+    backup: &Backup,
+    chunk: &ChunkRow,
+    offset: u64,
+    spool: &mut Spool<'_>,
+) -> Result<bool, StoreError> {
+    let points = salvage::points(backup, chunk).map_err(StoreError::io(backup.path()))?;
+    let Some(point) = points.into_iter().rfind(|point| point.offset_plain <= offset) else {
+        return Ok(false);
+    };
+    *spool = Spool::new(spool.guid, spool.directory);
+    Ok(find(backup, chunk.offset, Some(point), offset, spool).unwrap_or(false))
 }
 
 /// Keeps the body that claims to be the wanted message.

@@ -254,6 +254,14 @@ fn a_restore_or_export_tells_of_damage_and_leaves_nothing_out() {
     let missing = ": what follows the damage in chunk 2 is missing: ";
     assert!(looked_back.err_text().contains(missing), "{}", looked_back.err_text());
     assert_eq!(run(&[&restore[..], &["--at", "@1795247600"]].concat()).code, 0);
+    for words in [["export", "alice", "--tar"], ["search", "alice", "--guids"]] {
+        let looked_back = run(&[&words[..], &["--at", "@1795248600"]].concat());
+        assert_eq!(looked_back.code, 75, "{words:?}");
+        assert!(looked_back.err_text().contains(missing), "{}", looked_back.err_text());
+        assert!(!looked_back.out.is_empty(), "{words:?}");
+        let before = run(&[&words[..], &["--at", "@1795247600"]].concat());
+        assert_eq!(before.code, 0, "{words:?}: {}", before.err_text());
+    }
     let export = run(&["export", "alice", "--tar"]);
     assert_eq!(export.code, 75);
     assert!(export.err_text().contains(told), "{}", export.err_text());

@@ -163,6 +163,22 @@ fn why_nothing_starts_is_in_the_log() {
     }
 }
 
+/// The options of a channel are part of the configuration.
+#[test]
+fn a_channel_that_makes_no_sense_is_in_the_log() {
+    let site = Site::of_fixture("main");
+    let Some(socket) = log(&site) else { return };
+    site.configure("far_sync_timeout: soon\n");
+    let conf = site.conf();
+    let words = ["restore", "-C", conf.to_str().unwrap(), "localhost", "alice", "--all"];
+    let words = [&words[..], &["--dry-run", "--channel", "far"]].concat();
+    let cyrbk = Path::new(env!("CARGO_BIN_EXE_cyrbk"));
+    assert_eq!(in_own_dev(&site, cyrbk, &words), Some(78));
+    let lines = lines(&socket);
+    let start = "<19>cyrus/restore: Fatal error: ";
+    assert!(lines.len() == 1 && lines[0].starts_with(start), "{lines:?}");
+}
+
 #[test]
 fn the_lines_that_watchers_look_for() {
     for (state, make) in STATES {

@@ -238,3 +238,42 @@ fn the_real_server_goes_on_with_such_a_store() {
     assert!(!changes.contains(&"APPLY SEEN".into()), "{changes:?}");
     drop(real);
 }
+
+/// The real backupd refuses EXPUNGE, and the real tools crash on a log that holds it.
+#[test]
+fn an_expunge_is_stored_as_the_real_tools_know_it() {
+    let Some(cyrus) = Cyrus::find_or_skip("an_expunge_is_stored_as_the_real_tools_know_it") else {
+        return;
+    };
+    if Maker::under_test() == Maker::Cyrus {
+        return;
+    }
+    let scene = Scene::start(&cyrus);
+    scene.site.imap("tom").append("INBOX", "", DATE, &mail::note(2).bytes);
+    scene.sync().assert_sent("APPLY MESSAGE");
+    let told = scene.ask("GET FULLMAILBOX user.tom");
+    let id = told.split_once("UNIQUEID ").unwrap().1.split(' ').next().unwrap();
+    for (name, id) in [("user.tom", "other"), ("user.tom.none", id)] {
+        let nothing = format!("APPLY EXPUNGE %(MBOXNAME {name} UNIQUEID {id} UID (1))");
+        assert_eq!(scene.ask(&nothing), "OK Success\r\n");
+    }
+    assert_eq!(scene.ask("GET FULLMAILBOX user.tom"), told);
+    let expunge = format!("APPLY EXPUNGE %(MBOXNAME user.tom UNIQUEID {id} UID (1 7))");
+    for _ in 0..2 {
+        assert_eq!(scene.ask(&expunge), "OK Success\r\n");
+    }
+    let is_gone = |told: &str| {
+        let record = told.split("%(UID ").find(|text| text.starts_with("1 "));
+        record.unwrap_or_else(|| panic!("{told}")).contains("\\Expunged")
+    };
+    assert!(is_gone(&scene.ask("GET FULLMAILBOX user.tom")));
+    scene.real_tool(&["reindex", "tom"]);
+    scene.real_tool(&["verify", "tom"]);
+    assert!(is_gone(&scene.ask("GET FULLMAILBOX user.tom")));
+    scene.real_tool(&["-F", "compact", "tom"]);
+    scene.real_tool(&["verify", "tom"]);
+    // Nobody had expunged it: the client notices, and settles.
+    scene.sync().assert_sent("APPLY MAILBOX");
+    assert!(!is_gone(&scene.ask("GET FULLMAILBOX user.tom")));
+    assert_eq!(scene.sync().applied(), Vec::<String>::new());
+}

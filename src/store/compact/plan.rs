@@ -258,9 +258,9 @@ impl Restated {
     }
 }
 
-/// Keeps the EXPUNGE lines that are needed, as a client sends one if its mail server has purged the
-/// message. They count only if the mailbox had the name they say when it was said: the lines from
-/// which it had that name stay too. Returns whether one of these would go, or say something else,
+/// Keeps the EXPUNGE lines that are needed, which older versions have stored. They count only if
+/// the mailbox had the name they say when it was said: the lines from which it had that name stay
+/// too. Returns whether one of these would go, or say something else,
 /// if lines are restated.
 fn keep_expunges(
     scratch: &Index,

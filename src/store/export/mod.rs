@@ -26,7 +26,7 @@ use super::error::{Result, StoreError};
 use super::index::{ChunkRow, RestartPoint};
 use super::log::{BodySink, LogError, LogReader};
 use super::message::MessageError;
-use super::salvage::{self, Salvage};
+use super::salvage;
 use super::staging::naming;
 use crate::wire::Guid;
 use crate::wire::dlist::FileHeader;
@@ -199,7 +199,7 @@ fn behind_damage(
     let points = match backup.index().restart_points(chunk.id) {
         Ok(points) if !points.is_empty() => points,
         // Cyrus's index has none.
-        Ok(_) => salvaged_points(backup, chunk)?,
+        Ok(_) => salvage::points(backup, chunk).map_err(ChunkError::Io)?,
         Err(_) => return Ok(()),
     };
     for (i, point) in points.iter().enumerate() {
@@ -213,20 +213,6 @@ fn behind_damage(
         }
     }
     Ok(())
-}
-
-/// Places in a damaged chunk where reading can begin again. What is in front of them is known as
-/// far as the chunk's end says it.
-fn salvaged_points(
-    backup: &Backup,
-    chunk: &ChunkRow,
-) -> std::result::Result<Vec<RestartPoint>, ChunkError> {
-    let mut next = backup.index().chunks_by_offset().filter_map(|row| row.ok());
-    let next = next.find(|row| row.offset > chunk.offset).map(|row| row.offset);
-    let len = backup.len_file().map_err(io::Error::other).map_err(ChunkError::Io)?;
-    let until = salvage::limit(chunk.offset, next).min(len);
-    let salvage = Salvage::of_member(backup.file(), chunk.offset, until, &[]);
-    Ok(salvage.map_err(ChunkError::Io)?.points().collect())
 }
 
 fn read_messages(

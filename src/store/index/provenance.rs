@@ -373,7 +373,8 @@ impl Index {
              truth AS (SELECT r.mailbox_id, r.last_chunk_id AS line, r.expunged, m.guid
              FROM mailbox_message r JOIN message m ON m.id = r.message_id WHERE {NO_EXCEPTION}
              UNION ALL SELECT mailbox_id, last_chunk_id, expunged, guid FROM cyrbk_record
-             WHERE NOT hidden UNION ALL SELECT mailbox_id, last_chunk_id, expunged, guid FROM cyrbk_gone
+             WHERE NOT hidden
+             UNION ALL SELECT mailbox_id, last_chunk_id, expunged, guid FROM cyrbk_gone
              UNION ALL SELECT mailbox_id, gone_chunk_id, expunged, guid FROM cyrbk_gone
              UNION ALL SELECT mailbox_id, higher_chunk_id, expunged, guid FROM cyrbk_gone
              WHERE higher_chunk_id IS NOT NULL),

@@ -68,7 +68,7 @@ impl Index {
     }
 
     /// [`Index::true_records`] of one UID.
-    pub(super) fn true_record(&self, mailbox_id: i64, uid: u32) -> Result<Option<RecordRow>> {
+    pub fn true_record(&self, mailbox_id: i64, uid: u32) -> Result<Option<RecordRow>> {
         let query = format!(
             "{CYRUS} AND r.uid = ?2 AND NOT EXISTS (SELECT 1 FROM cyrbk_record x WHERE
              x.mailbox_id = ?1 AND x.uid = ?2) UNION ALL {EXCEPTIONS} AND uid = ?2 AND hidden = 0"

@@ -23,9 +23,10 @@ mod walk;
 
 use std::io;
 
+use super::backup::Backup;
 use super::chunk::{MEMBER_HEADER, MemberError, MemberReader};
 use super::disk::Disk;
-use super::index::{Index, IndexError, RestartPoint};
+use super::index::{ChunkRow, Index, IndexError, RestartPoint};
 use super::torn;
 use crate::wire::apply::Apply;
 pub(super) use read::SavedLines;
@@ -88,6 +89,18 @@ pub struct Gap {
 /// Where a chunk at `offset` ends at the latest, if the index has the one behind it at `next`.
 pub(super) fn limit(offset: u64, next: Option<u64>) -> u64 {
     next.filter(|&next| next > offset).unwrap_or(u64::MAX)
+}
+
+/// Places in a damaged chunk where reading can begin again, for who reads by an index without
+/// restart points, which Cyrus's is. What is in front of them is known as far as the chunk's end
+/// says it.
+pub(super) fn points(backup: &Backup, chunk: &ChunkRow) -> io::Result<Vec<RestartPoint>> {
+    let mut next = backup.index().chunks_by_offset().filter_map(|row| row.ok());
+    let next = next.find(|row| row.offset > chunk.offset).map(|row| row.offset);
+    let len = backup.len_file().map_err(io::Error::other)?;
+    let until = limit(chunk.offset, next).min(len);
+    let salvage = Salvage::of_member(backup.file(), chunk.offset, until, &[])?;
+    Ok(salvage.points().collect())
 }
 
 impl Salvage {

@@ -248,6 +248,17 @@ fn messages_behind_damage_outlive_rebuild_and_compaction() {
     assert!(!site.is_whole());
 }
 
+/// Cyrus's index has no restart points.
+#[test]
+fn messages_behind_damage_are_found_without_restart_points() {
+    let site = Site::new();
+    site.damage(2);
+    let before = site.readable();
+    let index = rusqlite::Connection::open(index_path(&site.path)).unwrap();
+    index.execute_batch("DROP TABLE cyrbk_restart").unwrap();
+    assert_eq!(site.readable(), before);
+}
+
 #[test]
 fn compaction_saves_what_can_be_read() {
     let site = Site::new();

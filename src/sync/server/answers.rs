@@ -29,7 +29,7 @@ impl Answers {
         extra: Option<&[u8]>,
         records: Option<&[RecordRow]>,
     ) {
-        self.out.raw(b"* ");
+        self.out.raw(b"* MAILBOX %(");
         print_mailbox(&mut self.out, row, extra, records);
         self.out.raw(b"\r\n");
     }
@@ -123,26 +123,31 @@ impl Answers {
     }
 }
 
-/// `MAILBOX %(...)` as a line of the log, with every record.
+/// `MAILBOX %(...)` as a line of the log, with these records: all of them, or those that have
+/// changed in a state that stays as it is otherwise.
 pub(super) fn mailbox_line(
     row: &MailboxRow,
     extra: Option<&[u8]>,
     records: &[RecordRow],
+    are_all: bool,
 ) -> Vec<u8> {
-    let mut out = Printer::new(Literals::NonSync, Vec::new());
+    let mut out = Printer::new(Literals::NonSync, b"MAILBOX %(".to_vec());
+    if !are_all {
+        out.raw(b"SINCE_MODSEQ ").number(row.highestmodseq).raw(b" ");
+    }
     print_mailbox(&mut out, row, extra, Some(records));
     out.into_text()
 }
 
-/// In the order of fields that Cyrus's backupd prints, and behind them what else the client
-/// sent.
+/// What follows `MAILBOX %(`, in the order of fields that Cyrus's backupd prints, and behind them
+/// what else the client sent.
 fn print_mailbox(
     out: &mut Printer,
     row: &MailboxRow,
     extra: Option<&[u8]>,
     records: Option<&[RecordRow]>,
 ) {
-    out.raw(b"MAILBOX %(UNIQUEID ").string(&row.uniqueid);
+    out.raw(b"UNIQUEID ").string(&row.uniqueid);
     out.raw(b" MBOXNAME ").string(&row.mboxname);
     out.raw(b" MBOXTYPE ").nstring(row.mboxtype.as_deref());
     for (name, number) in [

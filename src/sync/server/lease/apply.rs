@@ -1,11 +1,14 @@
 //! APPLY: every line to the backup it belongs to.
 
-use super::super::answers::Answers;
+use std::collections::BTreeSet;
+
+use super::super::answers::{self, Answers};
 use super::super::request::{Refusal, item};
 use super::{Lease, Reply, read, slowly};
 use crate::store::Line;
+use crate::store::index::MailboxRow;
 use crate::wire::Body;
-use crate::wire::apply::{Apply, Mailbox};
+use crate::wire::apply::{Apply, Expunge, Mailbox};
 use crate::wire::dlist::{Literals, Printer, Value, parse_item};
 use crate::wire::own::Own;
 
@@ -70,6 +73,7 @@ impl Lease {
                 self.append_read(at, name, value, sent, &apply)?;
                 return self.check_whole(at, mailbox);
             }
+            Apply::Expunge(expunge) => return self.expunge(at, expunge),
             Apply::Unsieve(script) => {
                 self.append_line(at, name, value)?;
                 return self.unactivate(at, &script.userid, Some(&script.filename));
@@ -77,6 +81,32 @@ impl Lease {
             _ => {}
         }
         self.append_read(at, name, value, sent, &apply)
+    }
+
+    /// Stores what is gone as records that say so: Cyrus's own tools crash on a log with an EXPUNGE
+    /// line. There is no checksum of this state, as behind a part of a mailbox. Of one that is
+    /// in doubt the client will tell everything.
+    fn expunge(&mut self, at: usize, expunge: &Expunge<'_>) -> Result<(), Refusal> {
+        let held = &self.open[at];
+        let known = read(held, |index| index.mailbox_with_uniqueid(&expunge.uniqueid))?;
+        let is_meant = |row: &MailboxRow| row.deleted.is_none() && row.mboxname == expunge.mboxname;
+        let Some(row) = known.filter(is_meant) else { return Ok(()) };
+        if !read(held, |index| index.is_whole(&row))? {
+            return Ok(());
+        }
+        let mut records = Vec::new();
+        for uid in expunge.uids().collect::<BTreeSet<_>>() {
+            let record = read(held, |index| index.true_record(row.id, uid))?;
+            records.extend(record.filter(|record| record.expunged.is_none()));
+        }
+        if records.is_empty() {
+            return Ok(());
+        }
+        records.iter_mut().for_each(|record| record.expunged = Some(record.last_updated));
+        let extra = read(held, |index| index.extra_fields(row.id))?;
+        let row = MailboxRow { sync_crc: 0, sync_crc_annot: 0, ..row };
+        let text = answers::mailbox_line(&row, extra.as_deref(), &records, false);
+        self.append_text(at, &text)
     }
 
     /// Appends a line that was read. As a rule it came in canonical text already, and need not be

@@ -63,7 +63,7 @@ impl Lease {
         };
         let at = self.place(to)?;
         self.end_others(at, &rename.to, &row.uniqueid)?;
-        self.append_text(at, &answers::mailbox_line(&row, extra.as_deref(), &records))?;
+        self.append_text(at, &answers::mailbox_line(&row, extra.as_deref(), &records, true))?;
         Ok(true)
     }
 
