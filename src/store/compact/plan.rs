@@ -260,8 +260,7 @@ impl Restated {
 
 /// Keeps the EXPUNGE lines that are needed, which older versions have stored. They count only if
 /// the mailbox had the name they say when it was said: the lines from which it had that name stay
-/// too. Returns whether one of these would go, or say something else,
-/// if lines are restated.
+/// too. Returns whether one of these would go, or say something else, if lines are restated.
 fn keep_expunges(
     scratch: &Index,
     since: Option<i64>,
