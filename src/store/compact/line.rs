@@ -26,6 +26,8 @@ pub(super) struct Records<'a> {
     /// Those of expunged messages, which are so because it told all and did not mention them. What
     /// is left of it will no longer be all, so it is to say so.
     pub(super) left_out: &'a [RecordRow],
+    /// Unless the line has to go without its checksum, by which it told that these are all.
+    pub(super) may_be_all: bool,
 }
 
 /// Divides the messages of a line into lines of about [`RESTART_EVERY`] octets, so that one of
@@ -80,6 +82,10 @@ fn mailbox(
         printer.separator(i);
         match (&key[..], restated) {
             (b"RECORD", _) => {}
+            (b"SYNC_CRC" | b"SYNC_CRC_ANNOT", _) if !records.may_be_all => {
+                printer.string(&key).raw(b" ").number(0);
+                continue;
+            }
             (b"MBOXNAME", Some(now)) => {
                 printer.string(&key).raw(b" ").string(&now.mboxname);
                 continue;
@@ -145,7 +151,7 @@ mod tests {
                     %(UID 7)) ANNOTATIONS (%(ENTRY /x VALUE \"a b\")))";
         assert_eq!(printed(line, &Stays::All(None)), line);
         let uids = HashSet::from([5, 9]);
-        let of = |uids| Records { of_line: uids, left_out: &[] };
+        let of = |uids| Records { of_line: uids, left_out: &[], may_be_all: true };
         assert_eq!(
             printed(line, &Stays::Records(of(Some(&uids)), None)),
             "MAILBOX %(UNIQUEID u MBOXNAME a RECORD (%(UID 5 MODSEQ 3)) ANNOTATIONS (%(ENTRY /x \
@@ -163,7 +169,7 @@ mod tests {
             guid: Some(Guid::from([7; 20])),
             size: 10,
         };
-        let records = Records { of_line: Some(&uids), left_out: &[record] };
+        let records = Records { of_line: Some(&uids), left_out: &[record], may_be_all: true };
         assert_eq!(
             printed(line, &Stays::Records(records, None)),
             format!(
@@ -183,7 +189,7 @@ mod tests {
             Restated { mboxname: b"b c".to_vec(), partition: Some(b"q".to_vec()), uidvalidity: 7 };
         let restated = |line: &str| {
             let (name, value) = parse_item(line.as_bytes()).unwrap();
-            let none = Records { of_line: None, left_out: &[] };
+            let none = Records { of_line: None, left_out: &[], may_be_all: true };
             let stays = match &name[..] {
                 b"MAILBOX" => Stays::Records(none, Some(&now)),
                 _ => Stays::All(Some(&now)),

@@ -126,7 +126,7 @@ impl Plan {
             }
             let all_stays = lines as i64 == source.lines.end - source.lines.start
                 && items == source.items
-                && !scratch.gains_records(&source.lines)?
+                && !scratch.is_to_say_more(&source.lines)?
                 && !plan.restated.keys().any(|line| source.lines.contains(line));
             let whole_until = source.end.filter(|_| all_stays);
             scratch.keep_source(number, whole_until)?;

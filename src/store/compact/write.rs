@@ -332,6 +332,7 @@ impl<'a> Act<'a> {
                 Records {
                     of_line: wanted.uids.get(&number),
                     left_out: wanted.left_out.get(&number).map_or(&[], Vec::as_slice),
+                    may_be_all: !wanted.not_whole.contains(&number),
                 },
                 restated,
             ),

@@ -30,6 +30,9 @@ pub struct Wanted {
     /// Records of messages that are gone because a line, which told all of a mailbox, did not
     /// mention them: they stay, by line, and no line has them.
     pub left_out: HashMap<i64, Vec<RecordRow>>,
+    /// Lines that told all of a mailbox and must not do so any more: they left out what came back
+    /// to it by a line that goes, and is expunged since then.
+    pub not_whole: HashSet<i64>,
     /// Lines that no row points at, and for what time they stay: see [`super::needed`].
     pub held: HashMap<i64, i64>,
 }
@@ -129,6 +132,7 @@ impl Index {
              (line, uid)) WITHOUT ROWID;
              CREATE TABLE kept_left_out(line INTEGER NOT NULL, mailbox_id INTEGER NOT NULL, uid \
              INTEGER NOT NULL, PRIMARY KEY (line, uid)) WITHOUT ROWID;
+             CREATE TABLE not_whole(line INTEGER PRIMARY KEY);
              CREATE TABLE kept_message(line INTEGER NOT NULL, message_id INTEGER NOT NULL, \
              PRIMARY KEY (line, message_id)) WITHOUT ROWID;
              CREATE TABLE kept_line(line INTEGER PRIMARY KEY);
@@ -165,6 +169,10 @@ impl Index {
              JOIN left_out USING (line, uid);
              INSERT OR IGNORE INTO kept_item SELECT line, uid FROM kept_record
              EXCEPT SELECT line, uid FROM kept_left_out;
+             INSERT OR IGNORE INTO not_whole SELECT l.line FROM left_out l
+             JOIN naming_line n ON n.line = l.line
+             JOIN kept_record k ON k.mailbox_id = n.mailbox_id AND k.uid = l.uid
+             WHERE k.line > l.line AND k.expunged IS NOT NULL AND k.gone_line IS NULL;
              CREATE TEMP TABLE first_expunged AS SELECT min(e.line) AS line, e.uid AS uid,
              e.ts AS ts FROM expunge_item e
              JOIN kept_record k ON k.mailbox_id = e.mailbox_id AND k.uid = e.uid
@@ -295,6 +303,8 @@ impl Index {
             };
             wanted.left_out.entry(line).or_default().extend(record);
         }
+        let query = "SELECT line FROM not_whole WHERE line >= ?1 AND line < ?2";
+        wanted.not_whole.extend(self.rows(query, range, |row| row.get::<_, i64>(0))?);
         let query = "SELECT line, ts FROM held_line WHERE line >= ?1 AND line < ?2";
         let held =
             self.rows(query, range, |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)));

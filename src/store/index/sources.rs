@@ -169,9 +169,11 @@ impl Index {
         Ok(statement.query_row([lines.start, lines.end], |row| row.get::<_, i64>(0))? as u64)
     }
 
-    /// Whether these lines are to have records that they do not have.
-    pub fn gains_records(&self, lines: &Range<i64>) -> Result<bool> {
-        let query = "SELECT 1 FROM kept_left_out WHERE line >= ?1 AND line < ?2";
+    /// Whether one of these lines is to have records that it does not have, or no longer to tell
+    /// all of its mailbox.
+    pub fn is_to_say_more(&self, lines: &Range<i64>) -> Result<bool> {
+        let query = "SELECT 1 FROM kept_left_out WHERE line >= ?1 AND line < ?2
+             UNION ALL SELECT 1 FROM not_whole WHERE line >= ?1 AND line < ?2";
         Ok(self.db.prepare_cached(query)?.exists([lines.start, lines.end])?)
     }
 
